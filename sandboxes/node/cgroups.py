@@ -1,0 +1,335 @@
+"""Control groups on v1, v2 and hybrid hosts, by direct file access.
+
+A sandbox has one group of the same name in every hierarchy that the host offers. Resource limits live where the
+controller lives; killing and freezing use the v2 tree where there is one, even when it holds no controller.
+Facts and figures: measured on a hybrid host; file formats: the kernel's admin-guide/cgroup-v1 and cgroup-v2 pages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_V1_CONTROLLERS = ("cpu", "cpuacct", "memory", "pids", "blkio", "devices", "freezer")
+_V2_WANTED = ("cpu", "memory", "pids", "io")
+# Short periods keep a throttled command from stalling for up to a tenth of a second.
+_CPU_PERIOD_US = 20_000
+# null, zero, full, random, urandom, tty, console's ptmx and the pseudo terminals: what a container's /dev needs.
+_ALLOWED_DEVICES = (
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:2 rwm",
+    "c 136:* rwm",
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one sandbox may use. cpu in thousandths of a core, memory in bytes, block I/O in bytes per second."""
+
+    cpu_milli: int
+    memory_bytes: int
+    pids: int
+    block_bytes_per_s: int
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What one sandbox uses now: CPU time in microseconds, memory in bytes, processes, times a limit struck."""
+
+    cpu_usec: int
+    memory_bytes: int
+    memory_cache_bytes: int
+    pids: int
+    oom_kills: int
+    pids_refused: int
+
+
+@dataclass(frozen=True)
+class Hierarchies:
+    """Where this host keeps its control groups.
+
+    `v1` maps a controller to its mount point; `v2` is the unified mount point, `v2_controllers` what it offers.
+    """
+
+    v1: dict[str, Path]
+    v2: Path | None
+    v2_controllers: frozenset[str]
+
+    @property
+    def mode(self) -> str:
+        """Return `v2`, `v1` or `hybrid` (both trees are mounted)."""
+        if self.v2 is None:
+            return "v1"
+        return "hybrid" if self.v1 else "v2"
+
+    def missing(self) -> list[str]:
+        """Return the controllers that limits need and neither tree offers."""
+        return [
+            name for name in ("cpu", "memory", "pids") if name not in self.v1 and name not in self.v2_controllers
+        ]
+
+    def roots(self) -> list[Path]:
+        """Return each mount point once; controllers that are mounted together share one."""
+        found = dict.fromkeys(self.v1.values())
+        if self.v2 is not None:
+            found[self.v2] = None
+        return list(found)
+
+
+def detect(mountinfo: str | None = None) -> Hierarchies:
+    """Read the host's hierarchies from /proc/self/mountinfo (or the text given)."""
+    v1: dict[str, Path] = {}
+    v2: Path | None = None
+    for line in (mountinfo or Path("/proc/self/mountinfo").read_text()).splitlines():
+        left, _, right = line.partition(" - ")
+        mountpoint = Path(left.split()[4])
+        fstype, _source, options = right.split(" ", 2)
+        if fstype == "cgroup2":
+            v2 = mountpoint
+        elif fstype == "cgroup":
+            for name in options.split(","):
+                if name in _V1_CONTROLLERS:
+                    v1[name] = mountpoint
+    offered: frozenset[str] = frozenset()
+    if v2 is not None and (v2 / "cgroup.controllers").exists():
+        offered = frozenset((v2 / "cgroup.controllers").read_text().split())
+    return Hierarchies(v1, v2, offered)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _keyed(text: str) -> dict[str, int]:
+    pairs = (line.split() for line in text.splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+def _number(text: str) -> int:
+    text = text.strip()
+    return int(text) if text.isdigit() else 0
+
+
+@dataclass(frozen=True)
+class Cgroup:
+    """One sandbox's group in every hierarchy. All methods are safe to repeat; `destroy` ends its life."""
+
+    hierarchies: Hierarchies
+    name: str
+    dirs: dict[Path, Path] = field(repr=False)
+
+    def _v1(self, controller: str) -> Path | None:
+        root = self.hierarchies.v1.get(controller)
+        return self.dirs[root] if root is not None else None
+
+    @property
+    def _v2(self) -> Path | None:
+        return self.dirs[self.hierarchies.v2] if self.hierarchies.v2 is not None else None
+
+    def join_files(self) -> list[str]:
+        """Return the files into which a process writes `0` to join."""
+        return [str(directory / "cgroup.procs") for directory in self.dirs.values()]
+
+    def limit(self, limits: Limits, block_devices: list[str]) -> None:
+        """Put the limits in force. `block_devices` are `major:minor` numbers that the rate applies to."""
+        quota = max(1_000, limits.cpu_milli * _CPU_PERIOD_US // 1_000)
+        # An idle sandbox saves up one second of its share, so that a short command is not cut into slices.
+        burst = min(quota * 50, 1_000_000)
+        if (cpu := self._v1("cpu")) is not None:
+            (cpu / "cpu.cfs_period_us").write_text(str(_CPU_PERIOD_US))
+            (cpu / "cpu.cfs_quota_us").write_text(str(quota))
+            with contextlib.suppress(OSError):
+                (cpu / "cpu.cfs_burst_us").write_text(str(min(burst, quota)))
+        elif self._v2 is not None:
+            (self._v2 / "cpu.max").write_text(f"{quota} {_CPU_PERIOD_US}")
+            with contextlib.suppress(OSError):
+                (self._v2 / "cpu.max.burst").write_text(str(min(burst, quota)))
+        if (memory := self._v1("memory")) is not None:
+            (memory / "memory.limit_in_bytes").write_text(str(limits.memory_bytes))
+            with contextlib.suppress(OSError):  # absent when the kernel does not account swap
+                (memory / "memory.memsw.limit_in_bytes").write_text(str(limits.memory_bytes))
+        elif self._v2 is not None:
+            (self._v2 / "memory.max").write_text(str(limits.memory_bytes))
+            with contextlib.suppress(OSError):
+                (self._v2 / "memory.swap.max").write_text("0")
+        pids = self._v1("pids") or self._v2
+        if pids is not None:
+            (pids / "pids.max").write_text(str(limits.pids))
+        self._limit_devices()
+        self._limit_block_io(limits.block_bytes_per_s, block_devices)
+
+    def _limit_devices(self) -> None:
+        # On v2 devices are kept out by `nodev` mounts and the missing CAP_MKNOD; v1 adds its list to that.
+        if (devices := self._v1("devices")) is not None:
+            (devices / "devices.deny").write_text("a")
+            for rule in _ALLOWED_DEVICES:
+                (devices / "devices.allow").write_text(rule)
+
+    def _limit_block_io(self, rate: int, block_devices: list[str]) -> None:
+        if (blkio := self._v1("blkio")) is not None:
+            for device in block_devices:
+                (blkio / "blkio.throttle.read_bps_device").write_text(f"{device} {rate}")
+                (blkio / "blkio.throttle.write_bps_device").write_text(f"{device} {rate}")
+        elif self._v2 is not None and "io" in self.hierarchies.v2_controllers:
+            for device in block_devices:
+                (self._v2 / "io.max").write_text(f"{device} rbps={rate} wbps={rate}")
+
+    def pids(self) -> list[int]:
+        """Return the processes in the group, as the host numbers them."""
+        found: set[int] = set()
+        for directory in self.dirs.values():
+            found.update(int(pid) for pid in _read(directory / "cgroup.procs").split())
+        return sorted(found)
+
+    def freeze(self, *, frozen: bool) -> None:
+        """Stop every process where it stands, or let them go on."""
+        if self._v2 is not None and (self._v2 / "cgroup.freeze").exists():
+            (self._v2 / "cgroup.freeze").write_text("1" if frozen else "0")
+        elif (freezer := self._v1("freezer")) is not None:
+            (freezer / "freezer.state").write_text("FROZEN" if frozen else "THAWED")
+
+    def kill(self) -> None:
+        """Send SIGKILL to every process, so that none can fork out of the way."""
+        if self._v2 is not None and (self._v2 / "cgroup.kill").exists():
+            (self._v2 / "cgroup.kill").write_text("1")
+            return
+        self.freeze(frozen=True)
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.freeze(frozen=False)
+
+    def stats(self) -> Stats:
+        """Read what the sandbox uses; zeros once its group is gone."""
+        cpuacct, memory, pids = self._v1("cpuacct"), self._v1("memory"), self._v1("pids")
+        v2 = self._v2 or Path("/nonexistent")
+        if cpuacct is not None:
+            cpu_usec = _number(_read(cpuacct / "cpuacct.usage")) // 1_000
+        else:
+            cpu_usec = _keyed(_read(v2 / "cpu.stat")).get("usage_usec", 0)
+        if memory is not None:
+            used = _number(_read(memory / "memory.usage_in_bytes"))
+            cache = _keyed(_read(memory / "memory.stat")).get("total_cache", 0)
+            oom = _keyed(_read(memory / "memory.oom_control")).get("oom_kill", 0)
+        else:
+            used = _number(_read(v2 / "memory.current"))
+            cache = _keyed(_read(v2 / "memory.stat")).get("file", 0)
+            oom = _keyed(_read(v2 / "memory.events")).get("oom_kill", 0)
+        count_dir = pids or v2
+        refused = _keyed(_read(count_dir / "pids.events")).get("max", 0)
+        return Stats(cpu_usec, used, cache, _number(_read(count_dir / "pids.current")), oom, refused)
+
+    def watch_limits(self) -> int:
+        """Return a descriptor that becomes readable when memory runs out in the group.
+
+        The caller reads and closes it. On v1 it is an eventfd, on v2 an inotify descriptor of memory.events.
+        """
+        memory = self._v1("memory")
+        if memory is None:
+            raise OSError("memory events of the v2 tree are read with stats()")
+        event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            control = os.open(memory / "memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                (memory / "cgroup.event_control").write_text(f"{event} {control}")
+            finally:
+                os.close(control)
+        except OSError:
+            os.close(event)
+            raise
+        return event
+
+    def destroy(self, *, patience_s: float = 0.2) -> bool:
+        """Remove the group everywhere; False when a process still holds it after `patience_s` seconds."""
+        deadline = time.monotonic() + patience_s
+        remaining = list(self.dirs.values())
+        while True:
+            remaining = [directory for directory in remaining if not _removed(directory)]
+            if not remaining or time.monotonic() > deadline:
+                return not remaining
+            # The kernel drops a dead member a moment after its exit was reported; nothing announces it.
+            time.sleep(0.002)
+
+
+def _removed(directory: Path) -> bool:
+    try:
+        directory.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+class CgroupParent:
+    """The group below which all sandboxes of one node live, named after the node's own store."""
+
+    def __init__(self, name: str, hierarchies: Hierarchies) -> None:
+        self.name = name
+        self.hierarchies = hierarchies
+
+    def prepare(self) -> None:
+        """Make the parent in every hierarchy and hand the v2 controllers down."""
+        for root in self.hierarchies.roots():
+            (root / self.name).mkdir(exist_ok=True)
+        if self.hierarchies.v2 is not None:
+            wanted = [
+                name
+                for name in _V2_WANTED
+                if name in self.hierarchies.v2_controllers and name not in self.hierarchies.v1
+            ]
+            if wanted:
+                words = " ".join(f"+{name}" for name in wanted)
+                for directory in (self.hierarchies.v2, self.hierarchies.v2 / self.name):
+                    (directory / "cgroup.subtree_control").write_text(words)
+
+    def group(self, name: str) -> Cgroup:
+        """Return the handle of a group, whether it exists or not."""
+        dirs = {root: root / self.name / name for root in self.hierarchies.roots()}
+        return Cgroup(self.hierarchies, f"{self.name}/{name}", dirs)
+
+    def create(self, name: str) -> Cgroup:
+        """Make a new, empty group. A left-over of that name is killed and removed first."""
+        group = self.group(name)
+        for directory in group.dirs.values():
+            try:
+                directory.mkdir()
+            except FileExistsError:
+                group.kill()
+                group.destroy(patience_s=2.0)
+                directory.mkdir(exist_ok=True)
+        return group
+
+    def names(self) -> Iterator[str]:
+        """Yield every group below the parent, in whichever hierarchy it is left."""
+        seen: set[str] = set()
+        for root in self.hierarchies.roots():
+            parent = root / self.name
+            if parent.is_dir():
+                seen.update(entry.name for entry in parent.iterdir() if entry.is_dir())
+        yield from sorted(seen)
+
+    def sweep(self, is_owned: Callable[[str], bool]) -> list[str]:
+        """Kill and remove every group that nobody owns; return their names."""
+        swept = []
+        for name in self.names():
+            if not is_owned(name):
+                group = self.group(name)
+                with contextlib.suppress(FileNotFoundError):
+                    group.kill()
+                group.destroy(patience_s=2.0)
+                swept.append(name)
+        return swept

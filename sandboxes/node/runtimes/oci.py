@@ -1,0 +1,130 @@
+"""The OCI configuration of a container, as data built from a few facts. Nothing here comes from a request as text."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+GUEST_PATH = "/opt/gatehouse/guest"
+
+# What root of a workstation needs to install software and switch users; nothing that reaches the host's kernel.
+WORKSTATION_CAPABILITIES = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_SETUID",
+    "CAP_SETGID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_SETPCAP",
+)
+
+_MASKED = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/key-users",
+    "/proc/kallsyms",
+    "/proc/kpagecgroup",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
+    "/proc/latency_stats",
+    "/proc/modules",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/sysrq-trigger",
+    "/proc/sysvipc",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/vmallocinfo",
+    "/sys/firmware",
+)
+_READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
+
+
+@dataclass(frozen=True)
+class ContainerFacts:
+    """What differs between two containers of the same profile. Sizes in bytes."""
+
+    hostname: str
+    uid_base: int
+    uid_count: int
+    processes: int
+    open_files: int
+    file_bytes: int
+    cgroups_path: str | None
+
+
+def _mount(destination: str, kind: str, *options: str) -> dict[str, Any]:
+    return {"destination": destination, "type": kind, "source": kind, "options": list(options)}
+
+
+@functools.cache
+def seccomp() -> dict[str, Any]:
+    """Return our allow-list in the OCI format."""
+    text = (Path(__file__).parent / "seccomp.json").read_text()
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def _rlimit(name: str, value: int) -> dict[str, Any]:
+    return {"type": name, "hard": value, "soft": value}
+
+
+def workstation(facts: ContainerFacts) -> dict[str, Any]:
+    """Return config.json for the profile `workstation`: writable root, root and sudo inside the user namespace.
+
+    The network namespace is the member's own, made by the node and holding only `lo`; that is why it is not listed.
+    """
+    capabilities = list(WORKSTATION_CAPABILITIES)
+    mapping = [{"containerID": 0, "hostID": facts.uid_base, "size": facts.uid_count}]
+    config: dict[str, Any] = {
+        "ociVersion": "1.0.2",
+        "hostname": facts.hostname,
+        "root": {"path": "rootfs", "readonly": False},
+        "process": {
+            "terminal": False,
+            "user": {"uid": 0, "gid": 0},
+            "args": [GUEST_PATH],
+            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            "cwd": "/",
+            # sudo must be able to gain root of the user namespace: the bounding set is what limits it.
+            "noNewPrivileges": False,
+            "capabilities": {
+                "bounding": capabilities,
+                "effective": capabilities,
+                "permitted": capabilities,
+            },
+            "rlimits": [
+                _rlimit("RLIMIT_NPROC", facts.processes),
+                _rlimit("RLIMIT_NOFILE", facts.open_files),
+                _rlimit("RLIMIT_FSIZE", facts.file_bytes),
+                _rlimit("RLIMIT_CORE", 0),
+            ],
+        },
+        "mounts": [
+            _mount("/proc", "proc", "nosuid", "noexec", "nodev"),
+            _mount("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=64k"),
+            _mount("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"),
+            _mount("/dev/shm", "tmpfs", "nosuid", "nodev", "noexec", "mode=1777", "size=64m"),
+            _mount("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev"),
+            _mount("/sys", "tmpfs", "nosuid", "noexec", "nodev", "ro", "mode=555", "size=0"),
+        ],
+        "linux": {
+            "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup", "user")],
+            "uidMappings": mapping,
+            "gidMappings": mapping,
+            "maskedPaths": list(_MASKED),
+            "readonlyPaths": list(_READ_ONLY),
+            "seccomp": seccomp(),
+        },
+    }
+    if facts.cgroups_path is not None:
+        config["linux"]["cgroupsPath"] = facts.cgroups_path
+    return config
