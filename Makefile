@@ -1,0 +1,50 @@
+# Everything between a clone and a running Gatehouse. `make run` as root needs nothing done by hand before it.
+
+SYSTEM_PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
+PREPARE := $(SYSTEM_PYTHON) deploy/prepare.py
+PYTHON := .venv/bin/python
+HOME_DIR := $(or $(GATEHOUSE_HOME),$(CURDIR)/var)
+# Prepared once, then shared by all test runs of this checkout.
+TEST_HOME := $(CURDIR)/var
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help run test lint soak bench venv guest packages template
+
+help: ## Show this list.
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+run: ## Install what is missing, build, create the first tenant and key, and start everything.
+	@$(PREPARE) root packages venv guest
+	@$(PYTHON) -m sandboxes.node.builds base --home $(HOME_DIR) >/dev/null
+	@$(PYTHON) manage.py bootstrap
+	@exec $(PYTHON) manage.py up
+
+venv: ## Make .venv and install requirements.txt.
+	@$(PREPARE) packages venv
+
+packages: ## Install the Debian packages that are missing.
+	@$(PREPARE) packages
+
+guest: ## Build the guest agent.
+	@$(PREPARE) packages venv guest
+
+template: guest ## Build the template `base`.
+	@$(PYTHON) -m sandboxes.node.builds base --home $(TEST_HOME) >/dev/null
+
+lint: venv ## Check style, types and import directions.
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy .
+	@.venv/bin/lint-imports
+
+test: template lint ## Run every check and every test.
+	@$(PREPARE) go-tests
+	@.venv/bin/pytest -q -n 2 --dist loadfile -m "not stack and not soak"
+	@.venv/bin/pytest -q -m "stack and not soak"
+
+soak: template ## Run the tests that take many minutes.
+	@.venv/bin/pytest -q -m soak
+
+bench: template ## Measure, print the table and write var/bench.json.
+	@$(PYTHON) tests/bench/run.py
