@@ -11,9 +11,14 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sandboxes.node import linux
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _V1_CONTROLLERS = ("cpu", "cpuacct", "memory", "pids", "blkio", "devices", "freezer")
 _V2_WANTED = ("cpu", "memory", "pids", "io")
@@ -34,12 +39,11 @@ _ALLOWED_DEVICES = (
 
 @dataclass(frozen=True)
 class Limits:
-    """What one sandbox may use. cpu in thousandths of a core, memory in bytes, block I/O in bytes per second."""
+    """What one sandbox may use. cpu in thousandths of a core, memory in bytes, pids in processes and threads."""
 
     cpu_milli: int
     memory_bytes: int
     pids: int
-    block_bytes_per_s: int
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,7 @@ class Hierarchies:
 
     def missing(self) -> list[str]:
         """Return the controllers that limits need and neither tree offers."""
-        return [
-            name for name in ("cpu", "memory", "pids") if name not in self.v1 and name not in self.v2_controllers
-        ]
+        return [name for name in ("cpu", "memory", "pids") if name not in self.v1 and name not in self.v2_controllers]
 
     def roots(self) -> list[Path]:
         """Return each mount point once; controllers that are mounted together share one."""
@@ -143,20 +145,19 @@ class Cgroup:
         """Return the files into which a process writes `0` to join."""
         return [str(directory / "cgroup.procs") for directory in self.dirs.values()]
 
-    def limit(self, limits: Limits, block_devices: list[str]) -> None:
-        """Put the limits in force. `block_devices` are `major:minor` numbers that the rate applies to."""
+    def limit(self, limits: Limits) -> None:
+        """Put all limits but the block I/O rate in force."""
         quota = max(1_000, limits.cpu_milli * _CPU_PERIOD_US // 1_000)
-        # An idle sandbox saves up one second of its share, so that a short command is not cut into slices.
-        burst = min(quota * 50, 1_000_000)
         if (cpu := self._v1("cpu")) is not None:
             (cpu / "cpu.cfs_period_us").write_text(str(_CPU_PERIOD_US))
             (cpu / "cpu.cfs_quota_us").write_text(str(quota))
+            # An idle sandbox saves up one period, so that a short command is not cut into slices.
             with contextlib.suppress(OSError):
-                (cpu / "cpu.cfs_burst_us").write_text(str(min(burst, quota)))
+                (cpu / "cpu.cfs_burst_us").write_text(str(quota))
         elif self._v2 is not None:
             (self._v2 / "cpu.max").write_text(f"{quota} {_CPU_PERIOD_US}")
             with contextlib.suppress(OSError):
-                (self._v2 / "cpu.max.burst").write_text(str(min(burst, quota)))
+                (self._v2 / "cpu.max.burst").write_text(str(quota))
         if (memory := self._v1("memory")) is not None:
             (memory / "memory.limit_in_bytes").write_text(str(limits.memory_bytes))
             with contextlib.suppress(OSError):  # absent when the kernel does not account swap
@@ -169,7 +170,6 @@ class Cgroup:
         if pids is not None:
             (pids / "pids.max").write_text(str(limits.pids))
         self._limit_devices()
-        self._limit_block_io(limits.block_bytes_per_s, block_devices)
 
     def _limit_devices(self) -> None:
         # On v2 devices are kept out by `nodev` mounts and the missing CAP_MKNOD; v1 adds its list to that.
@@ -178,14 +178,13 @@ class Cgroup:
             for rule in _ALLOWED_DEVICES:
                 (devices / "devices.allow").write_text(rule)
 
-    def _limit_block_io(self, rate: int, block_devices: list[str]) -> None:
+    def limit_block_io(self, rate: int, device: str) -> None:
+        """Hold reads and writes of the device `major:minor` to `rate` bytes per second each."""
         if (blkio := self._v1("blkio")) is not None:
-            for device in block_devices:
-                (blkio / "blkio.throttle.read_bps_device").write_text(f"{device} {rate}")
-                (blkio / "blkio.throttle.write_bps_device").write_text(f"{device} {rate}")
+            (blkio / "blkio.throttle.read_bps_device").write_text(f"{device} {rate}")
+            (blkio / "blkio.throttle.write_bps_device").write_text(f"{device} {rate}")
         elif self._v2 is not None and "io" in self.hierarchies.v2_controllers:
-            for device in block_devices:
-                (self._v2 / "io.max").write_text(f"{device} rbps={rate} wbps={rate}")
+            (self._v2 / "io.max").write_text(f"{device} rbps={rate} wbps={rate}")
 
     def pids(self) -> list[int]:
         """Return the processes in the group, as the host numbers them."""
@@ -232,14 +231,14 @@ class Cgroup:
         refused = _keyed(_read(count_dir / "pids.events")).get("max", 0)
         return Stats(cpu_usec, used, cache, _number(_read(count_dir / "pids.current")), oom, refused)
 
-    def watch_limits(self) -> int:
-        """Return a descriptor that becomes readable when memory runs out in the group.
+    def watch_memory(self) -> int:
+        """Return a non-blocking descriptor that becomes readable when memory runs out in the group.
 
         The caller reads and closes it. On v1 it is an eventfd, on v2 an inotify descriptor of memory.events.
         """
         memory = self._v1("memory")
         if memory is None:
-            raise OSError("memory events of the v2 tree are read with stats()")
+            return linux.watch_file(self._controller_dir("memory") / "memory.events")
         event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
             control = os.open(memory / "memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
@@ -251,6 +250,16 @@ class Cgroup:
             os.close(event)
             raise
         return event
+
+    def watch_processes(self) -> int:
+        """Return a non-blocking descriptor that becomes readable when a new process was refused."""
+        return linux.watch_file(self._controller_dir("pids") / "pids.events")
+
+    def _controller_dir(self, controller: str) -> Path:
+        directory = self._v1(controller) or self._v2
+        if directory is None:
+            raise FileNotFoundError(f"this host has no {controller} controller")
+        return directory
 
     def destroy(self, *, patience_s: float = 0.2) -> bool:
         """Remove the group everywhere; False when a process still holds it after `patience_s` seconds."""

@@ -1,6 +1,6 @@
 """The Linux calls that Python's standard library does not wrap, as thin functions that raise OSError.
 
-Numbers are those of the kernel's headers: system calls added since Linux 5.1 have the same number on every architecture.
+Numbers are those of the kernel's headers: calls added since Linux 5.1 have the same number on every architecture.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_CONFIGURE = 0x4C0A
 _LO_FLAGS_AUTOCLEAR = 0x4
 _LO_FLAGS_DIRECT_IO = 0x10
+
+_IN_MODIFY = 0x2
 
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
@@ -95,9 +97,7 @@ def mount_idmapped(source: str, target: str, userns_fd: int) -> None:
     A file of uid 0 in `source` appears as the host uid that the namespace maps its uid 0 to. Needs Linux 5.12.
     """
     tree = _check(
-        _libc.syscall(
-            _SYS_OPEN_TREE, -100, source.encode(), ctypes.c_uint(_OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC)
-        ),
+        _libc.syscall(_SYS_OPEN_TREE, -100, source.encode(), ctypes.c_uint(_OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC)),
         f"open_tree {source}",
     )
     try:
@@ -195,6 +195,23 @@ def bring_up_loopback() -> None:
         answer = fcntl.ioctl(sock, _SIOCGIFFLAGS, request)
         flags = struct.unpack_from("16xh", answer)[0]
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
+
+
+def watch_file(path: Path) -> int:
+    """Return a non-blocking inotify descriptor that becomes readable each time the kernel changes `path`."""
+    watch = _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify_init1")
+    try:
+        _check(_libc.inotify_add_watch(watch, os.fsencode(path), ctypes.c_uint32(_IN_MODIFY)), f"watch {path}")
+    except OSError:
+        os.close(watch)
+        raise
+    return watch
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """Return the user id of the process at the other end of a connected unix socket."""
+    _pid, uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)
 
 
 def process_start_time(pid: int) -> int | None:

@@ -112,7 +112,7 @@ def workstation(facts: ContainerFacts) -> dict[str, Any]:
             _mount("/proc", "proc", "nosuid", "noexec", "nodev"),
             _mount("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=64k"),
             _mount("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"),
-            _mount("/dev/shm", "tmpfs", "nosuid", "nodev", "noexec", "mode=1777", "size=64m"),
+            _mount("/dev/shm", "tmpfs", "nosuid", "nodev", "noexec", "mode=1777", "size=64m"),  # noqa: S108 - inside
             _mount("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev"),
             _mount("/sys", "tmpfs", "nosuid", "noexec", "nodev", "ro", "mode=555", "size=0"),
         ],

@@ -1,0 +1,166 @@
+"""`python -m sandboxes.node`: the keeper of one host. Runs as root, imports no Django, holds no database credential."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from corekit import logs
+from sandboxes.node import cgroups, linux
+from sandboxes.node.admission import Admission
+from sandboxes.node.api import control_app, edge_app
+from sandboxes.node.config import NodeConfig
+from sandboxes.node.images import BlankDisks, Templates
+from sandboxes.node.keeper import Keeper
+from sandboxes.node.members import MemberMaker
+from sandboxes.node.routefeed import RouteFeed
+from sandboxes.node.runtimes.container import ContainerRuntime
+from sandboxes.node.services import GatewayService, guest_binary
+from sandboxes.node.slots import Slots
+from sandboxes.node.sockets import listen
+from sandboxes.node.spec import Recipe, Resources
+from sandboxes.node.spool import Spool
+from sandboxes.node.store import Store, write_private
+from sandboxes.node.tap import MAX_LINE_BYTES, Tap
+
+logger = structlog.get_logger()
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def _node_id(config: NodeConfig) -> str:
+    path = config.store / "node_id"
+    if not path.exists():
+        write_private(path, secrets.token_hex(8).encode())
+    return path.read_text().strip()
+
+
+def _default_recipes(config: NodeConfig) -> list[Recipe]:
+    """Return what is likely to be asked for first: each current template with its own defaults."""
+    recipes = []
+    for pointer in sorted(config.templates.glob("*.current")):
+        build = pointer.read_text().strip()
+        try:
+            manifest = json.loads((config.templates / build / "manifest.json").read_bytes())
+            defaults = manifest["resources"]
+            recipes.append(Recipe(build, "container", "workstation", Resources(**defaults)))
+        except (OSError, ValueError, KeyError, TypeError):
+            logger.warning("template_unreadable", build=build)
+    return recipes
+
+
+class Node:
+    """Everything that one node process runs."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        config.run.mkdir(parents=True, exist_ok=True)
+        config.store.mkdir(parents=True, exist_ok=True, mode=0o700)
+        config.store.chmod(0o700)
+        hierarchies = cgroups.detect()
+        parent = cgroups.CgroupParent(config.cgroup_name, hierarchies)
+        parent.prepare()
+        disks = BlankDisks(config.store)
+        disks.prepare()
+        self.maker = MemberMaker(config, parent, Slots(), Templates(config.templates), disks)
+        self.maker.prepare_store(guest_binary(_ROOT))
+        self.container = ContainerRuntime(self.maker, hierarchies, config.pool_size)
+        self.spool = Spool(config.store / "spool")
+        self.spool.open()
+        store = Store(config.store)
+        store.prepare()
+        self.keeper = Keeper(
+            node_id=_node_id(config),
+            store=store,
+            spool=self.spool,
+            feed=RouteFeed(),
+            admission=Admission(
+                config.store,
+                memory_overcommit=config.memory_overcommit,
+                disk_overcommit=config.disk_overcommit,
+            ),
+            runtimes={"container": self.container},
+        )
+        self.gateway = GatewayService(config)
+        self._runners: list[web.AppRunner] = []
+        self._tap: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Adopt what still runs, then open the doors."""
+        await self.keeper.adopt()
+        config = self.config
+        await self._serve(control_app(self.keeper, config.control_uids), "node.sock", config.control_gid)
+        await self._serve(edge_app(self.keeper, config.gateway_uids), "edge.sock", config.gateway_gid)
+        tap = Tap(self.keeper, config.gateway_uids)
+        self._tap = await asyncio.start_unix_server(
+            tap.serve, sock=listen(config.run / "tap.sock", config.gateway_gid), limit=MAX_LINE_BYTES
+        )
+        for recipe in _default_recipes(config):
+            self.container.warm(recipe)
+        self.container.pool.start()
+        if config.serve_gateway:
+            self.gateway.start()
+        logger.info("node_ready", node_id=self.keeper.node_id, sandboxes=len(self.keeper.sandboxes))
+        _tell_supervisor()
+
+    async def _serve(self, app: web.Application, name: str, gid: int) -> None:
+        runner = web.AppRunner(app, access_log=None, keepalive_timeout=3600, handle_signals=False)
+        await runner.setup()
+        await web.SockSite(runner, listen(self.config.run / name, gid), shutdown_timeout=1.0).start()
+        self._runners.append(runner)
+
+    async def stop(self, *, end_gateway: bool) -> None:
+        """Close the doors. Sandboxes go on running; the next node adopts them."""
+        self.keeper.feed.close()
+        await self.gateway.stop(end_gateway=end_gateway)
+        for runner in self._runners:
+            await runner.cleanup()
+        if self._tap is not None:
+            self._tap.close()
+        await self.container.pool.stop()
+        await self.maker.stop()
+        await self.spool.close()
+
+
+def _tell_supervisor() -> None:
+    """Say READY=1 to a supervisor that listens on NOTIFY_SOCKET (the protocol of sd_notify(3))."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if path:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.connect("\0" + path[1:] if path.startswith("@") else path)
+            notify.send(b"READY=1")
+
+
+async def run(config: NodeConfig) -> None:
+    """Run a node until SIGTERM or SIGINT."""
+    linux.set_child_subreaper()
+    node = Node(config)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    await node.start()
+    await stopped.wait()
+    await node.stop(end_gateway=True)
+
+
+def main() -> Any:
+    """Check what a node needs, then run it."""
+    if os.geteuid() != 0:
+        raise SystemExit("The node must run as root: it makes namespaces, control groups and mounts.")
+    logs.configure("node", os.environ.get("GATEHOUSE_LOG_LEVEL", "INFO"))
+    os.umask(0o077)
+    asyncio.run(run(NodeConfig.from_env()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""The node's settings: read once from the environment, never from a request."""
+
+from __future__ import annotations
+
+import grp
+import hashlib
+import os
+import pwd
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def _gid(group: str) -> int:
+    # A missing group leaves the door to root alone: closed, not open.
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        return 0
+
+
+def _uids(*users: str) -> frozenset[int]:
+    found = {0}
+    for user in users:
+        try:
+            found.add(pwd.getpwnam(user).pw_uid)
+        except KeyError:
+            continue
+    return frozenset(found)
+
+
+def _positive(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name, str(default))
+    if not text.isdigit():
+        raise SystemExit(f"{name} must be a whole number, not {text!r}.")
+    return int(text)
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """Where the node keeps its things and how much it prepares. Counts are sandboxes, ratios are times the host."""
+
+    home: Path
+    bind: str
+    port: int
+    pool_size: int
+    memory_overcommit: int
+    disk_overcommit: int
+    serve_gateway: bool
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> NodeConfig:
+        """Read GATEHOUSE_* variables; exits with one sentence when a value makes no sense."""
+        return cls(
+            home=Path(env.get("GATEHOUSE_HOME") or _ROOT / "var").resolve(),
+            bind=env.get("GATEHOUSE_BIND", "127.0.0.1"),
+            port=_positive(env, "GATEHOUSE_PORT", 8000),
+            pool_size=_positive(env, "GATEHOUSE_POOL_SIZE", 16),
+            memory_overcommit=_positive(env, "GATEHOUSE_MEMORY_OVERCOMMIT", 4),
+            disk_overcommit=_positive(env, "GATEHOUSE_DISK_OVERCOMMIT", 4),
+            serve_gateway=env.get("GATEHOUSE_NODE_GATEWAY", "1") != "0",
+        )
+
+    @property
+    def run(self) -> Path:
+        """The directory of sockets."""
+        return self.home / "run"
+
+    @property
+    def store(self) -> Path:
+        """The node's own directory, closed to everybody else."""
+        return self.home / "node"
+
+    @property
+    def templates(self) -> Path:
+        """The directory of template builds."""
+        return self.home / "templates"
+
+    @property
+    def cgroup_name(self) -> str:
+        """The name of this node's parent group; two nodes with different homes never share one."""
+        return "gatehouse-" + hashlib.sha256(str(self.home).encode()).hexdigest()[:8]
+
+    @property
+    def control_gid(self) -> int:
+        """The group that may reach the internal API: web and worker."""
+        return _gid("gatehouse")
+
+    @property
+    def gateway_gid(self) -> int:
+        """The group that may reach guests, routes and the tap: the gateway alone."""
+        return _gid("gatehouse-gateway")
+
+    @property
+    def control_uids(self) -> frozenset[int]:
+        """The users whose requests the internal API answers."""
+        return _uids("gatehouse-web", "gatehouse-worker")
+
+    @property
+    def gateway_uids(self) -> frozenset[int]:
+        """The users whose events the tap takes."""
+        return _uids("gatehouse-gateway")

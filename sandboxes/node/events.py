@@ -1,0 +1,142 @@
+"""What the node itself reports, and the strict form in which it takes events from the gateway."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from corekit.clock import epoch_ms
+from corekit.ids import new_event_id
+from sandboxes.node.errors import BadRequest
+from sandboxes.node.spec import matching
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_CODE = re.compile(r"[a-z]+(?:\.[a-z_]+){1,3}")
+_SANDBOX = re.compile(r"[a-z0-9]{1,64}")
+_PHASES = ("intent", "result", "fact")
+_OUTCOMES = (None, "ok", "error", "refused")
+_TEXTS = {"ref": 32, "key_id": 16, "origin": 64, "request_id": 128, "tool_name": 64, "args_hash": 64}
+_MAX_REASONS = 32
+_MAX_REASON_CHARS = 200
+
+
+class Subject(Protocol):
+    """Whom an event is about: a sandbox that runs, or one that has ended."""
+
+    @property
+    def id(self) -> str:
+        """The sandbox's id."""
+
+    @property
+    def generation(self) -> int:
+        """Its generation."""
+
+    @property
+    def tenant(self) -> str:
+        """Its tenant."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """The identity of a sandbox that has ended, as its last event keeps it."""
+
+    id: str
+    generation: int
+    tenant: str
+
+    @classmethod
+    def of(cls, event: dict[str, Any]) -> Past:
+        """Read the identity from any event of that sandbox."""
+        return cls(event["sandbox"], event["generation"], event["tenant"])
+
+
+def fact(code: str, spec: Subject, node_id: str, **details: Any) -> dict[str, Any]:
+    """Return an event that the node saw with its own eyes."""
+    return {
+        "id": new_event_id(),
+        "at": epoch_ms(),
+        "node_id": node_id,
+        "sandbox": spec.id,
+        "generation": spec.generation,
+        "tenant": spec.tenant,
+        "code": code,
+        "phase": "fact",
+        "ref": None,
+        "key_id": None,
+        "origin": None,
+        "request_id": None,
+        "tool_name": None,
+        "args_hash": None,
+        "args_shape": None,
+        "risk_score": None,
+        "risk_reasons": [],
+        "outcome": "ok",
+        "duration_ms": None,
+        "details": details,
+    }
+
+
+def from_gateway(body: Any, spec: Subject, node_id: str) -> dict[str, Any]:
+    """Return the gateway's event with the node's own time, name and tenant; BadRequest names the wrong field."""
+    event = fact(matching(body, "code", _CODE), spec, node_id)
+    event["id"] = matching(body, "id", _ID)
+    for name, longest in _TEXTS.items():
+        event[name] = _text(body, name, longest)
+    event["phase"] = _one_of(body, "phase", _PHASES)
+    event["outcome"] = _one_of(body, "outcome", _OUTCOMES)
+    event["risk_score"] = _score(body)
+    event["risk_reasons"] = _reasons(body)
+    event["duration_ms"] = _duration(body)
+    for name in ("args_shape", "details"):
+        event[name] = _object(body, name)
+    return event
+
+
+def sandbox_of(body: Any) -> tuple[str, Any]:
+    """Return which sandbox and generation an event is about."""
+    if not isinstance(body, dict):
+        raise BadRequest("An event must be a JSON object.", field="event")
+    return matching(body, "sandbox", _SANDBOX), body.get("generation")
+
+
+def _text(body: dict[str, Any], name: str, longest: int) -> str | None:
+    value = body.get(name)
+    if value is not None and (not isinstance(value, str) or len(value) > longest):
+        raise BadRequest(f"{name} must be a text of at most {longest} characters.", field=name)
+    return value
+
+
+def _one_of(body: dict[str, Any], name: str, allowed: tuple[str | None, ...]) -> str | None:
+    value = body.get(name)
+    if value not in allowed:
+        raise BadRequest(f"{name} is unknown.", field=name)
+    return value
+
+
+def _score(body: dict[str, Any]) -> int | None:
+    value = body.get("risk_score")
+    if value is not None and (type(value) is not int or not 0 <= value <= 100):
+        raise BadRequest("risk_score must be from 0 to 100.", field="risk_score")
+    return value
+
+
+def _reasons(body: dict[str, Any]) -> list[str]:
+    value = body.get("risk_reasons") or []
+    if not isinstance(value, list) or len(value) > _MAX_REASONS:
+        raise BadRequest("risk_reasons must be a short list.", field="risk_reasons")
+    return [str(reason)[:_MAX_REASON_CHARS] for reason in value]
+
+
+def _duration(body: dict[str, Any]) -> float | None:
+    value = body.get("duration_ms")
+    if value is not None and (type(value) not in (int, float) or value < 0):
+        raise BadRequest("duration_ms must be a positive number.", field="duration_ms")
+    return value
+
+
+def _object(body: dict[str, Any], name: str) -> dict[str, Any] | None:
+    value = body.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise BadRequest(f"{name} must be an object.", field=name)
+    return value

@@ -1,0 +1,309 @@
+"""Keeps the sandboxes of this host: starts and ends them, watches their limits, adopts them after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from corekit.clock import epoch_ms
+from sandboxes.node import linux
+from sandboxes.node.errors import GenerationConflict, NodeError, TierUnavailable, UnknownSandbox
+from sandboxes.node.events import fact
+from sandboxes.node.limitwatch import LimitWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from sandboxes.node.admission import Admission
+    from sandboxes.node.routefeed import RouteFeed
+    from sandboxes.node.runtimes.base import Runtime, State
+    from sandboxes.node.spec import Spec
+    from sandboxes.node.spool import Event, Spool
+    from sandboxes.node.store import Store
+
+logger = structlog.get_logger()
+
+
+@dataclass
+class Sandbox:
+    """One sandbox that lives here. `state` is the runtime's; times are epoch milliseconds."""
+
+    spec: Spec
+    runtime: Runtime
+    state: State
+    started_at: int
+    end_at: int
+    ending: asyncio.Task[str] | None = None
+    deadline: asyncio.TimerHandle | None = None
+    watch: LimitWatch | None = None
+    waiter: asyncio.Task[None] | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the internal API says about it."""
+        return {
+            "id": self.spec.id,
+            "generation": self.spec.generation,
+            "tenant": self.spec.tenant,
+            "state": "running",
+            "started_at": self.started_at,
+            "end_at": self.end_at,
+        }
+
+    def dump(self) -> State:
+        """Return what is kept on disk beside the spec."""
+        return {
+            "tier": self.spec.tier,
+            "started_at": self.started_at,
+            "end_at": self.end_at,
+            "runtime": self.state,
+        }
+
+
+@dataclass
+class Keeper:
+    """All sandboxes of one node. Every method belongs to the node's event loop."""
+
+    node_id: str
+    store: Store
+    spool: Spool
+    feed: RouteFeed
+    admission: Admission
+    runtimes: dict[str, Runtime]
+    sandboxes: dict[str, Sandbox] = field(default_factory=dict)
+    starting: dict[str, tuple[Spec, asyncio.Task[Sandbox]]] = field(default_factory=dict)
+    ended: dict[str, Event] = field(default_factory=dict)
+    _background: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    # --- starting
+
+    async def start(self, spec: Spec) -> Sandbox:
+        """Start a sandbox; the same id and generation again answers with the one that is there.
+
+        Raises GenerationConflict, TierUnavailable, UnknownBuild, NoRoom or StartFailed. A caller that goes away does
+        not stop a start that has begun.
+        """
+        if (known := self.sandboxes.get(spec.id)) is not None:
+            _require_same(known.spec, spec)
+            return known
+        if spec.id in self.ended:
+            raise GenerationConflict(f"Sandbox {spec.id} has already ended.", id=spec.id)
+        if spec.id in self.starting:
+            begun, task = self.starting[spec.id]
+            _require_same(begun, spec)
+        else:
+            task = self._begin(spec)
+        return await asyncio.shield(task)
+
+    def _begin(self, spec: Spec) -> asyncio.Task[Sandbox]:
+        runtime = self.runtimes.get(spec.tier)
+        if runtime is None:
+            raise TierUnavailable(
+                f"Tier {spec.tier} is not available on this node. `manage.py doctor` says what it can run.",
+                tier=spec.tier,
+            )
+        promised = [sandbox.spec.resources for sandbox in self.sandboxes.values()]
+        promised += [begun.resources for begun, _ in self.starting.values()]
+        self.admission.require_room(spec.resources, promised)
+        task = self._spawn(self._start(spec, runtime))
+        self.starting[spec.id] = (spec, task)
+        task.add_done_callback(lambda _: self.starting.pop(spec.id, None))
+        return task
+
+    async def _start(self, spec: Spec, runtime: Runtime) -> Sandbox:
+        self.store.write_spec(spec)
+        try:
+            state = await runtime.start(spec)
+        except BaseException as error:
+            self.store.remove(spec.id)
+            reason = error.code if isinstance(error, NodeError) else "internal"
+            await self.spool.append(
+                fact("sandbox.ended", spec, self.node_id, reason="start_failed", cause=reason), fact=True
+            )
+            raise
+        now = epoch_ms()
+        sandbox = Sandbox(spec, runtime, state, now, now + spec.ttl_ms)
+        self._take_in(sandbox)
+        self.store.write_state(spec.id, sandbox.dump())
+        # Not awaited: the caller's answer does not depend on the report, and the spool keeps the order.
+        self._spawn(self.spool.append(fact("sandbox.started", spec, self.node_id), fact=True))
+        return sandbox
+
+    def _take_in(self, sandbox: Sandbox) -> None:
+        self.sandboxes[sandbox.spec.id] = sandbox
+        self._set_deadline(sandbox, sandbox.end_at)
+        sandbox.watch = LimitWatch(sandbox.runtime.cgroup(sandbox.state), self._limit_reporter(sandbox.spec))
+        sandbox.waiter = self._spawn(self._watch(sandbox))
+        self.feed.put(sandbox.spec, sandbox.runtime.socket_path(sandbox.state))
+
+    def _limit_reporter(self, spec: Spec) -> Any:
+        def report(code: str, details: dict[str, int]) -> None:
+            self._spawn(self.spool.append(fact(code, spec, self.node_id, **details), fact=True))
+
+        return report
+
+    # --- ending
+
+    async def stop(self, sandbox_id: str, generation: int | None, reason: str = "killed") -> str:
+        """End a sandbox and return the reason of its end once every process is gone and the end is on disk.
+
+        Raises UnknownSandbox, or GenerationConflict when the id now belongs to another generation.
+        """
+        if sandbox_id in self.starting:
+            await asyncio.wait([self.starting[sandbox_id][1]])
+        sandbox = self.sandboxes.get(sandbox_id)
+        if sandbox is None:
+            if sandbox_id in self.ended:
+                return str(self.ended[sandbox_id]["details"]["reason"])
+            raise UnknownSandbox(f"There is no sandbox {sandbox_id} here.", id=sandbox_id)
+        if generation is not None and generation != sandbox.spec.generation:
+            raise GenerationConflict(f"Sandbox {sandbox_id} has another generation.", id=sandbox_id)
+        return await asyncio.shield(self._end(sandbox, reason))
+
+    def _end(self, sandbox: Sandbox, reason: str) -> asyncio.Task[str]:
+        # The first reason counts: whoever comes later waits for the same end.
+        if sandbox.ending is None:
+            sandbox.ending = self._spawn(self._carry_out_end(sandbox, reason))
+        return sandbox.ending
+
+    async def _carry_out_end(self, sandbox: Sandbox, reason: str) -> str:
+        spec = sandbox.spec
+        if sandbox.deadline is not None:
+            sandbox.deadline.cancel()
+        self.feed.drop(spec.id)
+        if sandbox.waiter is not None and reason not in ("guest_exited", "out_of_memory"):
+            sandbox.waiter.cancel()
+        if sandbox.watch is not None:
+            sandbox.watch.close()
+        await sandbox.runtime.stop(sandbox.state)
+        usage = sandbox.runtime.stats(sandbox.state)
+        await self._report_end(spec, reason, cpu_usec=usage.cpu_usec, oom_kills=usage.oom_kills)
+        self.sandboxes.pop(spec.id, None)
+        self.store.remove(spec.id)
+        self._spawn(sandbox.runtime.discard(sandbox.state))
+        logger.info("sandbox_ended", sandbox_id=spec.id, reason=reason)
+        return reason
+
+    async def _report_end(self, spec: Spec, reason: str, **details: Any) -> None:
+        event = fact("sandbox.ended", spec, self.node_id, reason=reason, **details)
+        await self.spool.append(event, fact=True)
+        self.ended[spec.id] = event
+
+    async def _watch(self, sandbox: Sandbox) -> None:
+        end = await sandbox.runtime.wait(sandbox.state)
+        self._end(sandbox, "out_of_memory" if end.out_of_memory else "guest_exited")
+
+    # --- deadlines and grants
+
+    def _set_deadline(self, sandbox: Sandbox, end_at: int) -> None:
+        if sandbox.deadline is not None:
+            sandbox.deadline.cancel()
+        sandbox.end_at = end_at
+        delay = max(0.0, (end_at - epoch_ms()) / 1000)
+        loop = asyncio.get_running_loop()
+        sandbox.deadline = loop.call_later(delay, self._end, sandbox, "expired")
+
+    def set_deadline(self, sandbox_id: str, generation: int, ttl_ms: int, *, extend_only: bool) -> int:
+        """Let the sandbox end `ttl_ms` from now and return when that is; `extend_only` never shortens."""
+        sandbox = self.require(sandbox_id, generation)
+        end_at = epoch_ms() + ttl_ms
+        if not (extend_only and end_at <= sandbox.end_at):
+            self._set_deadline(sandbox, end_at)
+            self.store.write_state(sandbox_id, sandbox.dump())
+        return sandbox.end_at
+
+    def grant(self, sandbox_id: str, generation: int, key_id: str, expires_at: int | None) -> None:
+        """Open the sandbox to an API key."""
+        sandbox = self.require(sandbox_id, generation)
+        self._set_grants(sandbox, {**sandbox.spec.grants, key_id: expires_at})
+
+    def revoke_key(self, key_id: str) -> int:
+        """Close every sandbox to an API key; return how many were open to it."""
+        found = [sandbox for sandbox in self.sandboxes.values() if key_id in sandbox.spec.grants]
+        for sandbox in found:
+            self._set_grants(sandbox, {key: end for key, end in sandbox.spec.grants.items() if key != key_id})
+        return len(found)
+
+    def _set_grants(self, sandbox: Sandbox, grants: dict[str, int | None]) -> None:
+        sandbox.spec = sandbox.spec.with_grants(grants)
+        self.store.write_spec(sandbox.spec)
+        self.feed.put(sandbox.spec, sandbox.runtime.socket_path(sandbox.state))
+
+    def require(self, sandbox_id: str, generation: int | None = None) -> Sandbox:
+        """Return a running sandbox; UnknownSandbox or GenerationConflict otherwise."""
+        sandbox = self.sandboxes.get(sandbox_id)
+        if sandbox is None or sandbox.ending is not None:
+            raise UnknownSandbox(f"There is no running sandbox {sandbox_id} here.", id=sandbox_id)
+        if generation is not None and generation != sandbox.spec.generation:
+            raise GenerationConflict(f"Sandbox {sandbox_id} has another generation.", id=sandbox_id)
+        return sandbox
+
+    # --- events
+
+    def acknowledge(self, upto: int) -> None:
+        """The control plane has committed all events up to `upto`."""
+        for event in self.spool.acknowledge(upto):
+            self.ended.pop(event["sandbox"], None)
+
+    # --- restarts
+
+    async def adopt(self) -> None:
+        """Take back what still runs after a restart, report what was lost, sweep what nobody owns."""
+        for event in self.spool.after(0, 10**9):
+            if event["code"] == "sandbox.ended":
+                self.ended[event["sandbox"]] = event
+        lost: list[tuple[str, Spec | None, str]] = []
+        for sandbox_id, spec, kept in self.store.load():
+            sandbox = self._revive(spec, kept)
+            if sandbox is not None:
+                self._take_in(sandbox)
+            else:
+                lost.append((sandbox_id, spec, _why_lost(kept)))
+        for runtime in self.runtimes.values():
+            for name in await runtime.sweep():
+                logger.warning("swept", tier=runtime.tier, name=name)
+        for sandbox_id, spec, reason in lost:
+            if spec is not None and sandbox_id not in self.ended:
+                await self._report_end(spec, reason)
+            self.store.remove(sandbox_id)
+        logger.info("adopted", sandboxes=len(self.sandboxes), lost=len(lost))
+
+    def _revive(self, spec: Spec | None, kept: State | None) -> Sandbox | None:
+        if spec is None or kept is None or spec.id in self.ended:
+            return None
+        runtime = self.runtimes.get(spec.tier)
+        try:
+            if runtime is None or not runtime.adopt(kept["runtime"]):
+                return None
+            return Sandbox(spec, runtime, kept["runtime"], kept["started_at"], kept["end_at"])
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    # --- tasks
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, NodeError):
+            logger.error("background_task_failed", error=repr(error), exc_info=error)
+
+
+def _require_same(known: Spec, wanted: Spec) -> None:
+    if (known.generation, known.tenant, known.build) != (wanted.generation, wanted.tenant, wanted.build):
+        raise GenerationConflict(f"Sandbox {wanted.id} exists with another generation.", id=wanted.id)
+
+
+def _why_lost(kept: State | None) -> str:
+    if kept is None:
+        return "start_failed"
+    runtime = kept.get("runtime")
+    if isinstance(runtime, dict) and runtime.get("boot_id") != linux.boot_id():
+        return "host_rebooted"
+    return "lost"

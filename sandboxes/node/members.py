@@ -1,0 +1,346 @@
+"""One prepared sandbox: made ahead of time, handed out once, never used again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+import sys
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sandboxes.node import linux
+from sandboxes.node.cgroups import Cgroup, CgroupParent, Limits
+from sandboxes.node.errors import StartFailed
+from sandboxes.node.runtimes import oci
+from sandboxes.node.slots import UIDS_PER_SLOT, Slots, uid_base
+from sandboxes.node.zygote import Order
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sandboxes.node.config import NodeConfig
+    from sandboxes.node.images import BlankDisks, Templates
+    from sandboxes.node.spec import Recipe
+
+_MIB = 1024 * 1024
+_PREPARE_TIMEOUT_S = 20.0
+_BLOCK_BYTES_PER_S = 256 * _MIB
+_OPEN_FILES = 16_384
+_KEPT_LOG_BYTES = 8_192
+_PIPE_BYTES = 256 * 1024
+
+
+class LogPipe:
+    """The member's stdout and stderr: the first line says that it is ready, the end that everybody hung up.
+
+    Only the last few kilobytes are kept, so that a chatty guest costs nothing.
+    """
+
+    def __init__(self, fd: int) -> None:
+        loop = asyncio.get_running_loop()
+        self.first_line: asyncio.Future[str] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self._fd = fd
+        self._loop = loop
+        self._tail: deque[bytes] = deque()
+        self._size = 0
+        os.set_blocking(fd, False)
+        loop.add_reader(fd, self._on_readable)
+
+    @property
+    def text(self) -> str:
+        """The end of what was written."""
+        return b"".join(self._tail).decode(errors="replace")[-_KEPT_LOG_BYTES:]
+
+    def _on_readable(self) -> None:
+        try:
+            data = os.read(self._fd, 65_536)
+        except BlockingIOError:
+            return
+        if not data:
+            self.close()
+            return
+        self._keep(data)
+        if not self.first_line.done() and "\n" in self.text:
+            self.first_line.set_result(self.text.partition("\n")[0])
+
+    def _keep(self, data: bytes) -> None:
+        self._tail.append(data)
+        self._size += len(data)
+        while self._size - len(self._tail[0]) > _KEPT_LOG_BYTES:
+            self._size -= len(self._tail.popleft())
+
+    def close(self) -> None:
+        """Stop reading. Safe to repeat."""
+        if self.closed.done():
+            return
+        self._loop.remove_reader(self._fd)
+        os.close(self._fd)
+        if not self.first_line.done():
+            self.first_line.set_result(self.text.strip() or "error the member ended without a word")
+        self.closed.set_result(None)
+
+
+class Zygote:
+    """The small process that forks members; started on first use and again when it died."""
+
+    def __init__(self) -> None:
+        self._channel: socket.socket | None = None
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def order(self, order: Order, stdin_fd: int, output_fd: int) -> None:
+        """Ask for one member that lives on the two descriptors."""
+        try:
+            channel = self._channel or await self._start()
+            socket.send_fds(channel, [order.pack()], [stdin_fd, output_fd])
+        except (BrokenPipeError, ConnectionResetError):
+            await self.stop()
+            socket.send_fds(await self._start(), [order.pack()], [stdin_fd, output_fd])
+
+    async def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "sandboxes.node.zygote", str(theirs.fileno()), pass_fds=[theirs.fileno()]
+            )
+        self._channel = ours
+        return ours
+
+    async def stop(self) -> None:
+        """End the zygote; members that wait go with their own pipes."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._process is not None:
+            await self._process.wait()
+            self._process = None
+
+
+@dataclass
+class Member:
+    """A prepared sandbox that waits for its name. `device` is its disk as `major:minor`."""
+
+    recipe: Recipe
+    slot: int
+    directory: Path
+    cgroup: Cgroup
+    stdin_fd: int
+    log: LogPipe
+    device: str = ""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it still waits; a member whose shell died has closed its output."""
+        return not self.log.closed.done()
+
+    def hand_out(self, name: str, guest_config: dict[str, object]) -> None:
+        """Turn the member into the sandbox `name`: the runtime starts now."""
+        payload = f"{name}\n".encode() + json.dumps(guest_config).encode()
+        if len(payload) > 60_000:
+            fcntl.fcntl(self.stdin_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        with contextlib.suppress(BrokenPipeError):  # the log then says why it died
+            os.write(self.stdin_fd, payload)
+        self.close_stdin()
+
+    def close_stdin(self) -> None:
+        """Hang up; a member that still waits ends."""
+        if self.stdin_fd >= 0:
+            os.close(self.stdin_fd)
+            self.stdin_fd = -1
+
+
+class MemberMaker:
+    """Makes members and takes them apart again; owns slots, disks and control groups of the container tier."""
+
+    def __init__(
+        self, config: NodeConfig, parent: CgroupParent, slots: Slots, templates: Templates, disks: BlankDisks
+    ) -> None:
+        self._config = config
+        self._parent = parent
+        self._slots = slots
+        self._templates = templates
+        self._disks = disks
+        self._zygote = Zygote()
+        self._hidden = _mounts_hidden_from_crun(parent)
+        self._guest_layer = config.store / "guest-layer"
+        self._members = config.store / "members"
+        self._states = config.store / "runtime"
+
+    def prepare_store(self, guest_binary: Path) -> None:
+        """Make the directories and the layer that carries the guest agent into every sandbox."""
+        for directory in (self._members, self._states, self._guest_layer):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self._config.run / "guests").mkdir(parents=True, exist_ok=True)
+        os.chown(self._config.run / "guests", 0, self._config.gateway_gid)
+        (self._config.run / "guests").chmod(0o750)
+        self._guest_layer.chmod(0o755)
+        target = self._guest_layer / oci.GUEST_PATH.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = target.with_name("guest.new")
+        shutil.copyfile(guest_binary, fresh)
+        fresh.chmod(0o755)
+        # Replaced, not rewritten: running sandboxes keep the file that they started with.
+        fresh.replace(target)
+
+    async def make(self, recipe: Recipe, runtime: tuple[str, ...]) -> Member:
+        """Prepare one member with `runtime` as the command line that will start it.
+
+        Raises StartFailed, UnknownBuild or NoRoom; on failure nothing is left behind.
+        """
+        rootfs = self._templates.rootfs(recipe.build)
+        slot = self._slots.take()
+        stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
+        output_read, output_write = os.pipe2(os.O_CLOEXEC)
+        member = Member(
+            recipe,
+            slot,
+            self._members / str(slot),
+            self._parent.group(str(slot)),
+            stdin_write,
+            LogPipe(output_read),
+        )
+        try:
+            order = await asyncio.to_thread(self._lay_out, member, rootfs, runtime)
+            await self._zygote.order(order, stdin_read, output_write)
+        except BaseException:
+            os.close(stdin_read)
+            os.close(output_write)
+            await self.discard(member)
+            raise
+        os.close(stdin_read)
+        os.close(output_write)
+        await self._await_ready(member)
+        return member
+
+    async def _await_ready(self, member: Member) -> None:
+        try:
+            async with asyncio.timeout(_PREPARE_TIMEOUT_S):
+                word, _, rest = (await asyncio.shield(member.log.first_line)).partition(" ")
+            if word != "ready":
+                raise StartFailed(f"A sandbox could not be prepared: {rest or word}", reason="prepare")
+            member.device = rest
+            member.cgroup.limit_block_io(_BLOCK_BYTES_PER_S, rest)
+        except BaseException as error:
+            await self.discard(member)
+            if isinstance(error, TimeoutError | OSError):
+                raise StartFailed(f"A sandbox could not be prepared: {error!r}", reason="prepare") from error
+            raise
+
+    def _lay_out(self, member: Member, rootfs: Path, runtime: tuple[str, ...]) -> Order:
+        recipe, base = member.recipe, uid_base(member.slot)
+        shutil.rmtree(member.directory, ignore_errors=True)
+        for name in ("disk", "rootfs", "lower", "guest"):
+            (member.directory / name).mkdir(parents=True, mode=0o755)
+        self._disks.copy(recipe.resources.disk_mib, member.directory / "disk.img")
+        self._parent.create(str(member.slot))
+        member.cgroup.limit(
+            Limits(recipe.resources.cpu_milli, recipe.resources.memory_mib * _MIB, recipe.resources.pids)
+        )
+        identity = secrets.token_hex(16)
+        facts = oci.ContainerFacts(
+            hostname=f"sandbox-{identity[:8]}",
+            uid_base=base,
+            uid_count=UIDS_PER_SLOT,
+            processes=recipe.resources.pids,
+            open_files=_OPEN_FILES,
+            file_bytes=recipe.resources.disk_mib * _MIB,
+            cgroups_path=f"/{member.cgroup.name}" if _manages_cgroups(runtime) else None,
+        )
+        (member.directory / "config.json").write_text(json.dumps(oci.workstation(facts)))
+        socket_path = self.socket_path(member.slot)
+        socket_path.parent.mkdir(exist_ok=True)
+        os.chown(socket_path.parent, 0, self._config.gateway_gid)
+        socket_path.parent.chmod(0o750)
+        return Order(
+            directory=str(member.directory),
+            template_root=str(rootfs),
+            guest_layer=str(self._guest_layer),
+            socket_path=str(socket_path),
+            socket_gid=self._config.gateway_gid,
+            uid_base=base,
+            uid_count=UIDS_PER_SLOT,
+            hostname=facts.hostname,
+            machine_id=identity,
+            hidden_mounts=self._hidden,
+            cgroup_files=tuple(member.cgroup.join_files()),
+            runtime=runtime,
+        )
+
+    def socket_path(self, slot: int) -> Path:
+        """Return where the guest agent of a slot listens."""
+        return self._config.run / "guests" / str(slot) / "guest.sock"
+
+    def group(self, slot: int) -> Cgroup:
+        """Return the control group of a slot."""
+        return self._parent.group(str(slot))
+
+    def directory(self, slot: int) -> Path:
+        """Return the private directory of a slot."""
+        return self._members / str(slot)
+
+    @property
+    def states(self) -> Path:
+        """The directory in which the OCI runtime keeps its own notes."""
+        return self._states
+
+    async def discard(self, member: Member) -> None:
+        """End a member and remove all that was made for it."""
+        member.close_stdin()
+        member.log.close()
+        await self.remove(member.slot)
+
+    async def remove(self, slot: int) -> None:
+        """Kill what still runs in a slot, remove its files and give the slot back."""
+        await asyncio.to_thread(self._remove, slot)
+        self._slots.release(slot)
+
+    def _remove(self, slot: int) -> None:
+        group = self._parent.group(str(slot))
+        with contextlib.suppress(FileNotFoundError):
+            group.kill()
+        group.destroy(patience_s=2.0)
+        # None of these can be written by a guest: its disk was mounted only in its own mount namespace.
+        shutil.rmtree(self._members / str(slot), ignore_errors=True)
+        shutil.rmtree(self.socket_path(slot).parent, ignore_errors=True)
+
+    def claim(self, slot: int) -> None:
+        """Keep a slot for a sandbox that was adopted."""
+        self._slots.claim(slot)
+
+    async def sweep(self, owned: set[int]) -> list[str]:
+        """Remove every slot that no adopted sandbox owns; return what was found."""
+        found = set(self._parent.names())
+        for directory in (self._members, self._config.run / "guests"):
+            found.update(entry.name for entry in directory.iterdir())
+        strays = sorted(name for name in found if name.isdigit() and int(name) not in owned)
+        for name in strays:
+            await asyncio.to_thread(self._remove, int(name))
+        return strays
+
+    async def stop(self) -> None:
+        """End the zygote."""
+        await self._zygote.stop()
+
+
+def _manages_cgroups(runtime: tuple[str, ...]) -> bool:
+    return "--cgroup-manager=disabled" not in runtime
+
+
+def _mounts_hidden_from_crun(parent: CgroupParent) -> tuple[str, ...]:
+    # crun refuses hosts with both trees; it looks for the second one at this place, in its own mount namespace.
+    hierarchies = parent.hierarchies
+    if hierarchies.mode == "hybrid" and hierarchies.v2 is not None:
+        return (str(hierarchies.v2),)
+    return ()
+
+
+def process_matches(pid: int, start_time: int, group: Cgroup) -> bool:
+    """Tell whether `pid` is still the process that was started: same start time, in the sandbox's own group."""
+    return linux.process_start_time(pid) == start_time and pid in group.pids()

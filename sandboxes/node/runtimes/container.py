@@ -1,0 +1,244 @@
+"""L2: an OCI bundle started directly by crun, or by runc where crun is not installed. Contract: `base.Runtime`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+from sandboxes.node import guestclient, linux
+from sandboxes.node.errors import StartFailed, TierUnavailable
+from sandboxes.node.members import Member, MemberMaker, process_matches
+from sandboxes.node.pool import Pool
+from sandboxes.node.runtimes.base import Availability, Exit, State
+from sandboxes.node.zygote import GUEST_FD
+
+if TYPE_CHECKING:
+    from sandboxes.node.cgroups import Cgroup, Hierarchies, Stats
+    from sandboxes.node.spec import Recipe, Spec
+
+_START_TIMEOUT_S = 15.0
+_PRESERVED_FDS = GUEST_FD - 2
+_GUEST_HEADROOM = 32
+
+
+class ContainerRuntime:
+    """Starts containers from a pool of prepared members."""
+
+    tier = "container"
+
+    def __init__(self, maker: MemberMaker, hierarchies: Hierarchies, pool_size: int) -> None:
+        self._maker = maker
+        self._hierarchies = hierarchies
+        self._availability = _probe(hierarchies)
+        self._boot_id = linux.boot_id()
+        self.pool = Pool(pool_size, self._make, maker.discard)
+        # Logs of the sandboxes that this process started: the end of one's output says why it died.
+        self._running: dict[int, Member] = {}
+        self._adopted: dict[int, str] = {}
+
+    def probe(self) -> Availability:
+        """Tell which OCI runtime this host has."""
+        return self._availability
+
+    def warm(self, recipe: Recipe) -> None:
+        """Begin to prepare sandboxes of a recipe."""
+        if self._availability.available:
+            self.pool.warm(recipe)
+
+    async def _make(self, recipe: Recipe) -> Member:
+        if not self._availability.available:
+            raise TierUnavailable(
+                f"{self._availability.reason} {self._availability.fix}", tier=self.tier, fix=self._availability.fix
+            )
+        return await self._maker.make(recipe, self._command())
+
+    def _command(self) -> tuple[str, ...]:
+        program = next(iter(self._availability.runtimes))
+        start = (
+            "run",
+            "--detach",
+            "--bundle=.",
+            f"--preserve-fds={_PRESERVED_FDS}",
+            "--pid-file=pid",
+        )
+        root = f"--root={self._maker.states}"
+        if program == "crun":
+            return (program, "--cgroup-manager=disabled", root, *start)
+        return (program, root, *start)
+
+    async def start(self, spec: Spec) -> State:
+        """Hand a prepared member out under the sandbox's id and wait until its guest agent answers."""
+        if spec.profile != "workstation":
+            raise TierUnavailable(
+                f"Profile {spec.profile} is not available at tier container; use workstation.", tier=self.tier
+            )
+        member = await self.pool.take(spec.recipe)
+        try:
+            member.hand_out(spec.id, _guest_config(spec))
+            await self._await_guest(member)
+            state = self._describe(member, spec.id)
+        except BaseException:
+            await self._maker.discard(member)
+            self._forget_notes(spec.id)
+            raise
+        self._running[member.slot] = member
+        return state
+
+    async def _await_guest(self, member: Member) -> None:
+        answer = asyncio.ensure_future(guestclient.answers(str(self._maker.socket_path(member.slot))))
+        member.log.closed.add_done_callback(lambda _: answer.cancel())
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                await asyncio.wait({answer})
+            if answer.cancelled() or not answer.result():
+                raise StartFailed(f"The container did not start: {_last_words(member)}", reason="guest_silent")
+        except TimeoutError:
+            raise StartFailed(
+                f"The guest agent did not answer within {_START_TIMEOUT_S:.0f} s: {_last_words(member)}",
+                reason="guest_timeout",
+            ) from None
+        finally:
+            answer.cancel()
+
+    def _describe(self, member: Member, sandbox_id: str) -> State:
+        pid = int((self._maker.directory(member.slot) / "pid").read_text())
+        start_time = linux.process_start_time(pid)
+        if start_time is None or pid not in member.cgroup.pids():
+            raise StartFailed("The container ended at once.", reason="guest_gone")
+        return {
+            "slot": member.slot,
+            "pid": pid,
+            "start_time": start_time,
+            "boot_id": self._boot_id,
+            "name": sandbox_id,
+        }
+
+    async def wait(self, state: State) -> Exit:
+        """Wait on a pidfd; afterwards the control group tells whether memory ran out."""
+        pid = state["pid"]
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return self._exit_of(state)
+        if linux.process_start_time(pid) != state["start_time"]:
+            os.close(pidfd)
+            return self._exit_of(state)
+        loop = asyncio.get_running_loop()
+        gone = asyncio.Event()
+        loop.add_reader(pidfd, gone.set)
+        try:
+            await gone.wait()
+        finally:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+        # Only a sandbox that this process started is its child; an adopted one is reaped by the supervisor.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        return self._exit_of(state)
+
+    def _exit_of(self, state: State) -> Exit:
+        return Exit(out_of_memory=self.stats(state).oom_kills > 0)
+
+    async def stop(self, state: State) -> None:
+        """Kill the control group; the pid namespace goes with its first process."""
+        group = self.cgroup(state)
+        with contextlib.suppress(FileNotFoundError):
+            group.kill()
+        await self.wait(state)
+
+    async def discard(self, state: State) -> None:
+        """Remove control groups, disk, socket and the runtime's own notes."""
+        self._adopted.pop(state["slot"], None)
+        member = self._running.pop(state["slot"], None)
+        if member is not None:
+            member.log.close()
+        await self._maker.remove(state["slot"])
+        self._forget_notes(state["name"])
+
+    def _forget_notes(self, name: str) -> None:
+        shutil.rmtree(self._maker.states / name, ignore_errors=True)
+
+    def adopt(self, state: State) -> bool:
+        """Take a sandbox back when pid, start time, boot and control group all still agree."""
+        if state.get("boot_id") != self._boot_id:
+            return False
+        if not process_matches(state["pid"], state["start_time"], self.cgroup(state)):
+            return False
+        self._maker.claim(state["slot"])
+        self._adopted[state["slot"]] = state["name"]
+        return True
+
+    async def sweep(self) -> list[str]:
+        """Remove the slots of members and sandboxes that nobody owns."""
+        swept = await self._maker.sweep(set(self._adopted))
+        names = set(self._adopted.values())
+        for entry in self._maker.states.iterdir():
+            if entry.name not in names:
+                shutil.rmtree(entry, ignore_errors=True)
+        return swept
+
+    def cgroup(self, state: State) -> Cgroup:
+        """Return the sandbox's control group."""
+        return self._maker.group(state["slot"])
+
+    def stats(self, state: State) -> Stats:
+        """Read the control group's counters."""
+        return self.cgroup(state).stats()
+
+    def disk_used_bytes(self, state: State) -> int:
+        """Return the blocks that the sandbox's disk image takes on the host."""
+        try:
+            return (self._maker.directory(state["slot"]) / "disk.img").stat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
+    def socket_path(self, state: State) -> str:
+        """Return the guest's listener as the gateway reaches it."""
+        return str(self._maker.socket_path(state["slot"]))
+
+
+def _guest_config(spec: Spec) -> dict[str, object]:
+    return {
+        "sandbox_id": spec.id,
+        "template_id": spec.template_id,
+        "env": spec.env,
+        "default_user": "user",
+        # Below the control group's limit, so that the agent can still start threads when a tenant can't.
+        "max_processes": max(8, spec.resources.pids - _GUEST_HEADROOM),
+    }
+
+
+def _last_words(member: Member) -> str:
+    return member.log.text.strip().splitlines()[-1][:300] if member.log.text.strip() else "no output"
+
+
+def _probe(hierarchies: Hierarchies) -> Availability:
+    if missing := hierarchies.missing():
+        return Availability(
+            available=False,
+            runtimes={},
+            reason=f"The kernel offers no {', '.join(missing)} control group.",
+            fix="Boot with these controllers enabled.",
+        )
+    runtimes = {name: version for name in ("crun", "runc") if (version := _version(name)) is not None}
+    if not runtimes:
+        return Availability(
+            available=False,
+            runtimes={},
+            reason="Neither crun nor runc is installed.",
+            fix="Run `apt-get install crun`.",
+        )
+    return Availability(available=True, runtimes=runtimes)
+
+
+def _version(program: str) -> str | None:
+    if shutil.which(program) is None:
+        return None
+    text = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"version (\S+)", text)
+    return found.group(1) if found else "unknown"

@@ -1,0 +1,158 @@
+"""What a sandbox is to be: ids, digests and numbers only, checked field by field."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from sandboxes.node.errors import BadRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SANDBOX_ID = re.compile(r"[a-z0-9]{1,64}")
+_BUILD_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+_HEX = re.compile(r"(?:[0-9a-f]{2}){1,64}")
+_KEY_ID = re.compile(r"[0-9a-f]{16}")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}")
+_MAX_ENV_BYTES = 128 * 1024
+_MAX_TTL_MS = 31 * 24 * 3600 * 1000
+TIERS = ("language", "process", "container", "microvm")
+PROFILES = ("hardened", "workstation")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """cpu in thousandths of a core, memory and disk in MiB, pids in processes and threads."""
+
+    cpu_milli: int
+    memory_mib: int
+    disk_mib: int
+    pids: int
+
+
+# The node's own ceilings for one sandbox; a tenant's limits are lower and belong to the control plane.
+_BOUNDS = {
+    "cpu_milli": (10, 256_000),
+    "memory_mib": (16, 1_048_576),
+    "disk_mib": (16, 4_194_304),
+    "pids": (16, 32_768),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What two sandboxes must share for one prepared member to serve either."""
+
+    build: str
+    tier: str
+    profile: str
+    resources: Resources
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One sandbox, as the control plane asked for it. Keys and grants never reach a log or the guest.
+
+    `grants` maps an API key's id to the moment (epoch milliseconds) when its access ends, or None for no end.
+    """
+
+    id: str
+    generation: int
+    tenant: str
+    build: str
+    tier: str
+    profile: str
+    resources: Resources
+    env: dict[str, str]
+    template_id: str
+    ttl_ms: int
+    access_key: str
+    audit_key: str
+    grants: dict[str, int | None]
+
+    @property
+    def recipe(self) -> Recipe:
+        """Return the part that a pool can prepare ahead."""
+        return Recipe(self.build, self.tier, self.profile, self.resources)
+
+    def with_grants(self, grants: dict[str, int | None]) -> Spec:
+        """Return the same sandbox open to other keys."""
+        return replace(self, grants=grants)
+
+    def dump(self) -> bytes:
+        """Return the spec as it is kept on disk."""
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    @classmethod
+    def load(cls, data: bytes) -> Spec:
+        """Read what `dump` wrote."""
+        return parse_spec(json.loads(data))
+
+
+def whole(body: dict[str, Any], name: str, low: int, high: int) -> int:
+    """Return the whole number in `body[name]`; BadRequest unless low <= number <= high."""
+    value = body.get(name)
+    if type(value) is not int or not low <= value <= high:
+        raise BadRequest(f"{name} must be a whole number from {low} to {high}.", field=name)
+    return value
+
+
+def matching(body: dict[str, Any], name: str, pattern: re.Pattern[str]) -> str:
+    """Return the text in `body[name]`; BadRequest unless all of it matches."""
+    value = body.get(name)
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise BadRequest(f"{name} has the wrong form.", field=name)
+    return value
+
+
+def _choice(body: dict[str, Any], name: str, allowed: tuple[str, ...]) -> str:
+    value = body.get(name)
+    if value not in allowed:
+        raise BadRequest(f"{name} must be one of {', '.join(allowed)}.", field=name)
+    return str(value)
+
+
+def _mapping(body: dict[str, Any], name: str, check: Callable[[Any, Any], bool]) -> dict[str, Any]:
+    value = body.get(name)
+    if not isinstance(value, dict) or not all(check(key, item) for key, item in value.items()):
+        raise BadRequest(f"{name} has the wrong form.", field=name)
+    return value
+
+
+def _is_variable(name: Any, value: Any) -> bool:
+    return isinstance(value, str) and "\0" not in value and bool(_ENV_NAME.fullmatch(name))
+
+
+def is_grant(key_id: Any, expires_at: Any) -> bool:
+    """Tell whether the pair is an API key's id and its end in epoch milliseconds (or None)."""
+    return bool(_KEY_ID.fullmatch(key_id)) and (expires_at is None or type(expires_at) is int)
+
+
+def parse_spec(body: Any) -> Spec:
+    """Turn a request's JSON into a spec; BadRequest names the first field that is wrong."""
+    if not isinstance(body, dict):
+        raise BadRequest("The body must be a JSON object.", field="body")
+    resources = body.get("resources")
+    if not isinstance(resources, dict):
+        raise BadRequest("resources must be an object.", field="resources")
+    env = _mapping(body, "env", _is_variable)
+    if sum(len(name) + len(value.encode()) + 2 for name, value in env.items()) > _MAX_ENV_BYTES:
+        raise BadRequest(f"env must fit in {_MAX_ENV_BYTES} bytes.", field="env")
+    return Spec(
+        id=matching(body, "id", _SANDBOX_ID),
+        generation=whole(body, "generation", 1, 2**31),
+        tenant=matching(body, "tenant", _HEX),
+        build=matching(body, "build", _BUILD_ID),
+        tier=_choice(body, "tier", TIERS),
+        profile=_choice(body, "profile", PROFILES),
+        resources=Resources(**{name: whole(resources, name, *bounds) for name, bounds in _BOUNDS.items()}),
+        env=env,
+        template_id=matching(body, "template_id", re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:-]{0,127}")),
+        ttl_ms=whole(body, "ttl_ms", 0, _MAX_TTL_MS),
+        access_key=matching(body, "access_key", _HEX),
+        audit_key=matching(body, "audit_key", _HEX),
+        grants=_mapping(body, "grants", is_grant),
+    )

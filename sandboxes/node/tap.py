@@ -1,0 +1,79 @@
+"""Takes the gateway's events: JSON lines in, one acknowledgement for each once it is on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from sandboxes.node.errors import BadRequest, NodeError
+from sandboxes.node.events import Past, from_gateway, sandbox_of
+from sandboxes.node.sockets import is_welcome
+
+if TYPE_CHECKING:
+    from sandboxes.node.keeper import Keeper
+
+logger = structlog.get_logger()
+
+MAX_LINE_BYTES = 64 * 1024
+# Events of one connection that may be on their way to the disk at once.
+_MAX_PENDING = 1_024
+
+
+class Tap:
+    """One handler per connection; events of one connection share the disk's next sync."""
+
+    def __init__(self, keeper: Keeper, uids: frozenset[int]) -> None:
+        self._keeper = keeper
+        self._uids = uids
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one connection until it closes or breaks the protocol."""
+        if not is_welcome(writer.get_extra_info("socket"), self._uids):
+            writer.close()
+            return
+        pending: set[asyncio.Task[None]] = set()
+        room = asyncio.Semaphore(_MAX_PENDING)
+        try:
+            while line := await reader.readline():
+                await room.acquire()
+                task = asyncio.create_task(self._answer(line, writer))
+                pending.add(task)
+                task.add_done_callback(pending.discard)
+                task.add_done_callback(lambda _: room.release())
+        except (ValueError, ConnectionError) as error:
+            logger.warning("tap_closed", error=str(error))
+        finally:
+            if pending:
+                await asyncio.wait(pending)
+            writer.close()
+
+    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+        number: Any = None
+        try:
+            message = json.loads(line)
+            number = message["n"]
+            answer = {"n": number, "ok": True, "seq": await self._append(message["event"])}
+        except NodeError as error:
+            answer = {"n": number, "ok": False, "code": _code_of(error)}
+        except (ValueError, KeyError, TypeError, RecursionError):
+            answer = {"n": number, "ok": False, "code": "bad_event"}
+        if not writer.is_closing():
+            writer.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
+
+    async def _append(self, body: Any) -> int:
+        sandbox_id, generation = sandbox_of(body)
+        # A result may come after the end: it still belongs to the sandbox as long as that end is unreported.
+        ended = self._keeper.ended.get(sandbox_id)
+        if body.get("phase") == "result" and ended is not None:
+            event = from_gateway(body, Past.of(ended), self._keeper.node_id)
+        else:
+            sandbox = self._keeper.require(sandbox_id, generation)
+            event = from_gateway(body, sandbox.spec, self._keeper.node_id)
+        return await self._keeper.spool.append(event)
+
+
+def _code_of(error: NodeError) -> str:
+    return "bad_event" if isinstance(error, BadRequest) else error.code
