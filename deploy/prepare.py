@@ -53,9 +53,7 @@ def say(text: str) -> None:
 def root() -> None:
     """Refuse to go on for a user who could not start the node in the end."""
     if os.geteuid() != 0:
-        raise PrepareError(
-            "Gatehouse's node makes namespaces and mounts, which needs root: use `sudo make run`."
-        )
+        raise PrepareError("Gatehouse's node makes namespaces and mounts, which needs root: use `sudo make run`.")
 
 
 # --- Debian packages
@@ -90,9 +88,7 @@ def packages() -> None:
         ["apt-get", "-q", "-o", "Acquire::Retries=2", "update"],
         ["apt-get", "-q", "-y", "--no-install-recommends", "install", *missing],
     ):
-        done = subprocess.run(
-            command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         errors = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("E: ")]
         if done.returncode != 0:
             cause = errors[0].removeprefix("E: ") if errors else f"{' '.join(command[:2])} failed"
@@ -200,14 +196,9 @@ def _pip(*arguments: str) -> None:
 
 
 def _explain_pip(lines: list[str]) -> str:
-    cause = next(
-        (line for line in reversed(lines) if line.startswith("ERROR:")), _last_line("\n".join(lines))
-    )
+    cause = next((line for line in reversed(lines) if line.startswith("ERROR:")), _last_line("\n".join(lines)))
     words = " ".join(lines)
-    if any(
-        word in words
-        for word in ("Connection", "Name or service", "resolve", "timed out", "ProxyError", "SSL")
-    ):
+    if any(word in words for word in ("Connection", "Name or service", "resolve", "timed out", "ProxyError", "SSL")):
         return (
             f"The Python package index cannot be reached ({cause.removeprefix('ERROR: ')}): check the "
             "network, or set PIP_INDEX_URL to a mirror (PIP_CERT behind a TLS gateway), then start again."
@@ -277,17 +268,15 @@ def guest() -> None:
     """Build the guest agent as one static binary when its sources changed."""
     if not (GUEST / "go.mod").exists():
         raise PrepareError("sandboxes/guest/go.mod is missing: this checkout is incomplete, clone it again.")
-    binary, stamp = GUEST / "bin" / "guest", GUEST / "bin" / "guest.stamp"
+    binary, stamp = GUEST / "bin" / "gatehouse-guest", GUEST / "bin" / "stamp"
     wanted = _guest_digest()
     if binary.exists() and stamp.exists() and stamp.read_text() == wanted:
         return
     say("building the guest agent")
     binary.parent.mkdir(exist_ok=True)
-    fresh = binary.with_name("guest.new")
+    fresh = binary.with_name("gatehouse-guest.new")
     command = [str(go_program()), "build", "-trimpath", "-ldflags=-s -w", "-o", str(fresh), "."]
-    done = subprocess.run(
-        command, cwd=GUEST, env=_go_environment(), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=GUEST, env=_go_environment(), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise PrepareError(f"The guest agent does not build:\n{done.stderr.strip()}")
     fresh.chmod(0o755)

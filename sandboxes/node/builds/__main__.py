@@ -21,9 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Build what the arguments name, print its build id and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m sandboxes.node.builds", description=__doc__)
     parser.add_argument("name", choices=sorted(RECIPES), help="the template to build")
-    parser.add_argument(
-        "--home", type=Path, required=True, help="GATEHOUSE_HOME; the build lands in its templates/"
-    )
+    parser.add_argument("--home", type=Path, required=True, help="GATEHOUSE_HOME; the build lands in its templates/")
     parser.add_argument("--sources", type=Path, help="package sources to use in place of the host's own")
     options = parser.parse_args(arguments)
     if os.geteuid() != 0:

@@ -65,9 +65,7 @@ def _build(
     source_text = sources.read_text() if sources is not None else aptsources.render(entries)
     public = aptsources.render(source.public() for source in entries)
     root = work / "rootfs"
-    progress(
-        f"building template {recipe.name} from Debian {recipe.suite} ({len(recipe.packages)} packages named)"
-    )
+    progress(f"building template {recipe.name} from Debian {recipe.suite} ({len(recipe.packages)} packages named)")
     _install(root, recipe, source_text, progress)
     progress("adding the user and taking out what a sandbox must not have")
     rootfs.finish(root, recipe, public)
@@ -80,12 +78,11 @@ def _build(
         debian_version=(root / "etc/debian_version").read_text().strip(),
         architecture=platform.machine(),
         default_user=recipe.default_user,
+        resources=recipe.resources,
         size_bytes=size_bytes,
         files=files,
         packages=tuple(packages),
-        created_at=datetime.datetime.now(datetime.UTC)
-        .isoformat(timespec="milliseconds")
-        .replace("+00:00", "Z"),
+        created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
     )
     progress(f"{len(packages)} packages, {size_bytes // 1_000_000} MB, {files} files: writing to disk")
     store.publish(work, manifest)

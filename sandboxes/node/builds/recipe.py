@@ -6,6 +6,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
+from sandboxes.node.spec import Resources
+
 # Raise this when `debian.py` or `rootfs.py` start to produce a different tree from the same recipe.
 _STEPS_REVISION = 1
 
@@ -28,7 +30,10 @@ _LOCALE = "LANG=C.UTF-8\n"
 
 @dataclass(frozen=True)
 class Recipe:
-    """One template. `files` are (path in the tree, mode, text); `directories` are (path, mode)."""
+    """One template. `files` are (path in the tree, mode, text); `directories` are (path, mode).
+
+    `privileged` names the programs that keep their setuid bit; `resources` are what a sandbox gets by default.
+    """
 
     name: str
     suite: str
@@ -40,6 +45,7 @@ class Recipe:
     files: tuple[tuple[str, int, str], ...]
     removed: tuple[str, ...]
     privileged: tuple[str, ...]
+    resources: Resources
 
     def digest(self) -> str:
         """Return 64 hex digits that change whenever the recipe or the steps that carry it out change."""
@@ -132,6 +138,7 @@ BASE = Recipe(
     ),
     # The only programs that keep their setuid or setgid bit.
     privileged=("usr/bin/newgrp", "usr/bin/passwd", "usr/bin/su", "usr/bin/sudo", "usr/sbin/unix_chkpwd"),
+    resources=Resources(cpu_milli=1_000, memory_mib=512, disk_mib=1_024, pids=256),
 )
 
 RECIPES = {BASE.name: BASE}

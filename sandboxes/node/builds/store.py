@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from sandboxes.node.builds import BuildError
+from sandboxes.node.spec import Resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,10 +30,22 @@ class Manifest:
     debian_version: str
     architecture: str
     default_user: str
+    resources: Resources
     size_bytes: int
     files: int
     packages: tuple[str, ...]
     created_at: str
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Read a manifest; ValueError, KeyError or TypeError when it is not one of this version."""
+        fields = json.loads(text)
+        resources = Resources(**fields.pop("resources"))
+        return cls(**{**fields, "packages": tuple(fields["packages"]), "resources": resources})
+
+    def to_json(self) -> str:
+        """Return the text of manifest.json."""
+        return json.dumps(asdict(self), indent=1) + "\n"
 
 
 class TemplateStore:
@@ -50,13 +63,10 @@ class TemplateStore:
         """Return the build that new sandboxes of this template start from, or None when there is none."""
         try:
             build_id = (self.directory / f"{name}.current").read_text().strip()
-            fields = json.loads((self.directory / build_id / "manifest.json").read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            manifest = Manifest.from_json((self.directory / build_id / "manifest.json").read_text())
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
-        if not (self.directory / build_id / "rootfs").is_dir():
-            return None
-        fields["packages"] = tuple(fields["packages"])
-        return Manifest(**fields)
+        return manifest if (self.directory / build_id / "rootfs").is_dir() else None
 
     @contextlib.contextmanager
     def building(self) -> Iterator[Path]:
@@ -78,7 +88,7 @@ class TemplateStore:
 
     def publish(self, work: Path, manifest: Manifest) -> None:
         """Move a finished tree into place and make it the current build of its name; both are atomic."""
-        (work / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n")
+        (work / "manifest.json").write_text(manifest.to_json())
         # The name promises the content, also after a power cut: everything is on disk before it is given.
         os.sync()
         target = self.directory / manifest.build_id

@@ -1,0 +1,91 @@
+"""`python -m sandboxes.node.supervisor`: checks the ground, then keeps node, web and worker running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from sandboxes.node.config import NodeConfig
+from sandboxes.node.supervisor import SetupError, preflight, services
+from sandboxes.node.supervisor.loop import Supervisor
+
+ROOT = Path(__file__).resolve().parents[3]
+_GATEWAY_PATIENCE_S = 5.0
+_CODE = ("platform", "sandboxes", "tenants", "audit", "templates", "static")
+
+
+def say(text: str) -> None:
+    """Tell the operator something that is not a log line of a service."""
+    sys.stderr.write(f"up: {text}\n")
+    sys.stderr.flush()
+
+
+def check(config: NodeConfig) -> preflight.Accounts:
+    """Return the service users when everything holds that must hold; SetupError otherwise."""
+    preflight.require_root()
+    accounts = preflight.Accounts.find()
+    preflight.require_bootstrap(config.home)
+    preflight.require_readable(ROOT, Path(sys.executable), config.home, accounts)
+    code = [ROOT / name for name in _CODE if (ROOT / name).is_dir()]
+    preflight.require_protected([*code, Path(sys.prefix)], accounts)
+    preflight.require_port(config.home, config.bind, config.port)
+    return accounts
+
+
+def _public_address(config: NodeConfig) -> tuple[str, int]:
+    unspecified = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+    return unspecified.get(config.bind, config.bind), config.port
+
+
+def _end_gateway(home: Path) -> None:
+    """End the gateway that the node leaves running when it stops, so that nothing outlives `up` but sandboxes."""
+    deadline = time.monotonic() + _GATEWAY_PATIENCE_S
+    number = signal.SIGTERM
+    while (pid := preflight.running_gateway(home)) is not None:
+        try:
+            os.kill(pid, number)
+            time.sleep(0.05)
+            os.waitpid(pid, os.WNOHANG)
+        except (ProcessLookupError, ChildProcessError):
+            continue
+        if time.monotonic() > deadline:
+            number = signal.SIGKILL
+
+
+def main() -> int:
+    """Run until told to stop; return the exit status."""
+    config = NodeConfig.from_env()
+    begun = time.monotonic()
+    try:
+        accounts = check(config)
+        lock = preflight.take_lock(config.home)
+        listener = services.web_listener(config.run / "web.sock", accounts)
+    except SetupError as error:
+        say(str(error))
+        return 1
+
+    def announce(_seconds: float) -> None:
+        url = f"http://localhost:{config.port}"
+        sys.stdout.write(f"ready: {url} ({time.monotonic() - begun:.1f} s)\n")
+        sys.stdout.flush()
+
+    supervisor = Supervisor(
+        services.services(config, ROOT, accounts, listener.fileno(), os.environ),
+        say=say,
+        on_ready=announce,
+        is_ready=lambda: services.answers(_public_address(config), "/health"),
+    )
+    try:
+        return supervisor.run()
+    finally:
+        _end_gateway(config.home)
+        listener.close()
+        (config.run / "web.sock").unlink(missing_ok=True)
+        os.close(lock)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
