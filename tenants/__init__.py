@@ -1,0 +1,1 @@
+"""Who uses Gatehouse: tenants, their members, API keys and quotas."""

@@ -32,9 +32,7 @@ def score(tool_name: str, arguments: Mapping[str, object]) -> Score:
         points.append((DANGEROUS_TOOL_POINTS, f"the tool {tool_name} is dangerous"))
     text = "\n".join(_texts(arguments))[:_MAX_TEXT].lower()
     points += [
-        (SENSITIVE_WORD_POINTS, f"an argument contains the word {word}")
-        for word in SENSITIVE_WORDS
-        if word in text
+        (SENSITIVE_WORD_POINTS, f"an argument contains the word {word}") for word in SENSITIVE_WORDS if word in text
     ]
     path = str(arguments.get("path", ""))[:_MAX_TEXT]
     if found := next((part for part in SENSITIVE_PATHS if part in path), None):

@@ -4,8 +4,6 @@ Everything that Gatehouse refuses on purpose is a `GatehouseError`. One handler 
 else formats errors.
 """
 
-# ruff: noqa: N818  (the names read as what went wrong: `raise NotFound`, not `raise NotFoundError`)
-
 from __future__ import annotations
 
 from typing import ClassVar

@@ -18,9 +18,7 @@ class StateTable:
     ValueError.
     """
 
-    def __init__(
-        self, transitions: Mapping[str, Collection[str]], initial: str, terminal: Collection[str]
-    ) -> None:
+    def __init__(self, transitions: Mapping[str, Collection[str]], initial: str, terminal: Collection[str]) -> None:
         self.transitions = {state: frozenset(followers) for state, followers in transitions.items()}
         self.initial = initial
         self.terminal = frozenset(terminal)

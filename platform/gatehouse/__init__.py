@@ -1,0 +1,1 @@
+"""The Django project: it joins the apps. It may import everything; no app imports it."""

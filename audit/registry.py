@@ -1,0 +1,118 @@
+"""Every code that an event may have: one sentence, a severity, and the names its details may hold.
+
+A code that isn't here can't be recorded by our own calls, so that the browser, exports and webhooks know them all.
+Sentences are filled with actor, object, and the details.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["info", "notice", "warning", "critical"]
+
+
+class UnknownCodeError(LookupError):
+    """Our own code tried to record something that the registry does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One kind of event."""
+
+    code: str
+    sentence: str
+    severity: Severity = "info"
+    fields: frozenset[str] = frozenset()
+
+
+def _code(code: str, sentence: str, severity: Severity = "info", fields: str = "") -> Code:
+    return Code(code, sentence, severity, frozenset(fields.split()))
+
+
+_CODES = {
+    entry.code: entry
+    for entry in (
+        # tenants
+        _code("tenant.created", "{actor} created the tenant {object}.", "notice", "name slug"),
+        _code("tenant.suspended", "{actor} suspended the tenant {object}.", "warning", "name"),
+        _code("tenant.activated", "{actor} activated the tenant {object} again.", "notice", "name"),
+        _code("member.added", "{actor} made {object} a member.", "notice", "role"),
+        _code("member.role_changed", "{actor} changed the role of {object}.", "notice", "before after"),
+        _code("member.removed", "{actor} removed the member {object}.", "notice", "role"),
+        _code("apikey.created", "{actor} created the API key {object}.", "notice", "name scopes expires_at"),
+        _code("apikey.revoked", "{actor} revoked the API key {object}.", "notice", "name"),
+        _code("quota.set", "{actor} changed the quota.", "notice", "before after"),
+        _code("limit_range.set", "{actor} changed the limits of one sandbox.", "notice", "before after"),
+        _code("quota.refused", "A quota refused {actor}.", "warning", "limit allowed used requested used_by"),
+        _code("quota.leak_released", "A reservation without a sandbox was released.", "warning", "state"),
+        # sandboxes, control plane
+        _code(
+            "sandbox.created",
+            "{actor} created the sandbox {object}.",
+            fields="template build tier cpu_milli memory_mib disk_mib timeout_ms node metadata",
+        ),
+        _code(
+            "sandbox.create_failed",
+            "The sandbox {object} did not start.",
+            "warning",
+            "template build reason error_code message",
+        ),
+        _code("sandbox.connected", "{actor} connected to the sandbox {object}.", fields="timeout_ms end_at"),
+        _code("sandbox.timeout_set", "{actor} set the end of the sandbox {object}.", fields="timeout_ms end_at"),
+        _code("sandbox.refreshed", "{actor} extended the sandbox {object}.", fields="timeout_ms end_at"),
+        _code("sandbox.killed", "{actor} killed the sandbox {object}.", fields="reason"),
+        _code("sandbox.lost", "The sandbox {object} is gone from its node.", "warning", "reason node"),
+        _code("template.registered", "{actor} registered a build of the template {object}.", "notice", "build"),
+        _code("node.registered", "The node {object} registered.", "notice", "boot_id version capacity"),
+        _code("node.lost", "The node {object} does not answer.", "critical", "reason"),
+        _code("node.returned", "The node {object} answers again.", "notice"),
+        # sandboxes, as their node saw it
+        _code("sandbox.started", "The sandbox {object} started.", fields="duration_ms tier"),
+        _code("sandbox.ended", "The sandbox {object} ended.", fields="reason"),
+        _code("limit.memory", "The sandbox {object} met its memory limit.", "warning", "oom_kills memory_mib"),
+        _code("limit.pids", "The sandbox {object} met its process limit.", "warning", "pids pids_refused"),
+        _code("spool.overflow", "Acts of {object} were refused: its event spool is full.", "critical", "dropped"),
+        _code("spool.malformed", "A node sent an event that could not be read.", "critical", "event"),
+        # the data plane
+        _code("command.start", "{actor} started a command in {object}.", fields="pty pid exit_code signal error"),
+        _code("command.connect", "{actor} attached to a command in {object}.", fields="pid exit_code error"),
+        _code("command.input", "{actor} sent input to a command in {object}.", fields="pid error"),
+        _code("command.signal", "{actor} sent a signal in {object}.", fields="pid signal error"),
+        _code("command.list", "{actor} listed the commands of {object}.", fields="error"),
+        _code("command.update", "{actor} resized a terminal in {object}.", fields="pid error"),
+        _code("file.read", "{actor} read a file in {object}.", fields="size error"),
+        _code("file.write", "{actor} wrote a file in {object}.", fields="size error"),
+        _code("file.list", "{actor} listed a folder in {object}.", fields="error"),
+        _code("file.stat", "{actor} looked at a file in {object}.", fields="error"),
+        _code("file.mkdir", "{actor} made a folder in {object}.", fields="error"),
+        _code("file.move", "{actor} moved a file in {object}.", fields="error"),
+        _code("file.remove", "{actor} removed a file in {object}.", fields="error"),
+        _code("file.watch", "{actor} watched a folder in {object}.", fields="error"),
+        _code("port.connect", "{actor} reached a port of {object}.", fields="port method status error"),
+    )
+}
+
+
+def get(code: str) -> Code:
+    """Return a code. Raises UnknownCodeError."""
+    try:
+        return _CODES[code]
+    except KeyError:
+        raise UnknownCodeError(f"the event code {code!r} is not registered") from None
+
+
+def known(code: str) -> bool:
+    """Say whether a code is registered."""
+    return code in _CODES
+
+
+def all_codes() -> list[Code]:
+    """Return all codes, sorted."""
+    return [_CODES[code] for code in sorted(_CODES)]
+
+
+def check_details(code: str, details: dict[str, object]) -> None:
+    """Raise UnknownCodeError when details hold a name that the code does not declare."""
+    if extra := set(details) - get(code).fields:
+        raise UnknownCodeError(f"the event code {code!r} has no detail {sorted(extra)[0]!r}")

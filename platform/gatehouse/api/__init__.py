@@ -1,0 +1,1 @@
+"""Glue between the REST framework and Gatehouse: authentication, parsing, errors."""

@@ -1,0 +1,95 @@
+"""The ASGI application: HTTP to Django, the server's start and stop, and a bound on bodies."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import django
+from channels.routing import ProtocolTypeRouter
+from django.conf import settings
+
+if TYPE_CHECKING:
+    from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, Scope
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gatehouse.settings")
+django.setup(set_prefix=False)
+
+from django.core.handlers.asgi import ASGIHandler  # noqa: E402  (needs the apps)
+
+from corekit.errors import TooLarge  # noqa: E402
+from gatehouse.middleware import error_answer  # noqa: E402
+
+
+class BodyLimit:
+    """Refuse bodies above a size while they arrive; Django would first write all of it to a temporary file."""
+
+    def __init__(self, app: ASGI3Application, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Serve one request."""
+        seen, too_large = 0, False
+
+        async def bounded() -> ASGIReceiveEvent:
+            nonlocal seen, too_large
+            message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > self.max_bytes:
+                    too_large = True
+                    return {"type": "http.disconnect"}
+            return message
+
+        if self._announced(scope) > self.max_bytes:
+            await self._refuse(send)
+            return
+        await self.app(scope, bounded, send)
+        if too_large:
+            await self._refuse(send)
+
+    @staticmethod
+    def _announced(scope: Scope) -> int:
+        headers = scope["headers"] if scope["type"] == "http" else ()
+        for name, value in headers:
+            if name == b"content-length":
+                return int(value) if value.isdigit() else 0
+        return 0
+
+    async def _refuse(self, send: ASGISendCallable) -> None:
+        answer = error_answer(TooLarge(f"The body is larger than {self.max_bytes} bytes."))
+        body = answer.content
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        await send({"type": "http.response.start", "status": 413, "headers": headers, "trailers": False})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def lifespan(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    """Answer the server's start and stop. Nothing has to be made ready: the database is opened by the first query."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+
+async def no_websocket(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    """Close a WebSocket that no path serves, instead of failing on it."""
+    await receive()
+    await send({"type": "websocket.close", "code": 4404, "reason": "not found"})
+
+
+application = ProtocolTypeRouter(
+    {
+        "http": BodyLimit(ASGIHandler(), settings.API_MAX_BODY_BYTES),
+        "websocket": no_websocket,
+        "lifespan": lifespan,
+    }
+)

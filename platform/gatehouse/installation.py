@@ -1,0 +1,148 @@
+"""Where this installation keeps its things and how it is reached: read once from the environment, then frozen."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gatehouse import env as read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SEED_BYTES = 32
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104  (recognised here, never bound)
+
+
+@dataclass(frozen=True)
+class Installation:
+    """The paths under the home and the public address. Building one touches no file."""
+
+    home: Path
+    bind: str = "127.0.0.1"
+    port: int = 8000
+    domain: str = ""
+    public_url: str = "http://localhost:8000"
+    pool_size: int = 16
+    log_level: str = "INFO"
+    service: str = "manage"
+    seed_text: str | None = field(default=None, repr=False)
+    secret_key_text: str | None = field(default=None, repr=False)
+
+    @property
+    def keys(self) -> Path:
+        """The folder of the key files."""
+        return self.home / "keys"
+
+    @property
+    def seed_file(self) -> Path:
+        """The file with the seed: 64 hex characters, readable by root and web only."""
+        return self.keys / "seed.key"
+
+    @property
+    def secret_key_file(self) -> Path:
+        """The file with Django's SECRET_KEY, readable by root, web and worker."""
+        return self.keys / "django.key"
+
+    @property
+    def database_file(self) -> Path:
+        """The embedded database."""
+        return self.home / "db" / "gatehouse.sqlite3"
+
+    @property
+    def broker(self) -> Path:
+        """The folder of the embedded task queue."""
+        return self.home / "broker"
+
+    @property
+    def run(self) -> Path:
+        """The folder of the sockets."""
+        return self.home / "run"
+
+    @property
+    def node_socket(self) -> Path:
+        """The node's internal API."""
+        return self.run / "node.sock"
+
+    @property
+    def web_socket(self) -> Path:
+        """Where web listens for the gateway."""
+        return self.run / "web.sock"
+
+    @property
+    def templates(self) -> Path:
+        """The folder of the sandbox templates' builds."""
+        return self.home / "templates"
+
+    def seed(self) -> bytes:
+        """Return the 32 bytes from which access keys, audit keys and the API keys' pepper are derived.
+
+        Raises EnvError, in one sentence, when this process can't have it.
+        """
+        return _parse_seed(self.seed_text or _read_key(self.seed_file))
+
+    def secret_key(self) -> str:
+        """Return Django's SECRET_KEY.
+
+        Without any, as in a fresh clone, a random one is made that lives as long as the process: nothing signed
+        with it survives, and the check gatehouse.E004 says so.
+        """
+        if self.secret_key_text:
+            return self.secret_key_text
+        if not self.secret_key_file.exists():
+            return secrets.token_hex(32)
+        return _read_key(self.secret_key_file)
+
+    def allowed_hosts(self) -> list[str]:
+        """Return the host names under which web answers."""
+        hosts = ["localhost", "127.0.0.1", "[::1]"]
+        if self.bind not in _LOOPBACK | _ANY_ADDRESS:
+            hosts.append(f"[{self.bind}]" if ":" in self.bind else self.bind)
+        if self.domain:
+            hosts += [self.domain, f".{self.domain}"]
+        return hosts
+
+
+@lru_cache(maxsize=8)
+def _read_key(path: Path) -> str:
+    return read.read_secret_file(path, f"The installation's {path.name}")
+
+
+def _parse_seed(value: str) -> bytes:
+    try:
+        seed = bytes.fromhex(value)
+    except ValueError:
+        seed = b""
+    if len(seed) != SEED_BYTES:
+        raise read.EnvError(f"The seed must be {SEED_BYTES} bytes written as {SEED_BYTES * 2} hex characters.")
+    return seed
+
+
+def _public_url(domain: str, port: int) -> str:
+    return f"https://api.{domain}" if domain else f"http://localhost:{port}"
+
+
+def installation(env: Mapping[str, str], root: Path) -> Installation:
+    """Read the installation from the environment. `root` is the project's folder; the default home is `var` in it."""
+    port = read.integer(env, "GATEHOUSE_PORT", 8000, minimum=1, maximum=65535)
+    domain = read.text(env, "GATEHOUSE_DOMAIN").lower()
+    public_url = read.text(env, "GATEHOUSE_PUBLIC_URL") or _public_url(domain, port)
+    if not public_url.startswith(("http://", "https://")):
+        raise read.EnvError("GATEHOUSE_PUBLIC_URL must begin with http:// or https://.")
+    return Installation(
+        home=Path(read.text(env, "GATEHOUSE_HOME") or root / "var").absolute(),
+        bind=read.text(env, "GATEHOUSE_BIND") or "127.0.0.1",
+        port=port,
+        domain=domain,
+        public_url=public_url.rstrip("/"),
+        pool_size=read.integer(env, "GATEHOUSE_POOL_SIZE", 16, minimum=0, maximum=1000),
+        log_level=read.choice(env, "GATEHOUSE_LOG_LEVEL", "INFO", LOG_LEVELS),
+        service=read.text(env, "GATEHOUSE_SERVICE") or "manage",
+        seed_text=read.secret(env, "GATEHOUSE_SEED"),
+        secret_key_text=read.secret(env, "GATEHOUSE_SECRET_KEY"),
+    )

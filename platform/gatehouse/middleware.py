@@ -1,0 +1,172 @@
+"""What happens around every request. All of it runs on the event loop: an API call pays for no thread twice."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+
+from corekit.ids import is_request_id, new_request_id
+from gatehouse.api.exceptions import error_for_status
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from corekit.errors import GatehouseError
+
+    GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
+
+logger = structlog.get_logger("gatehouse.web")
+_QUIET_PATHS = frozenset({"/health"})
+_PREFLIGHT_SECONDS = "7200"
+
+
+def is_console(path: str) -> bool:
+    """Say whether a path is a page for people. Everything else is the API and answers JSON."""
+    return path.startswith(settings.CONSOLE_PREFIXES)
+
+
+class Around:
+    """Base of our middleware: `before` may answer at once, `after` sees every answer. Neither may wait."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if self.is_async:
+            return self._async_call(request)
+        response = self.before(request) or self.get_response(request)
+        assert isinstance(response, HttpResponseBase)  # noqa: S101  (a sync chain never returns an awaitable)
+        return self.after(request, response)
+
+    async def _async_call(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.before(request)
+        if response is None:
+            answer = self.get_response(request)
+            response = answer if isinstance(answer, HttpResponseBase) else await answer
+        return self.after(request, response)
+
+    def before(self, request: HttpRequest) -> HttpResponseBase | None:
+        """Look at a request; a response returned here is the answer."""
+        return None
+
+    def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        """Look at, change or replace an answer."""
+        return response
+
+
+def client_address(request: HttpRequest) -> str | None:
+    """Return the caller's address, or None.
+
+    Only over the unix socket, where there is no peer address, is the gateway on the other side; its one
+    X-Forwarded-For counts then. Over TCP anybody could write that header.
+    """
+    peer = request.META.get("REMOTE_ADDR") or request.META.get("HTTP_X_FORWARDED_FOR", "")
+    try:
+        return str(ipaddress.ip_address(peer.strip()))
+    except ValueError:
+        return None
+
+
+class RequestContext(Around):
+    """Give every request an id and an address, bind them to the logs, and write the access line."""
+
+    def before(self, request: HttpRequest) -> HttpResponseBase | None:
+        given = request.META.get("HTTP_X_REQUEST_ID", "")
+        request.META["gatehouse.request_id"] = given if is_request_id(given) else new_request_id()
+        request.META["gatehouse.origin"] = client_address(request)
+        request.META["gatehouse.started"] = time.perf_counter()
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(
+            request_id=request.META["gatehouse.request_id"], origin=request.META["gatehouse.origin"]
+        )
+        return None
+
+    def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        response["X-Request-Id"] = request.META["gatehouse.request_id"]
+        # Without a length the server would fall back to chunks.
+        if isinstance(response, HttpResponse) and not response.has_header("Content-Length"):
+            response["Content-Length"] = str(len(response.content))
+        if request.path not in _QUIET_PATHS:
+            took = (time.perf_counter() - request.META["gatehouse.started"]) * 1000
+            logger.info(
+                "request",
+                method=request.method,
+                path=request.path,
+                status=response.status_code,
+                duration_ms=round(took, 3),
+            )
+        structlog.contextvars.clear_contextvars()
+        return response
+
+
+class SecurityHeaders(Around):
+    """Tell browsers to trust an answer with nothing that it doesn't need."""
+
+    def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        headers = response.headers
+        policy = settings.CONTENT_SECURITY_POLICY if is_console(request.path) else settings.API_SECURITY_POLICY
+        headers.setdefault("Content-Security-Policy", "; ".join(f"{name} {value}" for name, value in policy.items()))
+        headers.setdefault("X-Content-Type-Options", "nosniff")
+        headers.setdefault("Referrer-Policy", "same-origin")
+        headers.setdefault("X-Frame-Options", "DENY")
+        headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
+        if settings.SESSION_COOKIE_SECURE:
+            headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+        if not is_console(request.path):
+            headers.setdefault("Cache-Control", "no-store")
+        return response
+
+
+class CrossOrigin(Around):
+    """Let browser programs of any origin use the API, which knows keys and no cookies. Pages stay closed."""
+
+    def before(self, request: HttpRequest) -> HttpResponseBase | None:
+        asks = request.method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in request.META
+        if not asks or is_console(request.path):
+            return None
+        response = HttpResponse(status=204)
+        response["Access-Control-Allow-Methods"] = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+        response["Access-Control-Allow-Headers"] = request.META.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "*")
+        response["Access-Control-Max-Age"] = _PREFLIGHT_SECONDS
+        return response
+
+    def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        if not is_console(request.path):
+            response["Access-Control-Allow-Origin"] = "*"
+            response["Access-Control-Expose-Headers"] = "X-Request-Id, X-Next-Token, Retry-After, Should-Retry"
+        return response
+
+
+class JsonErrors(Around):
+    """Turn every error answer of the API that isn't JSON yet into the one JSON form."""
+
+    def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        is_json = response.headers.get("Content-Type", "").startswith("application/json")
+        if response.status_code < 400 or is_json or is_console(request.path):
+            return response
+        error = error_for_status(response.status_code, request.path)
+        answer = error_answer(error, status=response.status_code)
+        if response.has_header("Allow"):
+            answer["Allow"] = response["Allow"]
+        return answer
+
+
+def error_answer(error: GatehouseError, *, status: int | None = None) -> JsonResponse:
+    """Return the JSON answer of an error, for callers that are not inside the REST framework."""
+    body = error.as_body()
+    if status is not None:
+        body["code"] = status
+    return JsonResponse(body, status=status or error.status, headers=error.headers())

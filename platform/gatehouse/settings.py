@@ -1,0 +1,147 @@
+"""Django's settings. They only compose: what is read from the environment is read in `env` and `installation`.
+
+Importing them needs no home and makes no file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from corekit import __version__
+from gatehouse import env as read
+from gatehouse.installation import installation
+from gatehouse.queues import celery_settings
+
+VERSION = __version__
+BASE_DIR = Path(__file__).resolve().parents[2]
+
+GATEHOUSE = installation(os.environ, BASE_DIR)
+REDIS_URL = read.redis(os.environ)
+
+DEBUG = read.boolean(os.environ, "GATEHOUSE_DEBUG")
+SECRET_KEY = GATEHOUSE.secret_key()
+ALLOWED_HOSTS = [*GATEHOUSE.allowed_hosts(), *read.names(os.environ, "GATEHOUSE_ALLOWED_HOSTS")]
+
+INSTALLED_APPS = [
+    "gatehouse",
+    "sandboxes",
+    "tenants",
+    "audit",
+    "rest_framework",
+    "channels",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+]
+
+MIDDLEWARE = [
+    "gatehouse.middleware.RequestContext",
+    "gatehouse.middleware.SecurityHeaders",
+    "gatehouse.middleware.CrossOrigin",
+    "gatehouse.middleware.JsonErrors",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+CONSOLE_PREFIXES = ("/admin/", "/static/")
+
+ROOT_URLCONF = "gatehouse.urls"
+ASGI_APPLICATION = "gatehouse.asgi.application"
+APPEND_SLASH = False
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+DATABASES = {"default": read.postgres(os.environ) or read.sqlite(GATEHOUSE.database_file)}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}
+    if REDIS_URL
+    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+}
+CHANNEL_LAYERS = {
+    "default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}}
+    if REDIS_URL
+    else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+}
+CELERY = celery_settings(REDIS_URL, GATEHOUSE.broker)
+
+AUTH_USER_MODEL = "tenants.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 12},
+    },
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+]
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["gatehouse.api.authentication.ApiKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["gatehouse.api.parsers.StrictJsonParser"],
+    "EXCEPTION_HANDLER": "gatehouse.api.exceptions.handle",
+    "UNAUTHENTICATED_USER": None,
+    "UNAUTHENTICATED_TOKEN": None,
+    "URL_FORMAT_OVERRIDE": None,
+}
+API_MAX_BODY_BYTES = 4 * 1024 * 1024
+DATA_UPLOAD_MAX_MEMORY_SIZE = API_MAX_BODY_BYTES
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = True
+
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = GATEHOUSE.home / "static"
+WHITENOISE_USE_FINDERS = True
+
+# Cookies belong to the console. Over plain HTTP a Secure cookie would never come back.
+_HTTPS = GATEHOUSE.public_url.startswith("https://")
+SESSION_COOKIE_SECURE = _HTTPS
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_NAME = "__Host-session" if _HTTPS else "session"
+CSRF_COOKIE_SECURE = _HTTPS
+CSRF_COOKIE_HTTPONLY = True
+CSRF_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_NAME = "__Host-csrf" if _HTTPS else "csrf"
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _HTTPS else None
+
+API_SECURITY_POLICY = {"default-src": "'none'", "frame-ancestors": "'none'"}
+CONTENT_SECURITY_POLICY = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "font-src": "'self'",
+    "img-src": "'self' data:",
+    "connect-src": "'self'",
+    "form-action": "'self'",
+    "base-uri": "'none'",
+    "frame-ancestors": "'none'",
+}
+
+LOGGING_CONFIG = "gatehouse.logs.configure"
+LOGGING = {"service": GATEHOUSE.service, "level": GATEHOUSE.log_level}

@@ -1,0 +1,22 @@
+"""All paths of web."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from django.contrib import admin
+from django.urls import URLPattern, URLResolver, include, path
+
+from gatehouse import views
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("health", views.health, name="health"),
+    path("admin/", admin.site.urls),
+]
+if find_spec("sandboxes.e2b.urls"):
+    urlpatterns.append(path("", include("sandboxes.e2b.urls")))
+
+handler400 = "gatehouse.views.bad_request"
+handler403 = "gatehouse.views.forbidden"
+handler404 = "gatehouse.views.not_found"
+handler500 = "gatehouse.views.server_error"

@@ -1,0 +1,88 @@
+"""The tenants in Django's admin. Actions stay the way to change things; what needs one is read only here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin
+
+from tenants.models import ApiKey, LimitRange, Membership, Quota, Reservation, Tenant, User
+
+if TYPE_CHECKING:
+    from django.db import models
+    from django.http import HttpRequest
+
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+admin.site.register(User, UserAdmin)
+
+
+class ReadOnlyAdmin(ModelAdmin):
+    """Rows that may be looked at."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Adding goes through an action."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """Changing goes through an action."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """Deleting goes through an action."""
+        return False
+
+
+class OwnedAdmin(ReadOnlyAdmin):
+    """Rows of all tenants: the admin is for the platform's operators."""
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
+        """Return the rows of all tenants."""
+        return self.model.everywhere()
+
+
+@admin.register(Tenant)
+class TenantAdmin(ReadOnlyAdmin):
+    """Tenants."""
+
+    list_display = ("slug", "name", "state", "created_at")
+    search_fields = ("slug", "name")
+
+
+@admin.register(Membership)
+class MembershipAdmin(OwnedAdmin):
+    """Members."""
+
+    list_display = ("tenant", "user", "role")
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(OwnedAdmin):
+    """API keys, without anything that could open something."""
+
+    list_display = ("id", "tenant", "name", "prefix", "expires_at", "last_used_at", "revoked_at")
+    exclude = ("hash",)
+
+
+@admin.register(Quota)
+class QuotaAdmin(OwnedAdmin):
+    """Quotas and what is used of them."""
+
+    list_display = ("tenant", "used_sandboxes", "max_sandboxes", "used_cpu_milli", "max_cpu_milli")
+
+
+@admin.register(LimitRange)
+class LimitRangeAdmin(OwnedAdmin):
+    """Bounds for one sandbox."""
+
+    list_display = ("tenant", "default_cpu_milli", "max_cpu_milli", "default_memory_mib", "max_memory_mib")
+
+
+@admin.register(Reservation)
+class ReservationAdmin(OwnedAdmin):
+    """Shares of running sandboxes."""
+
+    list_display = ("sandbox_id", "tenant", "state", "created_at")

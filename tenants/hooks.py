@@ -1,0 +1,12 @@
+"""Where upper layers hang in what they must do when something changes here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Each is called with the key's id after the revocation is committed. A failing one stops nobody: what it did not
+# reach is for its owner's reconcile pass.
+on_key_revoked: list[Callable[[str], None]] = []
