@@ -13,6 +13,8 @@ from corekit.ids import new_event_id
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from django.db.models.base import ModelBase
+
     from corekit.actor import Actor
 
 
@@ -104,7 +106,7 @@ class Event(models.Model):
     def save(
         self,
         *,
-        force_insert: bool | tuple[type[models.Model], ...] = False,
+        force_insert: bool | tuple[ModelBase, ...] = False,
         force_update: bool = False,
         using: str | None = None,
         update_fields: Iterable[str] | None = None,

@@ -30,6 +30,7 @@ PLATFORM = "platform"
 MAX_DETAILS_BYTES = 16_384
 _MAX_REASONS = 20
 _MAX_SQL_INTEGER = 2**31 - 1
+_MAX_TIME_MS = 253_402_300_799_999  # the end of the year 9999
 _RAW_SHOWN = 2000
 
 
@@ -111,13 +112,12 @@ def _read_node_event(event: Mapping[str, Any], tenant_id: str | UUID | None) -> 
     if not ids.is_event_id(event["id"]):
         raise ValueError("the id is not 32 hex characters")
     key_id, node_id = event.get("key_id"), _text(event["node_id"], 64)
-    risk = event.get("risk_score")
     duration = event.get("duration_ms")
     return Event(
         id=event["id"],
         tenant_id=_uuid(tenant_id),
         code=_node_code(event["code"]),
-        at=clock.from_ms(_integer(event["at"], 253_402_300_799_999)),
+        at=clock.from_ms(_required(event["at"], _MAX_TIME_MS)),
         phase=Phase(event.get("phase") or Phase.FACT),
         ref=_text(event.get("ref"), 32),
         actor_kind="api_key" if key_id else "node",
@@ -127,13 +127,13 @@ def _read_node_event(event: Mapping[str, Any], tenant_id: str | UUID | None) -> 
         request_id=_text(event.get("request_id"), 64),
         object_type="sandbox" if event.get("sandbox") else "node",
         object_id=_text(event.get("sandbox") or node_id, 128),
-        generation=_integer(event.get("generation"), _MAX_SQL_INTEGER),
+        generation=_optional(event.get("generation"), _MAX_SQL_INTEGER),
         node_id=node_id,
         outcome=Outcome(event["outcome"]) if event.get("outcome") else "",
         tool_name=_text(event.get("tool_name"), 64),
         args_hash=_text(event.get("args_hash"), 64),
         args_shape=_details(dict(event.get("args_shape") or {})),
-        risk_score=None if risk is None else _integer(risk, 100),
+        risk_score=_optional(event.get("risk_score"), 100),
         risk_reasons=[_text(reason, 200) for reason in (event.get("risk_reasons") or [])[:_MAX_REASONS]],
         duration_ms=None if duration is None else float(duration),
         details=_details(dict(event.get("details") or {})),
@@ -200,9 +200,11 @@ def _address(text: object) -> str | None:
         return None
 
 
-def _integer(value: object, maximum: int) -> int | None:
-    if value is None:
-        return None
+def _optional(value: object, maximum: int) -> int | None:
+    return None if value is None else _required(value, maximum)
+
+
+def _required(value: object, maximum: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= maximum:
         raise ValueError(f"{value!r} is not a whole number from 0 to {maximum}")
     return value

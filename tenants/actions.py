@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
@@ -148,7 +149,7 @@ def revoke_api_key(*, actor: Actor, key: ApiKey) -> None:
             _record("apikey.revoked", actor, key.tenant, "api_key", key.id, name=key.name)
         # Also for one that is revoked already: the last attempt may not have reached the nodes.
         for hook in hooks.on_key_revoked:
-            transaction.on_commit(lambda hook=hook: hook(key.id), robust=True)
+            transaction.on_commit(partial(hook, key.id), robust=True)
 
 
 def set_quota(*, actor: Actor, tenant: Tenant, **limits: int) -> Quota:

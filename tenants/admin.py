@@ -41,7 +41,8 @@ class OwnedAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         """Return the rows of all tenants."""
-        return self.model.everywhere()
+        rows: models.QuerySet[Any] = self.model.everywhere()
+        return rows
 
 
 @admin.register(Tenant)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import uuid4
 
 from django.contrib.auth.models import AbstractUser
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.utils import timezone
-from django_scopes import ScopedManager, scopes_disabled
+from django_scopes import get_scope, scopes_disabled
+from django_scopes.manager import DisabledQuerySet
 
 from corekit.ids import new_key_id
 from tenants.states import TenantState
 
 if TYPE_CHECKING:
     from corekit.actor import Actor
+
+Owned = TypeVar("Owned", bound=models.Model)
 
 SLUG_PATTERN = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 
@@ -47,10 +50,24 @@ class Tenant(models.Model):
         return self.name
 
 
-class TenantOwned(models.Model):
-    """Base of everything with a `tenant`. `objects` fails outside a scope, so that a forgotten filter can't leak."""
+class TenantManager(models.Manager[Owned]):
+    """Reads inside `django_scopes.scope(tenant=…)` only; outside it fails, so that a forgotten filter can't leak."""
 
-    objects: ClassVar[models.Manager[Self]] = ScopedManager(tenant="tenant")
+    def get_queryset(self) -> models.QuerySet[Owned]:
+        """Return the rows of the scope's tenant, all where scopes are disabled, or a query set that only fails."""
+        scope = get_scope()
+        if not scope.get("_enabled", True):
+            return super().get_queryset()
+        if "tenant" not in scope:
+            failing: models.QuerySet[Owned] = DisabledQuerySet(self.model, using=self._db, missing_scopes={"tenant"})
+            return failing
+        return super().get_queryset().filter(tenant=scope["tenant"])
+
+
+class TenantOwned(models.Model):
+    """Base of everything with a `tenant`."""
+
+    objects = TenantManager()
 
     class Meta:
         abstract = True

@@ -77,7 +77,7 @@ class Usage:
 
 
 def _quota(tenant_id: str | UUID) -> Quota:
-    quota = Quota.everywhere().filter(tenant=tenant_id).first()
+    quota = Quota.everywhere().filter(tenant_id=tenant_id).first()
     if quota is None:
         raise NotFound("There is no such tenant.")
     return quota
@@ -96,7 +96,7 @@ def reserve(*, tenant_id: str | UUID, sandbox_id: str, amounts: Amounts) -> None
             room &= Q(**{f"max_{name}__gte": F(f"used_{name}") + amount})
     taken = {f"used_{name}": F(f"used_{name}") + amount for name, amount in wanted.items() if amount}
     with transaction.atomic():
-        if not Quota.everywhere().filter(room, tenant=tenant_id).update(**taken):
+        if not Quota.everywhere().filter(room, tenant_id=tenant_id).update(**taken):
             raise _refusal(tenant_id, wanted)
         try:
             with transaction.atomic():
@@ -117,7 +117,7 @@ def _refusal(tenant_id: str | UUID, wanted: dict[str, int]) -> QuotaExceeded:
         if amount and used + amount > allowed:
             users = list(
                 Reservation.everywhere()
-                .filter(tenant=tenant_id, **{f"{name}__gt": 0})
+                .filter(tenant_id=tenant_id, **{f"{name}__gt": 0})
                 .order_by(f"-{name}", "created_at", "sandbox_id")
                 .values_list("sandbox_id", flat=True)[:_USERS_NAMED]
             )
@@ -193,7 +193,7 @@ def take_create_permit(tenant_id: str | UUID) -> None:
     """
     now_us = time.time_ns() // 1000
     interval = _MINUTE_US / F("creates_per_minute")
-    allowed = Quota.everywhere().filter(tenant=tenant_id, next_create_us__lte=now_us + _MINUTE_US - interval)
+    allowed = Quota.everywhere().filter(tenant_id=tenant_id, next_create_us__lte=now_us + _MINUTE_US - interval)
     if allowed.update(next_create_us=Greatest(F("next_create_us"), now_us) + interval):
         return
     quota = _quota(tenant_id)
@@ -217,7 +217,7 @@ def resolve_resources(
 
     Raises InvalidInput that names the field out of range.
     """
-    limits = LimitRange.everywhere().filter(tenant=tenant_id).first()
+    limits = LimitRange.everywhere().filter(tenant_id=tenant_id).first()
     if limits is None:
         raise NotFound("There is no such tenant.")
     asked = {"cpu_milli": cpu_milli, "memory_mib": memory_mib, "disk_mib": disk_mib}

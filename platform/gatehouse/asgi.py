@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import django
 from channels.routing import ProtocolTypeRouter
@@ -88,7 +88,7 @@ async def no_websocket(scope: Scope, receive: ASGIReceiveCallable, send: ASGISen
 
 application = ProtocolTypeRouter(
     {
-        "http": BodyLimit(ASGIHandler(), settings.API_MAX_BODY_BYTES),
+        "http": BodyLimit(cast("ASGI3Application", ASGIHandler()), settings.API_MAX_BODY_BYTES),
         "websocket": no_websocket,
         "lifespan": lifespan,
     }

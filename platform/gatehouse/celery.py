@@ -18,7 +18,9 @@ app.config_from_object(settings.CELERY)
 app.autodiscover_tasks()
 
 
-@setup_logging.connect(weak=False)
 def _keep_our_logs(**_: object) -> None:
     """Log as every other process does; without a receiver Celery would install its own format."""
     logs.configure("worker", settings.GATEHOUSE.log_level)
+
+
+setup_logging.connect(_keep_our_logs, weak=False)

@@ -63,7 +63,8 @@ def _from_framework(exc: drf.APIException) -> errors.GatehouseError:
     if isinstance(exc, drf.NotAuthenticated | drf.AuthenticationFailed):
         return errors.Unauthorized()
     if isinstance(exc, drf.Throttled):
-        return errors.RateLimited(retry_after=math.ceil(exc.wait) if exc.wait else 1)
+        wait = getattr(exc, "wait", None)
+        return errors.RateLimited(retry_after=math.ceil(wait) if wait else 1)
     if isinstance(exc, drf.MethodNotAllowed):
         return errors.MethodNotAllowed(str(exc.detail))
     if isinstance(exc, drf.ParseError):
