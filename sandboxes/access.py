@@ -1,0 +1,75 @@
+"""Who may open a sandbox's data plane: tokens per sandbox and API key, and the grants that make them count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+
+from corekit import clock, tokens
+from tenants.models import ApiKey
+
+if TYPE_CHECKING:
+    from corekit.actor import Actor
+    from sandboxes.models import Sandbox
+    from sandboxes.node_client import NodeClient
+
+EXECUTE = "sandboxes:use"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A sandbox and the token with which its caller opens it; None when the caller may not execute."""
+
+    sandbox: Sandbox
+    token: str | None
+
+    def __repr__(self) -> str:
+        return f"Access({self.sandbox.pk!r})"
+
+
+def may_execute(actor: Actor) -> bool:
+    """Say whether the actor is an API key that may run code and touch files."""
+    return actor.kind == "api_key" and actor.has(EXECUTE)
+
+
+def access_key(sandbox_id: str, generation: int) -> bytes:
+    """Return the key that verifies every token of one generation of a sandbox. Only web has the seed."""
+    return tokens.access_key(settings.GATEHOUSE.seed(), sandbox_id, generation)
+
+
+def token_for(actor: Actor, sandbox: Sandbox) -> str | None:
+    """Return the actor's token, or None when it may not execute. It counts once its grant is at the node."""
+    if not may_execute(actor):
+        return None
+    return tokens.mint(access_key(sandbox.pk, sandbox.generation), actor.id)
+
+
+def grants_for(actor: Actor) -> dict[str, int | None]:
+    """Return the grant that a new sandbox starts with: the creator's key until it expires."""
+    if not may_execute(actor):
+        return {}
+    return {actor.id: key_expiry(actor.id)}
+
+
+def grant(client: NodeClient, sandbox: Sandbox, actor: Actor) -> None:
+    """Let the actor's token open the sandbox, unless it was the creator's from the start."""
+    if may_execute(actor) and sandbox.created_by != actor.id:
+        client.grant(sandbox.pk, sandbox.generation, actor.id, key_expiry(actor.id))
+
+
+def key_expiry(key_id: str) -> int | None:
+    """Return when a key expires, in milliseconds, or None for never."""
+    expires_at = ApiKey.everywhere().values_list("expires_at", flat=True).get(pk=key_id)
+    return None if expires_at is None else clock.to_ms(expires_at)
+
+
+def withdraw_if_revoked(client: NodeClient, actor: Actor) -> None:
+    """Take a grant back that crossed with its key's revocation.
+
+    A revocation commits first and tells the node second. Whoever grants looks at the key again afterwards,
+    so one of the two always sees the other.
+    """
+    if may_execute(actor) and not ApiKey.everywhere().filter(pk=actor.id, revoked_at=None).exists():
+        client.revoke_key(actor.id)

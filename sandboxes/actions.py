@@ -1,0 +1,288 @@
+"""Every change to sandboxes and templates, one function each.
+
+An action checks the scope, writes what it is about to do (row and audit event), asks the node outside any
+transaction, and writes what came of it. All may be called again after a crash.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from django.db import IntegrityError, transaction
+
+from audit import recording
+from corekit import clock
+from corekit.errors import Conflict, GatehouseError, InvalidInput, NotFound, QuotaExceeded
+from sandboxes import access, endings, idempotency, launch, node_client, nodes, reconcile, selectors
+from sandboxes.access import Access
+from sandboxes.errors import UnknownAtNode
+from sandboxes.models import Sandbox, Template
+from sandboxes.states import EndReason, SandboxState
+from tenants import policy, quota
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from corekit.actor import Actor
+    from sandboxes.node_client import NodeClient
+
+READ, WRITE, USE = "sandboxes:read", "sandboxes:write", "sandboxes:use"
+
+
+def create_sandbox(
+    *,
+    actor: Actor,
+    template: str,
+    timeout_s: int,
+    metadata: Mapping[str, str] | None = None,
+    env: Mapping[str, str] | None = None,
+    allow_internet_access: bool | None = None,
+    idempotency_key: str | None = None,
+    request_digest: str = "",
+) -> Access:
+    """Create a sandbox and return it running, with the caller's token.
+
+    `timeout_s` is its lifetime from the moment it is ready. Raises NotFound (template), InvalidInput
+    (lifetime, resources), QuotaExceeded, RateLimited, TierUnavailable, NoRoom, StartFailed or NodeUnavailable;
+    afterwards nothing is reserved and nothing runs. With an idempotency key a repeated request gets the first
+    one's sandbox.
+    """
+    policy.require(actor, WRITE)
+    if actor.tenant_id is None:
+        raise InvalidInput("A sandbox needs a tenant.", field="tenant")
+    if idempotency_key is not None:
+        first = idempotency.first_result(actor, idempotency_key, request_digest)
+        if first is not None:
+            return first
+    client = node_client.local_node()
+    found = selectors.template_for(actor, template)
+    _require_lifetime(actor.tenant_id, timeout_s)
+    wanted = launch.Wanted(
+        tenant_id=actor.tenant_id,
+        template=found,
+        node=nodes.current_node(client),
+        resources=quota.resolve_resources(
+            actor.tenant_id, cpu_milli=found.cpu_milli, memory_mib=found.memory_mib, disk_mib=found.disk_mib
+        ),
+        timeout_s=timeout_s,
+        metadata=metadata or {},
+        env=env or {},
+        allow_internet_access=allow_internet_access,
+        idempotency_key=idempotency_key,
+        request_digest=request_digest,
+    )
+    return _launch(client, actor, wanted)
+
+
+def _launch(client: NodeClient, actor: Actor, wanted: launch.Wanted) -> Access:
+    try:
+        sandbox = _write_intent(client, actor, wanted)
+    except IntegrityError:
+        # Only the idempotency key can collide: the other of two at the same moment was first.
+        if wanted.idempotency_key is None:
+            raise
+        first = idempotency.first_result(actor, wanted.idempotency_key, wanted.request_digest)
+        if first is None:
+            raise
+        return first
+    answer = launch.start_at_node(client, actor, sandbox, wanted)
+    if not launch.write_running(sandbox, answer):
+        raise launch.drop_unwanted(client, sandbox)
+    access.withdraw_if_revoked(client, actor)
+    return Access(sandbox, access.token_for(actor, sandbox))
+
+
+def _write_intent(client: NodeClient, actor: Actor, wanted: launch.Wanted) -> Sandbox:
+    """Write the intent; when the quota refuses, look once whether the node knows of sandboxes that ended."""
+    try:
+        try:
+            return launch.write_intent(actor, wanted)
+        except QuotaExceeded:
+            if not reconcile.refresher.refresh(client):
+                raise
+            return launch.write_intent(actor, wanted)
+    except QuotaExceeded as refusal:
+        _record_refusal(actor, refusal)
+        raise
+
+
+def _record_refusal(actor: Actor, refusal: QuotaExceeded) -> None:
+    with transaction.atomic():
+        recording.record(
+            "quota.refused",
+            actor=actor,
+            object_type="tenant",
+            object_id=str(actor.tenant_id),
+            tenant_id=actor.tenant_id,
+            outcome="refused",
+            details=refusal.details,
+        )
+
+
+def connect_sandbox(*, actor: Actor, sandbox_id: str, timeout_s: int) -> Access:
+    """Let the caller into a running sandbox, which then lives at least `timeout_s` from now.
+
+    Raises NotFound, Conflict while it starts or ends, InvalidInput for a lifetime that is too long.
+    """
+    policy.require(actor, USE)
+    sandbox = _move_deadline(actor, sandbox_id, timeout_s, "sandbox.connected", extend_only=True)
+    return Access(sandbox, access.token_for(actor, sandbox))
+
+
+def open_sandbox(*, actor: Actor, sandbox_id: str) -> Access:
+    """Return a live sandbox as it is, with the caller's token if it may execute. Raises NotFound."""
+    policy.require(actor, READ)
+    sandbox = selectors.sandbox_for(actor, sandbox_id)
+    if sandbox.state != SandboxState.RUNNING or not access.may_execute(actor):
+        return Access(sandbox, None)
+    client = node_client.local_node()
+    try:
+        access.grant(client, sandbox, actor)
+    except UnknownAtNode:
+        raise _gone(client, sandbox) from None
+    return Access(sandbox, access.token_for(actor, sandbox))
+
+
+def set_timeout(*, actor: Actor, sandbox_id: str, timeout_s: int) -> None:
+    """Let a sandbox end `timeout_s` from now, earlier or later than before; 0 ends it at once.
+
+    Raises NotFound, Conflict while it starts or ends, InvalidInput for a lifetime that is too long.
+    """
+    policy.require(actor, WRITE)
+    if timeout_s == 0:
+        _end(actor, sandbox_id, "sandbox.timeout_set", EndReason.EXPIRED)
+    else:
+        _move_deadline(actor, sandbox_id, timeout_s, "sandbox.timeout_set", extend_only=False)
+
+
+def refresh_sandbox(*, actor: Actor, sandbox_id: str, duration_s: int) -> None:
+    """Let a sandbox live at least `duration_s` from now. Raises as `set_timeout`."""
+    policy.require(actor, WRITE)
+    _move_deadline(actor, sandbox_id, duration_s, "sandbox.refreshed", extend_only=True, field="duration")
+
+
+def kill_sandbox(*, actor: Actor, sandbox_id: str) -> None:
+    """End a sandbox in any state; returns when it is really gone.
+
+    Raises NotFound, or NodeUnavailable when the node can't be asked now: the sandbox is then ended as soon as
+    it can.
+    """
+    policy.require(actor, WRITE)
+    _end(actor, sandbox_id, "sandbox.killed", EndReason.KILLED)
+
+
+def register_build(
+    *,
+    actor: Actor,
+    name: str,
+    build_id: str,
+    cpu_milli: int | None = None,
+    memory_mib: int | None = None,
+    disk_mib: int | None = None,
+    pids: int = 256,
+) -> Template:
+    """Make a build that lies on the nodes the public template of this name, or its newest build."""
+    policy.require(actor, "platform:write")
+    values = {
+        "build_id": build_id,
+        "cpu_milli": cpu_milli,
+        "memory_mib": memory_mib,
+        "disk_mib": disk_mib,
+        "pids": pids,
+        "updated_at": clock.now(),
+    }
+    with transaction.atomic():
+        template, _ = Template.objects.update_or_create(tenant=None, name=name, defaults=values)
+        recording.record(
+            "template.registered",
+            actor=actor,
+            object_type="template",
+            object_id=template.pk,
+            tenant_id=None,
+            arguments={"name": name, "build_id": build_id},
+            details={"build": build_id},
+        )
+    return template
+
+
+def _require_lifetime(tenant_id: str, timeout_s: int, field: str = "timeout") -> int:
+    longest = quota.usage(tenant_id).max_lifetime_s
+    if timeout_s > longest:
+        raise InvalidInput(
+            f"{field.capitalize()} cannot be greater than {_duration(longest)}", field=field, maximum=longest
+        )
+    return longest
+
+
+def _duration(seconds: int) -> str:
+    hours, rest = divmod(seconds, 3600)
+    return f"{seconds} seconds" if rest else f"{hours} hours"
+
+
+def _move_deadline(
+    actor: Actor, sandbox_id: str, timeout_s: int, code: str, *, extend_only: bool, field: str = "timeout"
+) -> Sandbox:
+    sandbox = selectors.sandbox_for(actor, sandbox_id)
+    longest = _require_lifetime(sandbox.tenant_id.hex, timeout_s, field)
+    if sandbox.state != SandboxState.RUNNING:
+        raise Conflict(f"The sandbox is {sandbox.state}; try again in a moment.", state=str(sandbox.state))
+    # However often it is extended, a sandbox does not outlive the tenant's longest lifetime.
+    left = sandbox.started_at + timedelta(seconds=longest) - clock.now()
+    ttl_ms = max(0, min(timeout_s * 1000, left // timedelta(milliseconds=1)))
+    _record(actor, sandbox, code, ttl_ms)
+    client = node_client.local_node()
+    try:
+        if code == "sandbox.connected":
+            access.grant(client, sandbox, actor)
+        answer = client.set_deadline(sandbox.pk, sandbox.generation, ttl_ms, extend_only=extend_only)
+    except UnknownAtNode:
+        _record(actor, sandbox, code, ttl_ms, outcome="error")
+        raise _gone(client, sandbox) from None
+    except GatehouseError:
+        _record(actor, sandbox, code, ttl_ms, outcome="error")
+        raise
+    _write_deadline(sandbox, answer["end_at"])
+    return sandbox
+
+
+def _write_deadline(sandbox: Sandbox, end_at_ms: int) -> None:
+    sandbox.end_at = clock.from_ms(end_at_ms)
+    Sandbox.everywhere().filter(pk=sandbox.pk, state=SandboxState.RUNNING).update(end_at=sandbox.end_at)
+
+
+def _gone(client: NodeClient, sandbox: Sandbox) -> NotFound:
+    """Bring the row up to date after the node said that it does not run the sandbox; return the answer."""
+    reconcile.settle(client, sandbox)
+    return selectors.no_sandbox()
+
+
+def _end(actor: Actor, sandbox_id: str, code: str, reason: EndReason) -> None:
+    with transaction.atomic():
+        sandbox = selectors.sandbox_for(actor, sandbox_id)
+        if not endings.mark_ending(sandbox.pk, reason=reason):
+            raise selectors.no_sandbox()
+        details = {"reason": reason.value} if code == "sandbox.killed" else {"timeout_ms": 0}
+        recording.record(
+            code,
+            actor=actor,
+            object_type=launch.OBJECT,
+            object_id=sandbox.pk,
+            tenant_id=sandbox.tenant_id,
+            details=details,
+        )
+    endings.finish_ending(node_client.local_node(), sandbox, reason=reason)
+
+
+def _record(actor: Actor, sandbox: Sandbox, code: str, ttl_ms: int, *, outcome: str = "ok") -> None:
+    with transaction.atomic():
+        recording.record(
+            code,
+            actor=actor,
+            object_type=launch.OBJECT,
+            object_id=sandbox.pk,
+            tenant_id=sandbox.tenant_id,
+            outcome=outcome,
+            arguments={"timeout_ms": ttl_ms},
+            details={"timeout_ms": ttl_ms},
+        )

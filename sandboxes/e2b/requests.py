@@ -1,0 +1,209 @@
+"""What the E2B clients send, read into checked values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, unquote
+
+from corekit.errors import InvalidInput, NotYetAvailable
+from sandboxes.e2b import fields
+from sandboxes.selectors import MAX_PAGE, ListQuery, decode_page_token
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from django.http import QueryDict
+
+DEFAULT_TIMEOUT_V1_S = 15
+DEFAULT_TIMEOUT_V2_S = 300
+SHORTEST_REFRESH_S = 15
+MAX_METRIC_IDS = 100
+_IDEMPOTENCY_KEY = re.compile(r"[a-z0-9-]{1,255}")
+_BLANK_OFFSET = re.compile(r"(?<=T)(.*) (?=\d\d:\d\d$)")
+_STATES = frozenset({"running", "paused"})
+
+
+@dataclass(frozen=True, slots=True)
+class CreateBody:
+    """A create request. `env` is secret: it is handed to the node and nowhere else."""
+
+    template: str
+    timeout_s: int
+    metadata: Mapping[str, str]
+    env: Mapping[str, str]
+    allow_internet_access: bool | None
+
+    def __repr__(self) -> str:
+        return f"CreateBody({self.template!r}, timeout_s={self.timeout_s})"
+
+
+def create_body(data: object, *, default_timeout_s: int) -> CreateBody:
+    """Read the body of a create call. What a later version brings is refused by name, never ignored."""
+    body = fields.as_object(data)
+    parsed = CreateBody(
+        template=fields.name(body, "templateID"),
+        timeout_s=fields.timeout(body, default=default_timeout_s),
+        metadata=fields.metadata(body),
+        env=fields.environment(body),
+        allow_internet_access=fields.boolean(body, "allow_internet_access", default=None),
+    )
+    fields.boolean(body, "secure", default=None)
+    _refuse_auto_pause(body)
+    _refuse_network(fields.optional_object(body, "network"))
+    fields.refuse_unless_empty(body, "mcp", dict)
+    fields.refuse_unless_empty(fields.optional_object(body, "iam"), "tokens", dict)
+    fields.refuse_unless_empty(body, "volumeMounts", list)
+    return parsed
+
+
+def _refuse_auto_pause(body: Mapping[str, object]) -> None:
+    pauses = fields.boolean(body, "autoPause", default=False)
+    if pauses:
+        raise NotYetAvailable("This version does not offer autoPause yet.", field="autoPause")
+    if fields.boolean(body, "autoPauseMemory", default=True) is False:
+        raise InvalidInput("autoPauseMemory needs autoPause.", field="autoPauseMemory")
+    resume = fields.optional_object(body, "autoResume")
+    if fields.boolean(resume, "enabled", default=False):
+        raise NotYetAvailable("This version does not offer autoResume yet.", field="autoResume")
+
+
+def _refuse_network(network: Mapping[str, object]) -> None:
+    for key, value in network.items():
+        asks_nothing = value is None or value == [] or value == {} or (key == "allowPublicTraffic" and value is True)
+        if not asks_nothing:
+            label = f"network.{key[:64]}"
+            raise NotYetAvailable(f"This version does not offer {label} yet.", field=label)
+
+
+def idempotency_key(header: str | None) -> str | None:
+    """Return the Idempotency-Key header, checked; None without one."""
+    if header is None:
+        return None
+    if not _IDEMPOTENCY_KEY.fullmatch(header):
+        raise InvalidInput("Idempotency-Key must be 1 to 255 of a-z, 0-9 and -.", field="Idempotency-Key")
+    return header
+
+
+def digest(data: object) -> str:
+    """Return what tells two request bodies apart without keeping them."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def connect_body(data: object, *, default_timeout_s: int | None) -> int:
+    """Return the lifetime that a connect call asks for. None makes it required, as in version 1."""
+    body = fields.as_object(data)
+    fields.boolean(body, "memory", default=None)
+    return fields.timeout(body, default=default_timeout_s)
+
+
+def timeout_body(data: object) -> int:
+    """Return the new lifetime in seconds; 0 ends the sandbox now."""
+    return fields.integer(fields.as_object(data), "timeout", default=None, minimum=0)
+
+
+def refresh_body(data: object) -> int:
+    """Return the seconds for which a sandbox must at least go on."""
+    body = fields.as_object(data)
+    value = 0 if body.get("duration") is None else fields.integer(body, "duration", default=0, minimum=0)
+    return max(SHORTEST_REFRESH_S, value)
+
+
+def list_query(params: QueryDict, *, max_page: int = MAX_PAGE) -> ListQuery | None:
+    """Read the filters of a list call; None when nothing can match (only paused ones are wanted)."""
+    if not _wants_running(params):
+        return None
+    ascending = _one_of(params, "order", ("desc", "asc")) == "asc"
+    token = _text(params, "nextToken")
+    return ListQuery(
+        metadata=metadata_filter(_text(params, "metadata") or ""),
+        template=_template_filter(params),
+        started_after=_time(params, "startedAfter"),
+        ascending=ascending,
+        limit=_number(params, "limit", default=max_page, minimum=1, maximum=max_page),
+        after=decode_page_token(token, ascending=ascending) if token else None,
+    )
+
+
+def metadata_filter(text: str) -> dict[str, str]:
+    """Return the pairs of a metadata filter. The clients encode names and values twice within the query."""
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=fields.MAX_METADATA_PAIRS)
+    except ValueError as error:
+        raise InvalidInput("metadata has too many pairs.", field="metadata") from error
+    return {unquote(key): unquote(value) for key, value in pairs}
+
+
+def metrics_window(params: QueryDict) -> tuple[int | None, int | None]:
+    """Return the wanted window in seconds since 1970; None leaves an end open."""
+    start = _number(params, "start", default=-1, minimum=0, maximum=2**53)
+    end = _number(params, "end", default=-1, minimum=0, maximum=2**53)
+    if -1 < end < start:
+        raise InvalidInput("end must not be before start.", field="end")
+    return (None if start < 0 else start), (None if end < 0 else end)
+
+
+def metric_ids(params: QueryDict) -> list[str]:
+    """Return the ids of a metrics call for several sandboxes, each once."""
+    named = [part.strip() for text in params.getlist("sandbox_ids") for part in text.split(",") if part.strip()]
+    found = list(dict.fromkeys(named))
+    if not found or len(found) > MAX_METRIC_IDS:
+        raise InvalidInput(f"sandbox_ids must name 1 to {MAX_METRIC_IDS} sandboxes.", field="sandbox_ids")
+    return found
+
+
+def _wants_running(params: QueryDict) -> bool:
+    states = {part for text in params.getlist("state") for part in text.split(",") if part}
+    if states - _STATES:
+        raise InvalidInput("state must be running, paused or both.", field="state")
+    return not states or "running" in states
+
+
+def _template_filter(params: QueryDict) -> str | None:
+    value = _text(params, "template")
+    if value and ":" in value:
+        name, _, tag = value.partition(":")
+        raise InvalidInput(f"template must be given without a tag, not {name[:64]}:{tag[:64]}.", field="template")
+    return value or None
+
+
+def _text(params: QueryDict, field: str) -> str | None:
+    value = params.get(field)
+    if value is None:
+        return None
+    text = str(value)
+    if "\x00" in text:
+        raise InvalidInput(f"{field} contains a NUL character.", field=field)
+    return text
+
+
+def _one_of(params: QueryDict, field: str, allowed: tuple[str, ...]) -> str:
+    value = _text(params, field) or allowed[0]
+    if value not in allowed:
+        raise InvalidInput(f"{field} must be {' or '.join(allowed)}.", field=field)
+    return value
+
+
+def _number(params: QueryDict, field: str, *, default: int, minimum: int, maximum: int) -> int:
+    value = _text(params, field)
+    if value is None or value == "":
+        return default
+    if not (value.isascii() and value.isdigit() and len(value) < 20 and minimum <= int(value) <= maximum):
+        raise InvalidInput(f"{field} must be a whole number from {minimum} to {maximum}.", field=field)
+    return int(value)
+
+
+def _time(params: QueryDict, field: str) -> datetime | None:
+    value = _text(params, field)
+    if not value:
+        return None
+    try:
+        # The plus sign of an offset that was not percent-encoded arrives as a blank.
+        moment = datetime.fromisoformat(_BLANK_OFFSET.sub(r"\1+", value))
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(f"{field} must be an ISO 8601 time.", field=field) from error

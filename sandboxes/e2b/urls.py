@@ -1,0 +1,53 @@
+"""The paths of the E2B control plane."""
+
+from __future__ import annotations
+
+from django.urls import URLPattern, path, re_path
+
+from sandboxes.e2b import views
+
+# Path of a call under one sandbox → what it would do.
+_SANDBOX_LATER = {
+    "pause": "pausing",
+    "resume": "resuming",
+    "fork": "forks",
+    "snapshots": "snapshots",
+    "network": "changing the network of a running sandbox",
+    "logs": "sandbox logs",
+}
+# First part of a path → what lies under it. Template and snapshot names may contain slashes.
+_AREAS_LATER = {
+    r"snapshots": "snapshots",
+    r"secrets": "secrets",
+    r"volumes": "volumes",
+    r"volumecontent": "volumes",
+    r"(?:v[23]/)?templates": "template builds over the API",
+    r"default-templates": "template listings over the API",
+    r"teams": "team calls",
+    r"api-keys": "API keys over the API",
+    r"access-tokens": "access tokens",
+}
+
+
+def _later() -> list[URLPattern]:
+    named = [
+        path(f"sandboxes/<str:sandbox_id>/{name}", views.NotYet.as_view(what=what))
+        for name, what in _SANDBOX_LATER.items()
+    ]
+    named.append(path("v2/sandboxes/<str:sandbox_id>/logs", views.NotYet.as_view(what="sandbox logs")))
+    areas = [re_path(rf"^{area}(?:/.*)?$", views.NotYet.as_view(what=what)) for area, what in _AREAS_LATER.items()]
+    return named + areas
+
+
+urlpatterns = [
+    path("sandboxes", views.CreateAndListV1.as_view()),
+    path("v2/sandboxes", views.CreateAndListV2.as_view()),
+    path("sandboxes/metrics", views.ManyMetrics.as_view()),
+    path("sandboxes/<str:sandbox_id>", views.DetailAndKill.as_view()),
+    path("sandboxes/<str:sandbox_id>/connect", views.ConnectV1.as_view()),
+    path("v2/sandboxes/<str:sandbox_id>/connect", views.Connect.as_view()),
+    path("sandboxes/<str:sandbox_id>/timeout", views.Timeout.as_view()),
+    path("sandboxes/<str:sandbox_id>/refreshes", views.Refreshes.as_view()),
+    path("sandboxes/<str:sandbox_id>/metrics", views.Metrics.as_view()),
+    *_later(),
+]

@@ -1,0 +1,180 @@
+"""The E2B control plane. A view reads the request, calls one action or selector, and shapes the answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from corekit.errors import NotFound, NotYetAvailable
+from sandboxes import actions, node_client, selectors
+from sandboxes.e2b import requests, shapes
+from tenants import policy
+
+if TYPE_CHECKING:
+    from rest_framework.request import Request
+
+    from corekit.actor import Actor
+
+LONGEST_V1_PAGE = 1000
+NEXT_TOKEN = "X-Next-Token"  # noqa: S105
+
+
+def actor_of(request: Request) -> Actor:
+    """Return who calls. Views are reached by authenticated callers only."""
+    return cast("Actor", request.auth)
+
+
+class CreateAndListV1(APIView):
+    """`POST /sandboxes` and `GET /sandboxes`: what older clients call."""
+
+    def post(self, request: Request) -> Response:
+        """Create a sandbox; without a timeout it lives 15 s."""
+        return create(request, default_timeout_s=requests.DEFAULT_TIMEOUT_V1_S)
+
+    def get(self, request: Request) -> Response:
+        """List the running sandboxes."""
+        return list_sandboxes(request, max_page=LONGEST_V1_PAGE)
+
+
+class CreateAndListV2(APIView):
+    """`POST /v2/sandboxes` and `GET /v2/sandboxes`."""
+
+    def post(self, request: Request) -> Response:
+        """Create a sandbox; without a timeout it lives 300 s."""
+        return create(request, default_timeout_s=requests.DEFAULT_TIMEOUT_V2_S)
+
+    def get(self, request: Request) -> Response:
+        """List sandboxes, a page at a time."""
+        return list_sandboxes(request, max_page=selectors.MAX_PAGE)
+
+
+def create(request: Request, *, default_timeout_s: int) -> Response:
+    """Answer both create calls."""
+    body = requests.create_body(request.data, default_timeout_s=default_timeout_s)
+    key = requests.idempotency_key(request.headers.get("Idempotency-Key"))
+    granted = actions.create_sandbox(
+        actor=actor_of(request),
+        template=body.template,
+        timeout_s=body.timeout_s,
+        metadata=body.metadata,
+        env=body.env,
+        allow_internet_access=body.allow_internet_access,
+        idempotency_key=key,
+        request_digest=requests.digest(request.data) if key else "",
+    )
+    return Response(shapes.access(granted), status=201)
+
+
+def list_sandboxes(request: Request, *, max_page: int) -> Response:
+    """Answer both list calls."""
+    actor = actor_of(request)
+    policy.require(actor, actions.READ)
+    query = requests.list_query(request.query_params, max_page=max_page)
+    page, token = selectors.page_of_sandboxes(actor, query) if query else ([], None)
+    headers = {NEXT_TOKEN: token} if token else {}
+    return Response([shapes.listed(sandbox) for sandbox in page], headers=headers)
+
+
+class DetailAndKill(APIView):
+    """`GET` and `DELETE /sandboxes/{id}`."""
+
+    def get(self, request: Request, sandbox_id: str) -> Response:
+        """Return one sandbox."""
+        return Response(shapes.detail(actions.open_sandbox(actor=actor_of(request), sandbox_id=sandbox_id)))
+
+    def delete(self, request: Request, sandbox_id: str) -> Response:
+        """End one sandbox; 204 when it is gone."""
+        actions.kill_sandbox(actor=actor_of(request), sandbox_id=sandbox_id)
+        return Response(status=204)
+
+
+class Connect(APIView):
+    """`POST /v2/sandboxes/{id}/connect`; version 1 demands the timeout."""
+
+    default_timeout_s: ClassVar[int | None] = requests.DEFAULT_TIMEOUT_V2_S
+
+    def post(self, request: Request, sandbox_id: str) -> Response:
+        """Extend a running sandbox and return the caller's token."""
+        timeout_s = requests.connect_body(request.data, default_timeout_s=self.default_timeout_s)
+        granted = actions.connect_sandbox(actor=actor_of(request), sandbox_id=sandbox_id, timeout_s=timeout_s)
+        return Response(shapes.access(granted))
+
+
+class ConnectV1(Connect):
+    """`POST /sandboxes/{id}/connect`."""
+
+    default_timeout_s = None
+
+
+class Timeout(APIView):
+    """`POST /sandboxes/{id}/timeout`."""
+
+    def post(self, request: Request, sandbox_id: str) -> Response:
+        """Set when the sandbox ends, counted from now."""
+        timeout_s = requests.timeout_body(request.data)
+        actions.set_timeout(actor=actor_of(request), sandbox_id=sandbox_id, timeout_s=timeout_s)
+        return Response(status=204)
+
+
+class Refreshes(APIView):
+    """`POST /sandboxes/{id}/refreshes`: the keep-alive of old clients."""
+
+    def post(self, request: Request, sandbox_id: str) -> Response:
+        """Let the sandbox go on for at least a while."""
+        duration_s = requests.refresh_body(request.data)
+        actions.refresh_sandbox(actor=actor_of(request), sandbox_id=sandbox_id, duration_s=duration_s)
+        return Response(status=204)
+
+
+class Metrics(APIView):
+    """`GET /sandboxes/{id}/metrics`."""
+
+    def get(self, request: Request, sandbox_id: str) -> Response:
+        """Return the current sample, if it lies in the wanted window."""
+        actor = actor_of(request)
+        policy.require(actor, actions.READ)
+        start, end = requests.metrics_window(request.query_params)
+        sample = _sample(actor, sandbox_id)
+        if sample is None or not (start or 0) <= sample["timestampUnix"] <= (end or 2**53):
+            return Response([])
+        return Response([sample])
+
+
+class ManyMetrics(APIView):
+    """`GET /sandboxes/metrics?sandbox_ids=a,b`."""
+
+    def get(self, request: Request) -> Response:
+        """Return the current sample of each named sandbox; unknown ones are left out."""
+        actor = actor_of(request)
+        policy.require(actor, actions.READ)
+        found: dict[str, Any] = {}
+        for sandbox_id in requests.metric_ids(request.query_params):
+            try:
+                sample = _sample(actor, sandbox_id)
+            except NotFound:
+                continue
+            if sample is not None:
+                found[sandbox_id] = sample
+        return Response({"sandboxes": found})
+
+
+def _sample(actor: Actor, sandbox_id: str) -> dict[str, Any] | None:
+    sandbox = selectors.sandbox_for(actor, sandbox_id)
+    try:
+        return shapes.metric(sandbox, node_client.local_node().metrics(sandbox.pk))
+    except NotFound:
+        # It ended a moment ago or starts just now: there is nothing to measure.
+        return None
+
+
+class NotYet(APIView):
+    """A call of the protocol that a later version brings: 501, for authenticated callers."""
+
+    what: ClassVar[str] = "This call"
+
+    def _refuse(self, request: Request, **_: str) -> Response:
+        raise NotYetAvailable(f"This version does not offer {self.what} yet.", feature=self.what)
+
+    get = post = put = patch = delete = _refuse

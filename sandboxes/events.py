@@ -1,0 +1,106 @@
+"""Bring the node's events into the audit: at least once from the spool, exactly once into the rows."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+from django.db import transaction
+
+from audit import recording
+from corekit import clock
+from sandboxes import endings, nodes
+from sandboxes.models import Node, Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
+
+    from sandboxes.node_client import Json, NodeClient
+
+logger = structlog.get_logger("sandboxes.events")
+
+BATCH = 200
+BUDGET_S = 0.8
+
+# node id → sequence number that this process acknowledged last
+_acked: dict[str, int] = {}
+
+
+def collect(client: NodeClient) -> int:
+    """Commit the node's new events, acknowledge them, and return how many were new.
+
+    Stops after 0.8 s: the next run, a second later, goes on. Raises NodeUnavailable when the node is away.
+    """
+    node = nodes.current_node(client)
+    fresh, until = 0, time.monotonic() + BUDGET_S
+    while time.monotonic() < until:
+        answer = client.events(after=node.events_upto, limit=BATCH)
+        if answer["node_id"] != node.pk or answer["last"] < node.events_upto:
+            node = _other_spool(client, node, str(answer["node_id"]))
+            continue
+        fresh += _store(node, answer["events"])
+        _acknowledge(client, node)
+        if len(answer["events"]) < BATCH:
+            break
+    return fresh
+
+
+def _other_spool(client: NodeClient, node: Node, node_id: str) -> Node:
+    """Return the node to go on with, when another one answers or its spool began anew."""
+    if node_id == node.pk:
+        # The numbers start again, the events' ids don't: nothing is taken twice.
+        Node.objects.filter(pk=node.pk).update(events_upto=0)
+        node.events_upto = 0
+        return node
+    other = nodes.heard_of(client, node_id)
+    nodes.mark_seen(other, other.boot_id)
+    return other
+
+
+def _store(node: Node, events: Sequence[Json]) -> int:
+    """Commit a batch: audit rows, ended sandboxes and the position in the spool, all or nothing."""
+    if not events:
+        return 0
+    upto = max(int(event["seq"]) for event in events)
+    with transaction.atomic():
+        owned = Sandbox.everywhere().filter(node=node).in_bulk({str(event.get("sandbox")) for event in events})
+        fresh = recording.record_node_events([(event, _tenant_of(event, owned)) for event in events])
+        for event in events:
+            if event.get("code") == "sandbox.ended":
+                _end(event, owned.get(str(event.get("sandbox"))))
+        Node.objects.filter(pk=node.pk, events_upto__lt=upto).update(events_upto=upto)
+    node.events_upto = max(node.events_upto, upto)
+    return sum(fresh)
+
+
+def _tenant_of(event: Json, owned: Mapping[str, Sandbox]) -> UUID | None:
+    """Return the tenant that our own row names: the node's word for it is not asked.
+
+    What a node says of a sandbox that it does not own is kept for the operators only.
+    """
+    row = owned.get(str(event.get("sandbox")))
+    if row is None and event.get("sandbox"):
+        logger.warning("event_of_unknown_sandbox", seq=event["seq"], sandbox_id=event["sandbox"])
+    return None if row is None else row.tenant_id
+
+
+def _end(event: Json, row: Sandbox | None) -> None:
+    if row is None or event.get("generation") != row.generation:
+        return
+    details = event.get("details")
+    said = str(details.get("reason") or "") if isinstance(details, dict) else ""
+    reason = endings.final_reason(wanted=row.end_reason, said=said)
+    endings.end_row(row.pk, reason=reason, ended_at=clock.from_ms(int(event["at"])))
+
+
+def _acknowledge(client: NodeClient, node: Node) -> None:
+    if node.events_upto and _acked.get(node.pk) != node.events_upto:
+        client.ack_events(node.events_upto)
+        _acked[node.pk] = node.events_upto
+
+
+def forget_acknowledged() -> None:
+    """Acknowledge again at the next run, as a new process does."""
+    _acked.clear()

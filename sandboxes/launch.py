@@ -1,0 +1,203 @@
+"""The parts of a create: what is wanted, the intent as a row, the node's start, and what to do when it fails.
+
+Order: one transaction (reservation, row, audit event), then the node, then one transaction (running). Whoever
+dies in between leaves a `starting` row, and the reconciler finishes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.db import transaction
+
+from audit import recording
+from corekit import clock, tokens
+from corekit.errors import GatehouseError, StartFailed, TierUnavailable
+from sandboxes import access, endings
+from sandboxes.errors import BuildMissing, NodeSilent, NodeUnavailable, NoRoom
+from sandboxes.models import Sandbox, metadata_digests
+from sandboxes.node_client import StartSpec
+from sandboxes.states import EndReason, SandboxState
+from tenants import quota
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from corekit.actor import Actor
+    from sandboxes.models import Node, Template
+    from sandboxes.node_client import Json, NodeClient
+
+OBJECT = "sandbox"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A checked wish for a sandbox. `env` never reaches the database or a log."""
+
+    tenant_id: str
+    template: Template
+    node: Node
+    resources: quota.Resources
+    timeout_s: int
+    metadata: Mapping[str, str]
+    env: Mapping[str, str]
+    allow_internet_access: bool | None
+    idempotency_key: str | None
+    request_digest: str
+
+    def __repr__(self) -> str:
+        return f"Wanted({self.template.name!r}, timeout_s={self.timeout_s})"
+
+    def arguments(self) -> dict[str, object]:
+        """Return what the audit hashes."""
+        return {
+            "template": self.template.pk,
+            "timeout": self.timeout_s,
+            "metadata": dict(self.metadata),
+            "env": dict(self.env),
+        }
+
+    def row(self, actor: Actor) -> Sandbox:
+        """Return the unsaved row."""
+        return Sandbox(
+            tenant_id=self.tenant_id,
+            template=self.template,
+            template_name=self.template.name,
+            build_id=self.template.build_id,
+            node=self.node,
+            tier=self.template.tier,
+            profile=self.template.profile,
+            cpu_milli=self.resources.cpu_milli,
+            memory_mib=self.resources.memory_mib,
+            disk_mib=self.resources.disk_mib,
+            pids=self.template.pids,
+            metadata=dict(self.metadata),
+            metadata_terms=metadata_digests(self.metadata),
+            allow_internet_access=self.allow_internet_access,
+            timeout_s=self.timeout_s,
+            created_by=actor.id,
+            idempotency_key=self.idempotency_key,
+            request_digest=self.request_digest,
+        )
+
+
+def write_intent(actor: Actor, wanted: Wanted) -> Sandbox:
+    """Reserve, write the `starting` row and its audit event in one transaction, and return the row.
+
+    Raises QuotaExceeded or RateLimited; then nothing was written.
+    """
+    sandbox = wanted.row(actor)
+    with transaction.atomic():
+        quota.take_create_permit(wanted.tenant_id)
+        quota.reserve(tenant_id=wanted.tenant_id, sandbox_id=sandbox.pk, amounts=wanted.resources.amounts())
+        sandbox.save(force_insert=True)
+        recording.record(
+            "sandbox.created",
+            actor=actor,
+            object_type=OBJECT,
+            object_id=sandbox.pk,
+            tenant_id=actor.tenant_id,
+            arguments=wanted.arguments(),
+            details={
+                "template": wanted.template.name,
+                "build": sandbox.build_id,
+                "tier": sandbox.tier,
+                "cpu_milli": sandbox.cpu_milli,
+                "memory_mib": sandbox.memory_mib,
+                "disk_mib": sandbox.disk_mib,
+                "timeout_ms": wanted.timeout_s * 1000,
+                "node": sandbox.node_id,
+            },
+        )
+    return sandbox
+
+
+def start_at_node(client: NodeClient, actor: Actor, sandbox: Sandbox, wanted: Wanted) -> Json:
+    """Start the sandbox at the node and return its answer. On failure the row is ended and the error raised."""
+    try:
+        return client.start(_spec(actor, sandbox, wanted))
+    except GatehouseError as error:
+        give_up(client, actor, sandbox, error)
+        raise
+
+
+def _spec(actor: Actor, sandbox: Sandbox, wanted: Wanted) -> StartSpec:
+    tenant = wanted.tenant_id
+    return StartSpec(
+        id=sandbox.pk,
+        generation=sandbox.generation,
+        tenant=tenant,
+        build=sandbox.build_id,
+        tier=sandbox.tier,
+        profile=sandbox.profile,
+        resources={
+            "cpu_milli": sandbox.cpu_milli,
+            "memory_mib": sandbox.memory_mib,
+            "disk_mib": sandbox.disk_mib,
+            "pids": sandbox.pids,
+        },
+        env=wanted.env,
+        template_id=wanted.template.pk,
+        ttl_ms=wanted.timeout_s * 1000,
+        access_key=access.access_key(sandbox.pk, sandbox.generation).hex(),
+        audit_key=tokens.audit_key(settings.GATEHOUSE.seed(), tenant).hex(),
+        grants=access.grants_for(actor),
+    )
+
+
+def give_up(client: NodeClient, actor: Actor, sandbox: Sandbox, error: GatehouseError) -> None:
+    """Write down that a start failed, and free what it held.
+
+    When the node may have acted, the row is `ending` until the node confirmed that nothing is left; if it
+    can't be asked now, the reconciler does it later.
+    """
+    certain = _nothing_was_left(error)
+    with transaction.atomic():
+        if certain:
+            endings.end_row(sandbox.pk, reason=EndReason.START_FAILED)
+        else:
+            endings.mark_ending(sandbox.pk, reason=EndReason.START_FAILED)
+        recording.record(
+            "sandbox.create_failed",
+            actor=actor,
+            object_type=OBJECT,
+            object_id=sandbox.pk,
+            tenant_id=actor.tenant_id,
+            outcome="error",
+            details={"error_code": error.code, "message": error.message, "build": sandbox.build_id},
+        )
+    if not certain:
+        with contextlib.suppress(GatehouseError):
+            endings.finish_ending(client, sandbox, reason=EndReason.START_FAILED)
+
+
+def _nothing_was_left(error: GatehouseError) -> bool:
+    if isinstance(error, NodeSilent):
+        return False
+    return isinstance(error, NodeUnavailable | TierUnavailable | BuildMissing | NoRoom)
+
+
+def write_running(sandbox: Sandbox, answer: Json) -> bool:
+    """Write that the node runs the sandbox. Returns False when the row was ended meanwhile."""
+    started_at, end_at = clock.from_ms(answer["started_at"]), clock.from_ms(answer["end_at"])
+    with transaction.atomic():
+        moved = (
+            Sandbox.everywhere()
+            .filter(pk=sandbox.pk, state=SandboxState.STARTING)
+            .update(state=SandboxState.RUNNING, started_at=started_at, end_at=end_at)
+        )
+        if moved:
+            quota.commit(sandbox.pk)
+    if moved:
+        sandbox.state, sandbox.started_at, sandbox.end_at = SandboxState.RUNNING, started_at, end_at
+    return bool(moved)
+
+
+def drop_unwanted(client: NodeClient, sandbox: Sandbox) -> StartFailed:
+    """Stop a sandbox that started after its row had ended, and return the error for the caller."""
+    with contextlib.suppress(GatehouseError):
+        client.stop(sandbox.pk, sandbox.generation)
+    return StartFailed("The sandbox was ended while it started.")

@@ -1,0 +1,155 @@
+"""Rows of nodes, templates and sandboxes. The rows are the truth; nodes are made to follow them."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import string
+from typing import TYPE_CHECKING
+
+from django.db import models
+from django.db.models import Q
+
+from corekit import clock, ids
+from sandboxes.states import EndReason, SandboxState
+from tenants.models import Tenant, TenantOwned
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from corekit.actor import Actor
+
+_ALPHABET = string.digits + string.ascii_lowercase
+
+
+def new_template_id() -> str:
+    """Return a new template id: 20 characters of a-z0-9."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(20))
+
+
+def metadata_digest(key: str, value: str) -> str:
+    """Return the search term of one metadata pair: exact on every database, whatever the key contains."""
+    return hashlib.sha256(f"{len(key)}:{key}{value}".encode()).hexdigest()[:32]
+
+
+def metadata_digests(metadata: Mapping[str, str]) -> str:
+    """Return the search terms of all pairs, separated by blanks."""
+    return " ".join(metadata_digest(key, value) for key, value in metadata.items())
+
+
+class Node(models.Model):
+    """A host that keeps sandboxes.
+
+    `events_upto` is the number of its last event that was committed here; `revocations_upto` the time up to
+    which it knows every revoked API key.
+    """
+
+    id = models.CharField(primary_key=True, max_length=64)
+    boot_id = models.CharField(max_length=64, blank=True)
+    version = models.CharField(max_length=64, blank=True)
+    capabilities = models.JSONField(default=dict, blank=True)
+    events_upto = models.BigIntegerField(default=0)
+    revocations_upto = models.DateTimeField(default=clock.now)
+    first_seen_at = models.DateTimeField(default=clock.now)
+    last_seen_at = models.DateTimeField(default=clock.now, db_index=True)
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class Template(models.Model):
+    """What a sandbox is made from: a build on the nodes and the resources it gets by default.
+
+    Public when it has no tenant. Sizes are in MiB, CPU in thousandths of a core; None leaves the choice to
+    the tenant's limit range.
+    """
+
+    id = models.CharField(primary_key=True, max_length=64, default=new_template_id)
+    tenant = models.ForeignKey(Tenant, null=True, blank=True, on_delete=models.CASCADE, related_name="+")
+    name = models.CharField(max_length=128)
+    build_id = models.CharField(max_length=64)
+    tier = models.CharField(max_length=16, default="container")
+    profile = models.CharField(max_length=16, default="workstation")
+    cpu_milli = models.PositiveIntegerField(null=True, blank=True)
+    memory_mib = models.PositiveIntegerField(null=True, blank=True)
+    disk_mib = models.PositiveIntegerField(null=True, blank=True)
+    pids = models.PositiveIntegerField(default=256)
+    created_at = models.DateTimeField(default=clock.now)
+    updated_at = models.DateTimeField(default=clock.now)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=("name",), condition=Q(tenant=None), name="sandboxes_template_public_name"),
+            models.UniqueConstraint(
+                fields=("tenant", "name"), condition=Q(tenant__isnull=False), name="sandboxes_template_tenant_name"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+    @classmethod
+    def visible_to(cls, actor: Actor) -> models.QuerySet[Template]:
+        """Return the public templates and those of the actor's tenant."""
+        return cls.objects.filter(Q(tenant=None) | Q(tenant=actor.tenant_id))
+
+
+class Sandbox(TenantOwned):
+    """One sandbox, from the wish to the end. Its environment variables are never stored here.
+
+    `generation` counts its incarnations; tokens and node calls name it. `timeout_s` is the lifetime asked
+    for at create. `started_at` is the time of the wish until the node reports the real start; `end_at` is
+    when the node ends it, None while it starts. `created_by` is the id of the API key.
+    """
+
+    id = models.CharField(primary_key=True, max_length=64, default=ids.new_sandbox_id)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
+    template = models.ForeignKey(Template, null=True, on_delete=models.SET_NULL, related_name="+")
+    template_name = models.CharField(max_length=128)
+    build_id = models.CharField(max_length=64)
+    node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="+", db_index=False)
+    generation = models.PositiveIntegerField(default=1)
+    state = models.CharField(max_length=16, choices=SandboxState, default=SandboxState.STARTING)
+    tier = models.CharField(max_length=16)
+    profile = models.CharField(max_length=16)
+    cpu_milli = models.PositiveIntegerField()
+    memory_mib = models.PositiveIntegerField()
+    disk_mib = models.PositiveIntegerField()
+    pids = models.PositiveIntegerField()
+    metadata = models.JSONField(default=dict, blank=True)
+    metadata_terms = models.TextField(default="", blank=True)
+    allow_internet_access = models.BooleanField(null=True, blank=True)
+    timeout_s = models.PositiveBigIntegerField()
+    created_by = models.CharField(max_length=64)
+    created_at = models.DateTimeField(default=clock.now)
+    started_at = models.DateTimeField(default=clock.now)
+    end_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    end_reason = models.CharField(max_length=32, choices=EndReason, blank=True, default="")
+    idempotency_key = models.CharField(max_length=255, null=True, blank=True)  # noqa: DJ001
+    request_digest = models.CharField(max_length=64, blank=True, default="")
+
+    class Meta:
+        verbose_name_plural = "sandboxes"
+        indexes = (
+            models.Index(fields=("tenant", "state", "-started_at", "id"), name="sandboxes_sandbox_list"),
+            models.Index(fields=("state", "node"), name="sandboxes_sandbox_node"),
+        )
+        constraints = (
+            models.CheckConstraint(condition=Q(state__in=SandboxState.values), name="sandboxes_sandbox_state"),
+            models.CheckConstraint(
+                condition=Q(state=SandboxState.ENDED, ended_at__isnull=False)
+                | (~Q(state=SandboxState.ENDED) & Q(ended_at=None)),
+                name="sandboxes_sandbox_ended_has_time",
+            ),
+            # A request without a key has NULL, not "": a unique constraint lets only NULLs repeat.
+            models.UniqueConstraint(fields=("tenant", "idempotency_key"), name="sandboxes_sandbox_idempotency"),
+        )
+
+    def __str__(self) -> str:
+        return self.id
+
+    @property
+    def is_live(self) -> bool:
+        """Say whether it has not ended."""
+        return self.state != SandboxState.ENDED

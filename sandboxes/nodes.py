@@ -1,0 +1,48 @@
+"""Which nodes there are: a node is registered when it is first heard of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from corekit import clock
+from sandboxes.models import Node
+
+if TYPE_CHECKING:
+    from sandboxes.node_client import NodeClient
+
+
+def current_node(client: NodeClient) -> Node:
+    """Return the node that new sandboxes go to, registering it when the database knows none.
+
+    Raises NodeUnavailable when it has to be asked and is away.
+    """
+    return Node.objects.order_by("-last_seen_at").first() or register(client)
+
+
+def register(client: NodeClient) -> Node:
+    """Ask the node who it is and what it can do, and return its row."""
+    health, capabilities = client.health(), client.capabilities()
+    node, _ = Node.objects.update_or_create(
+        pk=str(health["node_id"]),
+        defaults={
+            "version": str(health.get("version", "")),
+            "capabilities": capabilities,
+            "last_seen_at": clock.now(),
+        },
+        create_defaults={
+            "boot_id": str(health["boot_id"]),
+            "version": str(health.get("version", "")),
+            "capabilities": capabilities,
+        },
+    )
+    return node
+
+
+def heard_of(client: NodeClient, node_id: str) -> Node:
+    """Return the row of a node that just answered, registering it when it is new."""
+    return Node.objects.filter(pk=node_id).first() or register(client)
+
+
+def mark_seen(node: Node, boot_id: str) -> None:
+    """Write down that a node was heard, in which boot of its host."""
+    Node.objects.filter(pk=node.pk).update(boot_id=boot_id, last_seen_at=clock.now())

@@ -1,0 +1,138 @@
+"""Reads: one door for a tenant's objects, the listing, and what the workers look at."""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from django.db.models import Q
+
+from corekit import ids
+from corekit.errors import InvalidInput, NotFound
+from sandboxes.models import Sandbox, Template, metadata_digest
+from sandboxes.states import LIVE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from django.db.models import QuerySet
+
+    from corekit.actor import Actor
+
+MAX_PAGE = 100
+DEFAULT_TAG = "default"
+_TEMPLATE_REFERENCE = re.compile(r"(?:(?P<space>[a-z0-9_-]+)/)?(?P<name>[a-z0-9_-]+)(?::(?P<tag>[a-z0-9_.-]+))?")
+
+
+def sandbox_for(actor: Actor, sandbox_id: str) -> Sandbox:
+    """Return a live sandbox of the actor's tenant.
+
+    Raises NotFound, in the same words, when it is unknown, ended or someone else's. The old form
+    `<sandbox id>-<client id>` is understood.
+    """
+    plain = ids.strip_client_suffix(sandbox_id)
+    found = None
+    if ids.is_sandbox_id(plain):
+        found = _live(actor).filter(pk=plain).first()
+    if found is None:
+        raise no_sandbox()
+    return found
+
+
+def no_sandbox() -> NotFound:
+    """Return the one answer for every sandbox that is unknown, ended or someone else's."""
+    return NotFound("The sandbox was not found.")
+
+
+def template_for(actor: Actor, reference: str) -> Template:
+    """Return the template that `id`, `name`, `tenant/name` or any of them with `:tag` means to the actor.
+
+    A tenant's own template goes before a public one of the same name. Raises NotFound naming the reference,
+    also for another tenant's template.
+    """
+    match = _TEMPLATE_REFERENCE.fullmatch(reference.strip().lower())
+    found = _template_named(actor, match["space"], match["name"]) if match else None
+    if match is None or found is None:
+        raise NotFound(f"template '{reference}' not found", field="templateID")
+    if (match["tag"] or DEFAULT_TAG) != DEFAULT_TAG:
+        plain = reference.rpartition(":")[0]
+        raise NotFound(f"tag '{match['tag']}' does not exist for template '{plain}'", field="templateID")
+    return found
+
+
+def _live(actor: Actor) -> QuerySet[Sandbox]:
+    if actor.tenant_id is None:
+        return Sandbox.everywhere().none()
+    return Sandbox.visible_to(actor).filter(state__in=LIVE)
+
+
+def _template_named(actor: Actor, space: str | None, name: str) -> Template | None:
+    visible = Template.visible_to(actor)
+    if space is not None:
+        return visible.filter(tenant__slug=space, name=name).first()
+    found = list(visible.filter(Q(pk=name) | Q(name=name))[:3])
+    return min(found, key=lambda one: (one.pk != name, one.tenant_id is None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """What to list: live sandboxes that started at or after a time, of a template, with metadata."""
+
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    template: str | None = None
+    started_after: datetime | None = None
+    ascending: bool = False
+    limit: int = MAX_PAGE
+    after: tuple[datetime, str] | None = None
+
+
+def page_of_sandboxes(actor: Actor, query: ListQuery) -> tuple[Sequence[Sandbox], str | None]:
+    """Return one page, newest first unless asked otherwise, and the token of the next page or None.
+
+    Pages are cut by (start, id), so sandboxes that come and go between two calls neither repeat nor hide
+    others.
+    """
+    rows = _live(actor)
+    for key, value in query.metadata.items():
+        rows = rows.filter(metadata_terms__contains=metadata_digest(key, value))
+    if query.template is not None:
+        template = query.template.strip().lower()
+        rows = rows.filter(Q(template_id=template) | Q(template_name=template))
+    if query.started_after is not None:
+        rows = rows.filter(started_at__gte=query.started_after)
+    if query.after is not None:
+        rows = rows.filter(_beyond(query.after, ascending=query.ascending))
+    order = ("started_at", "id") if query.ascending else ("-started_at", "id")
+    found = list(rows.order_by(*order)[: query.limit + 1])
+    page = found[: query.limit]
+    token = encode_page_token(page[-1], ascending=query.ascending) if len(found) > query.limit else None
+    return page, token
+
+
+def _beyond(after: tuple[datetime, str], *, ascending: bool) -> Q:
+    started_at, sandbox_id = after
+    later = Q(started_at__gt=started_at) if ascending else Q(started_at__lt=started_at)
+    return later | Q(started_at=started_at, id__gt=sandbox_id)
+
+
+def encode_page_token(last: Sandbox, *, ascending: bool) -> str:
+    """Return the opaque token of the page after this sandbox."""
+    text = f"{last.started_at.astimezone(UTC).isoformat()}__{last.pk}" + ("__asc" if ascending else "")
+    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+
+
+def decode_page_token(token: str, *, ascending: bool) -> tuple[datetime, str]:
+    """Return where a page begins. Raises InvalidInput for anything that this list did not give out."""
+    try:
+        padded = token.encode("ascii") + b"=" * (-len(token) % 4)
+        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
+        stamp, sandbox_id, *order = text.split("__")
+        started_at = datetime.fromisoformat(stamp).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput("Invalid next token", field="nextToken") from error
+    if not ids.is_sandbox_id(sandbox_id) or order != (["asc"] if ascending else []):
+        raise InvalidInput("Invalid next token", field="nextToken")
+    return started_at, sandbox_id

@@ -1,0 +1,52 @@
+"""What the worker does again and again. Rows are the truth: a task only says "look again", so any may be lost."""
+
+from __future__ import annotations
+
+import structlog
+from celery import shared_task
+
+from corekit.errors import GatehouseError
+from sandboxes import events, revocation
+from sandboxes import reconcile as reconciling
+from sandboxes.errors import NodeUnavailable
+from sandboxes.models import Sandbox
+from sandboxes.node_client import local_node
+from sandboxes.states import LIVE
+from tenants import quota
+
+logger = structlog.get_logger("sandboxes.tasks")
+
+LEAK_AGE_S = 60
+"""How old a reservation without a live sandbox must be before it is taken for a leak."""
+
+
+@shared_task(name="sandboxes.collect_events")  # type: ignore[untyped-decorator]
+def collect_events() -> None:
+    """Commit the node's new events. Each second."""
+    try:
+        events.collect(local_node())
+    except NodeUnavailable as error:
+        logger.warning("node_away", task="collect_events", error=error.code)
+
+
+@shared_task(name="sandboxes.reconcile")  # type: ignore[untyped-decorator]
+def reconcile() -> None:
+    """Make the rows and the node agree, and repeat revocations that the node may have missed. Each 10 s."""
+    client = local_node()
+    try:
+        revocation.repeat_missed(client)
+        outcome = reconciling.reconcile(client)
+    except GatehouseError as error:
+        logger.warning("reconcile_failed", error=error.code)
+        return
+    if outcome.ended or outcome.stopped:
+        logger.info("reconciled", ended=outcome.ended, stopped=outcome.stopped, adjusted=outcome.adjusted)
+
+
+@shared_task(name="sandboxes.sweep_reservations")  # type: ignore[untyped-decorator]
+def sweep_reservations() -> None:
+    """Release reservations that no live sandbox holds. Each 30 s."""
+    live = list(Sandbox.everywhere().filter(state__in=LIVE).values_list("pk", flat=True))
+    released = quota.sweep(live, older_than_s=LEAK_AGE_S)
+    if released:
+        logger.warning("reservations_swept", sandboxes=released)
