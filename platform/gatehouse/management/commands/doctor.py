@@ -1,0 +1,69 @@
+"""`manage.py doctor`: say what this host can run, and why not the rest."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, ClassVar
+
+from django.core.management.base import BaseCommand
+
+from sandboxes.node import hostfacts
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+_MARKS = {True: "yes", False: "no", None: "?"}
+
+
+def render(facts: hostfacts.HostFacts) -> str:
+    """Return the report as text, one line for each tier and fact, with the fix below what is missing."""
+    host = facts.host
+    lines = [
+        f"{host['system']}, Linux {host['kernel']}, {host['machine']}, {host['processors']} processors, "
+        f"{host['memory_mib']} MiB memory, {host['disk_free_mib']} MiB free in /var",
+        "",
+        "Isolation tiers",
+    ]
+    for tier in facts.tiers:
+        lines.append(_line(f"{tier.level} {tier.name}", tier.available, _told(tier), tier.fix))
+    lines += ["", "What they rest on"]
+    lines += [_line(fact.name, fact.good, fact.value, fact.fix) for fact in facts.facts]
+    lines.append("")
+    lines.append(
+        "Gatehouse can run here." if facts.can_run_containers else "Gatehouse cannot run here yet: mend tier L2 first."
+    )
+    return "\n".join(lines)
+
+
+def _told(tier: hostfacts.Tier) -> str:
+    programs = ", ".join(f"{name} {version}" for name, version in tier.runtimes.items())
+    if tier.available or not programs:
+        return tier.reason or programs
+    return f"{tier.reason} (found: {programs})"
+
+
+def _line(name: str, good: bool | None, text: str, fix: str | None) -> str:  # noqa: FBT001 - a fact's own value
+    line = f"  {_MARKS[good]:<4}{name:<24}{text}"
+    return line if good or not fix else f"{line}\n{'':30}fix: {fix}"
+
+
+class Command(BaseCommand):
+    """Prints the facts; the exit status is 0 when tier L2 can run."""
+
+    help = "Print what this host can run (tiers, runtimes, kernel features) and why not the rest."
+    requires_system_checks: ClassVar[list[str]] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Take the form of the output."""
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+    def handle(self, *args: object, json: bool, **options: object) -> None:
+        """Print and exit."""
+        facts = hostfacts.gather()
+        self.stdout.write(_as_json(facts) if json else render(facts))
+        sys.exit(0 if facts.can_run_containers else 1)
+
+
+def _as_json(facts: hostfacts.HostFacts) -> str:
+    return json.dumps(facts.as_json(), indent=2)

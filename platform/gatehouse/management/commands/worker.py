@@ -1,0 +1,72 @@
+"""`manage.py worker`: the tasks that run beside the requests."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, ClassVar
+
+from celery.beat import EmbeddedService
+from django.core.management.base import BaseCommand
+
+from gatehouse.celery import app
+from gatehouse.queues import CONTROL, WORK
+from sandboxes.node import linux
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+# Threads: tasks wait for the node and the database, they compute little.
+_THREADS = {CONTROL: 4, WORK: 8}
+_CLOCK_STEP_S = 1
+
+
+class Command(BaseCommand):
+    """Runs the pool `control` with the clock in this process and the pool `work` in a child."""
+
+    help = "Run background tasks: reconcile, collect events, sweep reservations, and long work in a pool of its own."
+    requires_system_checks: ClassVar[list[str]] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Take the one pool to run, for installations that start them apart."""
+        parser.add_argument("--pool", choices=(CONTROL, WORK), help="run only this pool; the clock goes with control")
+
+    def handle(self, *args: object, pool: str | None, **options: object) -> None:
+        """Work until SIGTERM; running tasks are finished first."""
+        if pool is None:
+            _fork_work_pool()
+        if pool != WORK:
+            clock = EmbeddedService(app, max_interval=_CLOCK_STEP_S, thread=True)
+            clock.start()
+        run_pool(pool or CONTROL)
+
+
+def run_pool(name: str) -> None:
+    """Take tasks of one queue until SIGTERM."""
+    worker = app.Worker(
+        pool="threads",
+        concurrency=_THREADS[name],
+        queues=[name],
+        hostname=f"{name}@gatehouse",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    worker.start()
+
+
+def _fork_work_pool() -> None:
+    """Run the pool `work` in a child that shares this process's code; neither lives without the other."""
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        linux.set_parent_death_signal(signal.SIGTERM)
+        if os.getppid() == parent:
+            run_pool(WORK)
+        os._exit(0)
+    signal.signal(signal.SIGCHLD, _stop_with_child)
+
+
+def _stop_with_child(_number: int, _frame: object) -> None:
+    # The supervisor starts both again; half a worker would look healthy and do half the work.
+    os.kill(os.getpid(), signal.SIGTERM)
