@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import threading
 from typing import TYPE_CHECKING
 
 from sandboxes.node.errors import StartFailed, UnknownBuild
@@ -41,6 +42,8 @@ class BlankDisks:
 
     def __init__(self, root: Path) -> None:
         self._root = root / "disks"
+        # Two threads may want the first disk of a size at once.
+        self._making = threading.Lock()
 
     def prepare(self) -> None:
         """Make the directory of golden images."""
@@ -49,13 +52,14 @@ class BlankDisks:
     def copy(self, size_mib: int, target: Path) -> None:
         """Write a blank disk of the given size to `target`."""
         golden = self._root / f"ext4-{size_mib}.img"
-        if not golden.exists():
-            _make_blank(golden, size_mib)
+        with self._making:
+            if not golden.exists():
+                _make_blank(golden, size_mib)
         _copy_sparse(golden, target)
 
 
 def _make_blank(path: Path, size_mib: int) -> None:
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh = path.with_name(f"{path.name}.new")
     with fresh.open("wb") as file:
         file.truncate(size_mib * _MIB)
     command = ["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", "-E", "lazy_itable_init=1", str(fresh)]

@@ -21,7 +21,9 @@ CLONE_NEWNET = 0x40000000
 MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
+MS_REMOUNT = 0x20
 MS_NOATIME = 0x400
+MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MNT_DETACH = 0x2
@@ -91,26 +93,30 @@ class _MountAttr(ctypes.Structure):
     )
 
 
-def mount_idmapped(source: str, target: str, userns_fd: int) -> None:
-    """Mount `source` on `target` read-only and without devices, its owners shifted by the user namespace.
+def idmapped_tree(source: str, userns_fd: int) -> int:
+    """Return a detached mount of `source`, read-only and without devices, its owners shifted by the user namespace.
 
     A file of uid 0 in `source` appears as the host uid that the namespace maps its uid 0 to. Needs Linux 5.12.
+    `attach_tree` gives it a place.
     """
-    tree = _check(
-        _libc.syscall(_SYS_OPEN_TREE, -100, source.encode(), ctypes.c_uint(_OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC)),
-        f"open_tree {source}",
-    )
+    flags = ctypes.c_uint(_OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC)
+    tree = _check(_libc.syscall(_SYS_OPEN_TREE, -100, source.encode(), flags), f"open_tree {source}")
     try:
         attr = _MountAttr(_MOUNT_ATTR_IDMAP | _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NODEV, 0, 0, userns_fd)
         size = ctypes.c_size_t(ctypes.sizeof(attr))
-        _check(
-            _libc.syscall(_SYS_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, ctypes.byref(attr), size),
-            "mount_setattr",
-        )
-        _check(
-            _libc.syscall(_SYS_MOVE_MOUNT, tree, b"", -100, target.encode(), _MOVE_MOUNT_F_EMPTY_PATH),
-            f"move_mount {target}",
-        )
+        result = _libc.syscall(_SYS_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, ctypes.byref(attr), size)
+        _check(result, "mount_setattr")
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
+
+
+def attach_tree(tree: int, target: str) -> None:
+    """Put a detached mount on `target` and close its descriptor."""
+    try:
+        result = _libc.syscall(_SYS_MOVE_MOUNT, tree, b"", -100, target.encode(), _MOVE_MOUNT_F_EMPTY_PATH)
+        _check(result, f"move_mount {target}")
     finally:
         os.close(tree)
 
@@ -224,6 +230,16 @@ def process_start_time(pid: int) -> int | None:
     except OSError:
         return None
     return int(stat.rpartition(")")[2].split()[19])
+
+
+def is_first_of_pid_namespace(pid: int) -> bool:
+    """Tell whether the process is pid 1 of a pid namespace below ours."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    ids = next(line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
+    return len(ids) > 1 and ids[-1] == "1"
 
 
 def boot_id() -> str:

@@ -13,6 +13,7 @@ import socket
 import sys
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sandboxes.node import linux
@@ -23,8 +24,6 @@ from sandboxes.node.slots import UIDS_PER_SLOT, Slots, uid_base
 from sandboxes.node.zygote import Order
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sandboxes.node.config import NodeConfig
     from sandboxes.node.images import BlankDisks, Templates
     from sandboxes.node.spec import Recipe
@@ -35,17 +34,18 @@ _BLOCK_BYTES_PER_S = 256 * _MIB
 _OPEN_FILES = 16_384
 _KEPT_LOG_BYTES = 8_192
 _PIPE_BYTES = 256 * 1024
+_PIPE_DEFAULT_BYTES = 60_000
 
 
 class LogPipe:
-    """The member's stdout and stderr: the first line says that it is ready, the end that everybody hung up.
+    """The member's stdout and stderr: one line says that it is ready, the end that everybody hung up.
 
     Only the last few kilobytes are kept, so that a chatty guest costs nothing.
     """
 
     def __init__(self, fd: int) -> None:
         loop = asyncio.get_running_loop()
-        self.first_line: asyncio.Future[str] = loop.create_future()
+        self.verdict: asyncio.Future[str] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
         self._fd = fd
         self._loop = loop
@@ -68,8 +68,15 @@ class LogPipe:
             self.close()
             return
         self._keep(data)
-        if not self.first_line.done() and "\n" in self.text:
-            self.first_line.set_result(self.text.partition("\n")[0])
+        if not self.verdict.done():
+            self._look_for_verdict()
+
+    def _look_for_verdict(self) -> None:
+        # The OCI runtime may have written something before.
+        for line in self.text.splitlines(keepends=True):
+            if line.startswith(("ready ", "error ")) and line.endswith("\n"):
+                self.verdict.set_result(line.strip())
+                return
 
     def _keep(self, data: bytes) -> None:
         self._tail.append(data)
@@ -83,8 +90,8 @@ class LogPipe:
             return
         self._loop.remove_reader(self._fd)
         os.close(self._fd)
-        if not self.first_line.done():
-            self.first_line.set_result(self.text.strip() or "error the member ended without a word")
+        if not self.verdict.done():
+            self.verdict.set_result("error the member ended without a word")
         self.closed.set_result(None)
 
 
@@ -125,7 +132,7 @@ class Zygote:
 
 @dataclass
 class Member:
-    """A prepared sandbox that waits for its name. `device` is its disk as `major:minor`."""
+    """A prepared sandbox that waits to be handed out. `device` is its disk as `major:minor`, `pid` its first process."""
 
     recipe: Recipe
     slot: int
@@ -133,24 +140,40 @@ class Member:
     cgroup: Cgroup
     stdin_fd: int
     log: LogPipe
+    notes: Path
     device: str = ""
+    pid: int = 0
+    fifo_fd: int = -1
 
     @property
     def waiting(self) -> bool:
         """Whether it still waits; a member whose shell died has closed its output."""
         return not self.log.closed.done()
 
-    def hand_out(self, name: str, guest_config: dict[str, object]) -> None:
-        """Turn the member into the sandbox `name`: the runtime starts now."""
-        payload = f"{name}\n".encode() + json.dumps(guest_config).encode()
-        if len(payload) > 60_000:
+    def hand_out(self, guest_config: dict[str, object]) -> None:
+        """Let the guest agent start, with its configuration on stdin.
+
+        The container's first process waits at its runtime's fifo: crun's for a byte to read, runc's for somebody who
+        reads. A descriptor for both, with a byte in it, is what either runtime's `start` command comes down to.
+        `close_fifo` follows when the guest answers.
+        """
+        payload = json.dumps(guest_config).encode()
+        if len(payload) > _PIPE_DEFAULT_BYTES:
             fcntl.fcntl(self.stdin_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         with contextlib.suppress(BrokenPipeError):  # the log then says why it died
             os.write(self.stdin_fd, payload)
         self.close_stdin()
+        self.fifo_fd = os.open(self.notes / "exec.fifo", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.write(self.fifo_fd, b"0")
+
+    def close_fifo(self) -> None:
+        """Drop the fifo once it has served. Safe to repeat."""
+        if self.fifo_fd >= 0:
+            os.close(self.fifo_fd)
+            self.fifo_fd = -1
 
     def close_stdin(self) -> None:
-        """Hang up; a member that still waits ends."""
+        """Hang up. Safe to repeat."""
         if self.stdin_fd >= 0:
             os.close(self.stdin_fd)
             self.stdin_fd = -1
@@ -168,21 +191,24 @@ class MemberMaker:
         self._templates = templates
         self._disks = disks
         self._zygote = Zygote()
+        self._stage = _stage_outside(config.home)
         self._hidden = _mounts_hidden_from_crun(parent)
         self._guest_layer = config.store / "guest-layer"
         self._members = config.store / "members"
-        self._states = config.store / "runtime"
+        # Where the OCI runtime keeps its own notes.
+        self.states = config.store / "runtime"
 
     def prepare_store(self, guest_binary: Path) -> None:
         """Make the directories and the layer that carries the guest agent into every sandbox."""
-        for directory in (self._members, self._states, self._guest_layer):
+        for directory in (self._members, self.states, self._guest_layer):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self._config.run / "guests").mkdir(parents=True, exist_ok=True)
         os.chown(self._config.run / "guests", 0, self._config.gateway_gid)
         (self._config.run / "guests").chmod(0o750)
-        self._guest_layer.chmod(0o755)
         target = self._guest_layer / oci.GUEST_PATH.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
+        for directory in (self._guest_layer, *target.parents[:2]):
+            directory.chmod(0o755)
         fresh = target.with_name("guest.new")
         shutil.copyfile(guest_binary, fresh)
         fresh.chmod(0o755)
@@ -205,6 +231,7 @@ class MemberMaker:
             self._parent.group(str(slot)),
             stdin_write,
             LogPipe(output_read),
+            self._notes(slot),
         )
         try:
             order = await asyncio.to_thread(self._lay_out, member, rootfs, runtime)
@@ -222,9 +249,12 @@ class MemberMaker:
     async def _await_ready(self, member: Member) -> None:
         try:
             async with asyncio.timeout(_PREPARE_TIMEOUT_S):
-                word, _, rest = (await asyncio.shield(member.log.first_line)).partition(" ")
+                word, _, rest = (await asyncio.shield(member.log.verdict)).partition(" ")
             if word != "ready":
-                raise StartFailed(f"A sandbox could not be prepared: {rest or word}", reason="prepare")
+                raise StartFailed(
+                    f"A sandbox could not be prepared: {member.log.text[-500:] or rest}", reason="prepare"
+                )
+            member.pid = _first_process(member.cgroup)
             member.device = rest
             member.cgroup.limit_block_io(_BLOCK_BYTES_PER_S, rest)
         except BaseException as error:
@@ -236,8 +266,7 @@ class MemberMaker:
     def _lay_out(self, member: Member, rootfs: Path, runtime: tuple[str, ...]) -> Order:
         recipe, base = member.recipe, uid_base(member.slot)
         shutil.rmtree(member.directory, ignore_errors=True)
-        for name in ("disk", "rootfs", "lower", "guest"):
-            (member.directory / name).mkdir(parents=True, mode=0o755)
+        member.directory.mkdir(mode=0o700)
         self._disks.copy(recipe.resources.disk_mib, member.directory / "disk.img")
         self._parent.create(str(member.slot))
         member.cgroup.limit(
@@ -260,6 +289,7 @@ class MemberMaker:
         socket_path.parent.chmod(0o750)
         return Order(
             directory=str(member.directory),
+            stage=self._stage,
             template_root=str(rootfs),
             guest_layer=str(self._guest_layer),
             socket_path=str(socket_path),
@@ -270,7 +300,8 @@ class MemberMaker:
             machine_id=identity,
             hidden_mounts=self._hidden,
             cgroup_files=tuple(member.cgroup.join_files()),
-            runtime=runtime,
+            program=runtime[0],
+            runtime=(*runtime, member.notes.name),
         )
 
     def socket_path(self, slot: int) -> Path:
@@ -285,14 +316,13 @@ class MemberMaker:
         """Return the private directory of a slot."""
         return self._members / str(slot)
 
-    @property
-    def states(self) -> Path:
-        """The directory in which the OCI runtime keeps its own notes."""
-        return self._states
+    def _notes(self, slot: int) -> Path:
+        return self.states / f"slot-{slot}"
 
     async def discard(self, member: Member) -> None:
         """End a member and remove all that was made for it."""
         member.close_stdin()
+        member.close_fifo()
         member.log.close()
         await self.remove(member.slot)
 
@@ -308,6 +338,7 @@ class MemberMaker:
         group.destroy(patience_s=2.0)
         # None of these can be written by a guest: its disk was mounted only in its own mount namespace.
         shutil.rmtree(self._members / str(slot), ignore_errors=True)
+        shutil.rmtree(self._notes(slot), ignore_errors=True)
         shutil.rmtree(self.socket_path(slot).parent, ignore_errors=True)
 
     def claim(self, slot: int) -> None:
@@ -319,6 +350,10 @@ class MemberMaker:
         found = set(self._parent.names())
         for directory in (self._members, self._config.run / "guests"):
             found.update(entry.name for entry in directory.iterdir())
+        keep = {self._notes(slot).name for slot in owned}
+        for entry in self.states.iterdir():
+            if entry.name not in keep:
+                shutil.rmtree(entry, ignore_errors=True)
         strays = sorted(name for name in found if name.isdigit() and int(name) not in owned)
         for name in strays:
             await asyncio.to_thread(self._remove, int(name))
@@ -339,6 +374,24 @@ def _mounts_hidden_from_crun(parent: CgroupParent) -> tuple[str, ...]:
     if hierarchies.mode == "hybrid" and hierarchies.v2 is not None:
         return (str(hierarchies.v2),)
     return ()
+
+
+def _stage_outside(home: Path) -> str:
+    """Return a directory of every Linux host that does not lead to `home`: each member covers it for itself."""
+    candidates = (Path(name) for name in ("/mnt", "/media", "/srv", "/opt"))
+    found = next((path for path in candidates if path.is_dir() and not home.is_relative_to(path)), None)
+    if found is None:
+        raise SystemExit("One of the directories /mnt, /media, /srv or /opt must exist.")
+    return str(found)
+
+
+def _first_process(group: Cgroup) -> int:
+    """Return the host's number of the container's pid 1."""
+    # Not from a pid file, which the guest of a running container may have outlived.
+    found = next((pid for pid in group.pids() if linux.is_first_of_pid_namespace(pid)), 0)
+    if not found:
+        raise StartFailed("The container ended at once.", reason="guest_gone")
+    return found
 
 
 def process_matches(pid: int, start_time: int, group: Cgroup) -> bool:

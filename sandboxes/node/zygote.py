@@ -1,12 +1,13 @@
-"""The process that prepares sandboxes ahead of time: namespaces, disk, overlay, control groups, listener.
+"""The process that prepares sandboxes ahead of time: namespaces, disk, overlay, listener, and the OCI runtime's `create`.
 
-A small, single-threaded parent that the node starts once. For each order it forks a *member*: the member leaves the
-host's mount, network and user views step by step, joins its control groups and then waits, as a tiny shell, for one
-line on its stdin. That line hands it out: the shell becomes crun. A member whose node dies reads end-of-file and is
-gone with all its mounts, which exist only in its own mount namespace; so a crash leaves no mount behind.
+A small, single-threaded parent that the node starts once. For each order it forks a *member*, which leaves the host's
+mount and network views step by step and lets the OCI runtime create the container. What remains is the container's
+first process, which has done everything but start the guest agent: it waits at the runtime's exec fifo. All mounts
+exist in the member's own mount namespace only, so that no crash leaves one behind on the host.
 
 Run as `python -m sandboxes.node.zygote FD`, FD being a SOCK_SEQPACKET socket: one message an order, JSON plus two
-descriptors (the member's stdin, the member's stdout and stderr).
+descriptors (the container's stdin, the container's stdout and stderr). The answer is one line on the latter: `ready`
+and the disk's device number, or `error` and why.
 """
 
 from __future__ import annotations
@@ -23,11 +24,9 @@ from pathlib import Path
 
 from sandboxes.node import linux
 
-_MAX_ORDER_BYTES = 16_384
+_MAX_ORDER_BYTES = 65_536
 GUEST_FD = 3
 _HOSTS = "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-# `read` takes one byte at a time, so that what follows the line is left for the guest agent's stdin.
-_WAIT_THEN_RUN = 'read -r name && exec "$@" "$name"'
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Order:
     """What one member is made of. Paths are the host's; ids come from the node's own store, never from a request."""
 
     directory: str
+    stage: str
     template_root: str
     guest_layer: str
     socket_path: str
@@ -45,6 +45,7 @@ class Order:
     machine_id: str
     hidden_mounts: tuple[str, ...]
     cgroup_files: tuple[str, ...]
+    program: str
     runtime: tuple[str, ...]
 
     def pack(self) -> bytes:
@@ -60,22 +61,27 @@ class Order:
         return cls(**fields)
 
 
-class UserNamespaces:
-    """The id mappings that overlay's lower layers are mounted with: one descriptor per uid range, kept."""
+def _set_stage(order: Order) -> None:
+    """Cover `stage`, for this member alone, with a small file system that the sandbox's own root may walk through.
 
-    def __init__(self) -> None:
-        self._descriptors: dict[int, int] = {}
+    The member's directory is closed to everybody but the host's root, and that is what the runtime no longer is once it
+    has entered the user namespace.
+    """
+    config = Path("config.json").read_bytes()
+    linux.mount("tmpfs", order.stage, "tmpfs", linux.MS_NODEV | linux.MS_NOSUID, "mode=755,size=256k")
+    for name in ("disk", "rootfs", "lower", "guest"):
+        Path(order.stage, name).mkdir()
+    Path(order.stage, "config.json").write_bytes(config)
+    # A runtime on a read-only mount knows that no container can overwrite it, and spares itself a protected copy.
+    program = Path(order.stage, "runtime")
+    program.touch()
+    linux.mount(order.program, str(program), "", linux.MS_BIND)
+    linux.mount("none", str(program), "", linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY)
 
-    def get(self, first: int, count: int) -> int:
-        """Return the descriptor for the range that starts at host uid `first`."""
-        if first not in self._descriptors:
-            self._descriptors[first] = linux.new_user_namespace(first, count)
-        return self._descriptors[first]
 
-
-def _mount_disk() -> str:
+def _mount_disk(image: str) -> str:
     """Mount the member's own disk image; return its device as `major:minor`."""
-    device, handle = linux.attach_loop("disk.img")
+    device, handle = linux.attach_loop(image)
     try:
         linux.mount(device, "disk", "ext4", linux.MS_NODEV | linux.MS_NOATIME, "noinit_itable,discard")
         number = os.fstat(handle).st_rdev
@@ -100,13 +106,13 @@ def _write_identity(order: Order) -> None:
     os.chown(etc, order.uid_base, order.uid_base)
 
 
-def _mount_root(order: Order, userns_fd: int) -> None:
+def _mount_root(order: Order, lower: int, guest: int) -> None:
     """Stack template, guest agent and the member's disk into `rootfs`.
 
     Paths are relative, so that the sandbox's own mount table shows none of the host's.
     """
-    linux.mount_idmapped(order.template_root, "lower", userns_fd)
-    linux.mount_idmapped(order.guest_layer, "guest", userns_fd)
+    linux.attach_tree(lower, "lower")
+    linux.attach_tree(guest, "guest")
     Path("disk/upper").mkdir()
     os.chown("disk/upper", order.uid_base, order.uid_base)
     Path("disk/work").mkdir()
@@ -132,70 +138,94 @@ def _listen(order: Order) -> socket.socket:
     return listener
 
 
-def _join(files: tuple[str, ...]) -> None:
-    for name in files:
-        Path(name).write_text("0")
-
-
-def _become_member(order: Order, userns_fd: int) -> None:
-    """Turn this process into a prepared member. Does not return."""
-    os.chdir(order.directory)
-    listener = _listen(order)
+def _leave_host(order: Order) -> None:
+    """Enter new mount and network namespaces; the network has nothing but `lo`, and belongs to the host's root."""
     linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWNET)
     linux.make_mounts_private()
     for mountpoint in order.hidden_mounts:
         linux.unmount(mountpoint)
     linux.bring_up_loopback()
     Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0")
-    device = _mount_disk()
-    _mount_root(order, userns_fd)
-    _join(order.cgroup_files)
-    os.dup2(listener.fileno(), GUEST_FD, inheritable=True)
-    os.closerange(GUEST_FD + 1, 4096)
+
+
+def _build_root(order: Order) -> str:
+    """Make the container's root on the stage, and the stage the working directory; return the disk's device."""
+    userns_fd = linux.new_user_namespace(order.uid_base, order.uid_count)
+    # Found by their names while nothing is covered yet.
+    lower = linux.idmapped_tree(order.template_root, userns_fd)
+    guest = linux.idmapped_tree(order.guest_layer, userns_fd)
+    image = os.path.realpath("disk.img")
+    _set_stage(order)
+    os.chdir(order.stage)
+    device = _mount_disk(image)
+    _mount_root(order, lower, guest)
+    return device
+
+
+def _create_container(order: Order, groups: list[int], listener: socket.socket) -> int:
+    """Run the OCI runtime in the sandbox's control groups; return its exit status."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for group in groups:
+                os.write(group, b"0")
+            os.dup2(listener.fileno(), GUEST_FD, inheritable=True)
+            os.closerange(GUEST_FD + 1, 4096)
+            os.execve("./runtime", list(order.runtime), {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+        finally:
+            os._exit(127)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _become_member(order: Order) -> str:
+    """Prepare one container and return its disk's device; raises OSError when a step fails."""
+    os.chdir(order.directory)
+    listener = _listen(order)
+    # Opened while every tree is still mounted, joined last: what is set up here is not charged to the sandbox.
+    groups = [os.open(name, os.O_WRONLY | os.O_CLOEXEC) for name in order.cgroup_files]
+    _leave_host(order)
     os.umask(0o022)
-    os.write(1, f"ready {device}\n".encode())
-    os.execve(
-        "/bin/sh",
-        ["sh", "-c", _WAIT_THEN_RUN, "member", *order.runtime],
-        {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-    )
+    device = _build_root(order)
+    status = _create_container(order, groups, listener)
+    if status != 0:
+        raise OSError(f"the OCI runtime ended with status {status}")
+    return device
 
 
-def _start_member(order: Order, fds: list[int], userns: UserNamespaces) -> None:
-    userns_fd = userns.get(order.uid_base, order.uid_count)
+def _start_member(order: Order, fds: list[int]) -> None:
     if os.fork():
         return
     try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.dup2(fds[0], 0)
         os.dup2(fds[1], 1)
         os.dup2(fds[1], 2)
-        _become_member(order, userns_fd)
+        os.write(1, f"ready {_become_member(order)}\n".encode())
     except BaseException as error:  # noqa: BLE001 - the last word of a process that must not return into its parent
         with contextlib.suppress(OSError):
             os.write(1, f"error {error}\n".encode())
     finally:
-        os._exit(1)
+        os._exit(0)
+
+
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def serve(channel: socket.socket) -> None:
     """Fork a member for every order until the node closes the channel."""
-    # Ended members are nobody's news here: the node sees their output close.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    userns = UserNamespaces()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     while True:
         data, fds, _flags, _address = socket.recv_fds(channel, _MAX_ORDER_BYTES, 2)
         if not data:
             return
+        _reap()
         try:
-            # new_user_namespace waits for its own helper, which needs the default disposition.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _start_member(Order.unpack(data), fds, userns)
+            _start_member(Order.unpack(data), fds)
         except OSError as error:
             os.write(fds[1], f"error {error}\n".encode())
         finally:
-            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
             for fd in fds:
                 os.close(fd)
 

@@ -39,7 +39,7 @@ class ContainerRuntime:
         self.pool = Pool(pool_size, self._make, maker.discard)
         # Logs of the sandboxes that this process started: the end of one's output says why it died.
         self._running: dict[int, Member] = {}
-        self._adopted: dict[int, str] = {}
+        self._adopted: set[int] = set()
 
     def probe(self) -> Availability:
         """Tell which OCI runtime this host has."""
@@ -59,17 +59,12 @@ class ContainerRuntime:
 
     def _command(self) -> tuple[str, ...]:
         program = next(iter(self._availability.runtimes))
-        start = (
-            "run",
-            "--detach",
-            "--bundle=.",
-            f"--preserve-fds={_PRESERVED_FDS}",
-            "--pid-file=pid",
-        )
+        path = shutil.which(program) or program
         root = f"--root={self._maker.states}"
+        create = ("create", "--bundle=.", f"--preserve-fds={_PRESERVED_FDS}")
         if program == "crun":
-            return (program, "--cgroup-manager=disabled", root, *start)
-        return (program, root, *start)
+            return (path, "--cgroup-manager=disabled", root, *create)
+        return (path, root, *create)
 
     async def start(self, spec: Spec) -> State:
         """Hand a prepared member out under the sandbox's id and wait until its guest agent answers."""
@@ -79,13 +74,13 @@ class ContainerRuntime:
             )
         member = await self.pool.take(spec.recipe)
         try:
-            member.hand_out(spec.id, _guest_config(spec))
+            member.hand_out(_guest_config(spec))
             await self._await_guest(member)
-            state = self._describe(member, spec.id)
+            state = self._describe(member)
         except BaseException:
             await self._maker.discard(member)
-            self._forget_notes(spec.id)
             raise
+        member.close_fifo()
         self._running[member.slot] = member
         return state
 
@@ -105,18 +100,11 @@ class ContainerRuntime:
         finally:
             answer.cancel()
 
-    def _describe(self, member: Member, sandbox_id: str) -> State:
-        pid = int((self._maker.directory(member.slot) / "pid").read_text())
-        start_time = linux.process_start_time(pid)
-        if start_time is None or pid not in member.cgroup.pids():
+    def _describe(self, member: Member) -> State:
+        start_time = linux.process_start_time(member.pid)
+        if start_time is None:
             raise StartFailed("The container ended at once.", reason="guest_gone")
-        return {
-            "slot": member.slot,
-            "pid": pid,
-            "start_time": start_time,
-            "boot_id": self._boot_id,
-            "name": sandbox_id,
-        }
+        return {"slot": member.slot, "pid": member.pid, "start_time": start_time, "boot_id": self._boot_id}
 
     async def wait(self, state: State) -> Exit:
         """Wait on a pidfd; afterwards the control group tells whether memory ran out."""
@@ -153,15 +141,11 @@ class ContainerRuntime:
 
     async def discard(self, state: State) -> None:
         """Remove control groups, disk, socket and the runtime's own notes."""
-        self._adopted.pop(state["slot"], None)
+        self._adopted.discard(state["slot"])
         member = self._running.pop(state["slot"], None)
         if member is not None:
             member.log.close()
         await self._maker.remove(state["slot"])
-        self._forget_notes(state["name"])
-
-    def _forget_notes(self, name: str) -> None:
-        shutil.rmtree(self._maker.states / name, ignore_errors=True)
 
     def adopt(self, state: State) -> bool:
         """Take a sandbox back when pid, start time, boot and control group all still agree."""
@@ -170,17 +154,12 @@ class ContainerRuntime:
         if not process_matches(state["pid"], state["start_time"], self.cgroup(state)):
             return False
         self._maker.claim(state["slot"])
-        self._adopted[state["slot"]] = state["name"]
+        self._adopted.add(state["slot"])
         return True
 
     async def sweep(self) -> list[str]:
         """Remove the slots of members and sandboxes that nobody owns."""
-        swept = await self._maker.sweep(set(self._adopted))
-        names = set(self._adopted.values())
-        for entry in self._maker.states.iterdir():
-            if entry.name not in names:
-                shutil.rmtree(entry, ignore_errors=True)
-        return swept
+        return await self._maker.sweep(self._adopted)
 
     def cgroup(self, state: State) -> Cgroup:
         """Return the sandbox's control group."""
