@@ -132,7 +132,7 @@ class Zygote:
 
 @dataclass
 class Member:
-    """A prepared sandbox that waits to be handed out. `device` is its disk as `major:minor`, `pid` its first process."""
+    """A prepared sandbox. `device` is its disk as `major:minor`, `pid` its first process as the host numbers it."""
 
     recipe: Recipe
     slot: int

@@ -1,4 +1,4 @@
-"""The process that prepares sandboxes ahead of time: namespaces, disk, overlay, listener, and the OCI runtime's `create`.
+"""The process that prepares sandboxes ahead of time: namespaces, disk, overlay, listener, container.
 
 A small, single-threaded parent that the node starts once. For each order it forks a *member*, which leaves the host's
 mount and network views step by step and lets the OCI runtime create the container. What remains is the container's
