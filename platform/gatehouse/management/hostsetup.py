@@ -26,6 +26,7 @@ DIRECTORIES = {
     "broker": (0o2770, SHARED_GROUP),
     "broker/control": (0o2770, SHARED_GROUP),
     "run": (0o755, "root"),
+    "static": (0o755, "root"),
     "run/guests": (0o750, "gatehouse-gateway"),
     "node": (0o700, "root"),
     "templates": (0o711, "root"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from typing import TYPE_CHECKING, ClassVar
 
 from celery.beat import EmbeddedService
+from celery.signals import worker_shutting_down
 from django.core.management.base import BaseCommand
 
 from gatehouse.celery import app
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 # Threads: tasks wait for the node and the database, they compute little.
 _THREADS = {CONTROL: 4, WORK: 8}
 _CLOCK_STEP_S = 1
+# They tell of every task of every second; tasks themselves say what they changed.
+_CHATTY = ("celery.beat", "celery.worker.strategy", "celery.app.trace")
 
 
 class Command(BaseCommand):
@@ -33,12 +37,16 @@ class Command(BaseCommand):
 
     def handle(self, *args: object, pool: str | None, **options: object) -> None:
         """Work until SIGTERM; running tasks are finished first."""
-        if pool is None:
-            _fork_work_pool()
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        child = _fork_work_pool() if pool is None else None
         if pool != WORK:
-            clock = EmbeddedService(app, max_interval=_CLOCK_STEP_S, thread=True)
-            clock.start()
-        run_pool(pool or CONTROL)
+            EmbeddedService(app, max_interval=_CLOCK_STEP_S, thread=True).start()
+        try:
+            run_pool(pool or CONTROL)
+        finally:
+            if child is not None:
+                os.waitpid(child, 0)
 
 
 def run_pool(name: str) -> None:
@@ -48,6 +56,7 @@ def run_pool(name: str) -> None:
         concurrency=_THREADS[name],
         queues=[name],
         hostname=f"{name}@gatehouse",
+        quiet=True,
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
@@ -55,7 +64,7 @@ def run_pool(name: str) -> None:
     worker.start()
 
 
-def _fork_work_pool() -> None:
+def _fork_work_pool() -> int:
     """Run the pool `work` in a child that shares this process's code; neither lives without the other."""
     parent = os.getpid()
     child = os.fork()
@@ -64,9 +73,12 @@ def _fork_work_pool() -> None:
         if os.getppid() == parent:
             run_pool(WORK)
         os._exit(0)
-    signal.signal(signal.SIGCHLD, _stop_with_child)
 
+    @worker_shutting_down.connect(weak=False)
+    def stop_child(**_: object) -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.kill(child, signal.SIGTERM)
 
-def _stop_with_child(_number: int, _frame: object) -> None:
     # The supervisor starts both again; half a worker would look healthy and do half the work.
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: os.kill(parent, signal.SIGTERM))
+    return child
