@@ -1,0 +1,87 @@
+// Package boot brings the guest up, in the order that keeps it alive later.
+package boot
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"gatehouse/guest/config"
+	"gatehouse/guest/reaper"
+	"gatehouse/guest/server"
+	"gatehouse/guest/threads"
+)
+
+const (
+	listenerFD = 3
+	// gcPercent keeps the heap small: the guest idles nearly always and a collection of it takes well under a millisecond.
+	gcPercent = 40
+	// memoryGoal makes the collector work harder when requests have filled the memory, in bytes.
+	memoryGoal = 64 << 20
+)
+
+// Run serves until the listener fails; it returns the exit status.
+func Run() int {
+	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(memoryGoal)
+	syscall.CloseOnExec(listenerFD)
+	syscall.Umask(0o022)
+	surviveSignals()
+	if err := serve(); err != nil {
+		report(err)
+		return 1
+	}
+	return 0
+}
+
+func serve() error {
+	settings, err := config.Read(os.Stdin)
+	if err != nil {
+		return err
+	}
+	if err := releaseStdin(); err != nil {
+		return err
+	}
+	file := os.NewFile(listenerFD, "listener")
+	listener, err := net.FileListener(file)
+	if err != nil {
+		return fmt.Errorf("use descriptor %d as the listener: %w", listenerFD, err)
+	}
+	file.Close()
+	threads.Prewarm()
+	adoptOrphans()
+	if err := limitProcesses(settings.MaxProcesses); err != nil {
+		report(err)
+	}
+	return server.Serve(server.New(settings, reaper.Start()), listener)
+}
+
+// surviveSignals keeps signals that a tenant's root may send from ending the sandbox, and those that the kernel sends
+// for a broken pipe or a file at its size limit from ending the guest. They are caught, not ignored: ignored signals
+// would stay ignored in every process that the guest starts.
+func surviveSignals() {
+	signal.Notify(make(chan os.Signal, 1),
+		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2,
+		syscall.SIGPIPE, syscall.SIGALRM, syscall.SIGVTALRM, syscall.SIGXCPU, syscall.SIGXFSZ, syscall.SIGTSTP,
+		syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGIO, syscall.SIGPWR, syscall.SIGSYS, syscall.SIGTRAP,
+		syscall.SIGSTKFLT)
+}
+
+// releaseStdin lets go of the pipe that the configuration came through.
+func releaseStdin() error {
+	null, err := syscall.Open(os.DevNull, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", os.DevNull, err)
+	}
+	defer syscall.Close(null)
+	return syscall.Dup3(null, 0, 0)
+}
+
+// report writes one line to the node's log pipe, and drops it when the pipe is full.
+func report(err error) {
+	syscall.SetNonblock(2, true)
+	syscall.Write(2, []byte("gatehouse-guest: "+err.Error()+"\n"))
+}

@@ -1,0 +1,32 @@
+package boot
+
+import (
+	"fmt"
+	"syscall"
+)
+
+const (
+	setChildSubreaper = 36 // PR_SET_CHILD_SUBREAPER
+	rlimitProcesses   = 6  // RLIMIT_NPROC
+	// headroom is how many of the sandbox's processes are kept from each of its users, for the guest's own threads.
+	headroom = 32
+)
+
+// adoptOrphans makes the guest the parent of orphans also where it is not the first process.
+func adoptOrphans() {
+	syscall.Syscall(syscall.SYS_PRCTL, setChildSubreaper, 1, 0)
+}
+
+// limitProcesses sets the number of processes that each user may have. It counts for the guest too, which has all its
+// threads already, and is inherited by all that it starts.
+func limitProcesses(sandbox int) error {
+	if sandbox == 0 {
+		return nil
+	}
+	limit := uint64(sandbox - min(headroom, sandbox/4))
+	err := syscall.Setrlimit(rlimitProcesses, &syscall.Rlimit{Cur: limit, Max: limit})
+	if err != nil {
+		return fmt.Errorf("limit processes to %d: %w", limit, err)
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+package connect
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+// MaxMessage is the largest request message in bytes.
+const MaxMessage = 4 << 20
+
+// maxPending bounds what all large request messages may hold in memory together.
+const maxPending = 32 << 20
+
+// smallMessage is the size up to which a message is not counted against maxPending.
+const smallMessage = 64 << 10
+
+var pending atomic.Int64
+
+// budgeted reads at most limit bytes and hands them to use; large messages count against the common budget meanwhile.
+func budgeted(source io.Reader, limit int64, use func([]byte) error) error {
+	var body bytes.Buffer
+	taken := int64(0)
+	defer func() { pending.Add(-taken) }()
+	for {
+		read, err := io.CopyN(&body, source, smallMessage)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return Errorf(InvalidArgument, "the request body ended early")
+		}
+		if int64(body.Len()) > limit {
+			return Errorf(ResourceExhausted, "the request message is larger than %d bytes", limit)
+		}
+		if read < smallMessage {
+			return use(body.Bytes())
+		}
+		taken += smallMessage
+		if pending.Add(smallMessage) > maxPending {
+			return Errorf(ResourceExhausted, "too many large requests at once")
+		}
+	}
+}
+
+func decode(body []byte, message any) error {
+	if len(body) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(body, message); err != nil {
+		var known *Error
+		if errors.As(err, &known) {
+			return known
+		}
+		return Errorf(InvalidArgument, "the request is not valid JSON for this call: %s", err)
+	}
+	return nil
+}
+
+// readEnvelope decodes the next enveloped message; io.EOF means that there is none.
+func readEnvelope(source io.Reader, message any) error {
+	var head [5]byte
+	if _, err := io.ReadFull(source, head[:]); err != nil {
+		if errors.Is(err, io.EOF) {
+			return io.EOF
+		}
+		return Errorf(InvalidArgument, "the request body ended within an envelope")
+	}
+	if head[0] != 0 {
+		return Errorf(InvalidArgument, "envelope flags %d are not supported", head[0])
+	}
+	size := int64(binary.BigEndian.Uint32(head[1:]))
+	if size > MaxMessage {
+		return Errorf(ResourceExhausted, "the request message is larger than %d bytes", MaxMessage)
+	}
+	return budgeted(io.LimitReader(source, size), MaxMessage, func(body []byte) error {
+		if int64(len(body)) < size {
+			return Errorf(InvalidArgument, "the request body ended within an envelope")
+		}
+		return decode(body, message)
+	})
+}
+
+// Timeout returns the caller's time limit; zero means none.
+func Timeout(r *http.Request) (time.Duration, error) {
+	text := r.Header.Get("Connect-Timeout-Ms")
+	if text == "" {
+		return 0, nil
+	}
+	ms, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || len(text) > 10 {
+		return 0, Errorf(InvalidArgument, "Connect-Timeout-Ms is not a number of at most 10 digits")
+	}
+	return time.Duration(ms) * time.Millisecond, nil
+}

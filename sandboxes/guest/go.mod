@@ -1,0 +1,3 @@
+module gatehouse/guest
+
+go 1.26

@@ -1,0 +1,112 @@
+package process
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"gatehouse/guest/connect"
+)
+
+const (
+	defaultKeepalive = 90 * time.Second
+	// cutAfter is how long a caller that takes nothing may still hold its stream when its time is over.
+	cutAfter = 2 * time.Second
+)
+
+// follower is one caller's stream of a process.
+type follower struct {
+	process *process
+	place   *reader
+	stream  *connect.Stream
+	// timeout ends the stream; 0 means never. owns says that the process's life ends with it.
+	timeout time.Duration
+	owns    bool
+}
+
+// run sends start, the output and the end, or stops earlier: when the caller is gone, its time is over, or it was too slow.
+func (f *follower) run(r *http.Request) error {
+	var over <-chan time.Time
+	if f.timeout > 0 {
+		timer := time.NewTimer(f.timeout)
+		defer timer.Stop()
+		over = timer.C
+		f.stream.Cut(time.Now().Add(f.timeout + cutAfter))
+		defer f.stream.Cut(time.Time{})
+	}
+	silence := keepalive(r)
+	quiet := time.NewTimer(silence)
+	defer quiet.Stop()
+	if err := f.stream.Send(func(b []byte) []byte { return appendStart(b, f.process.pid) }); err != nil {
+		return err
+	}
+	for {
+		found, err := f.relay()
+		if found == finished || err != nil {
+			return err
+		}
+		wake := f.place.wake
+		if found == took {
+			quiet.Reset(silence)
+			wake = alreadyAwake
+		}
+		select {
+		case <-over:
+			return f.timeIsOver()
+		case <-r.Context().Done():
+			return r.Context().Err()
+		default:
+		}
+		select {
+		case <-wake:
+		case <-quiet.C:
+			if err := f.stream.Send(appendKeepalive); err != nil {
+				return err
+			}
+			quiet.Reset(silence)
+		case <-over:
+			return f.timeIsOver()
+		case <-r.Context().Done():
+			return r.Context().Err()
+		}
+	}
+}
+
+var alreadyAwake = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// relay sends the next piece, if there is one.
+func (f *follower) relay() (progress, error) {
+	chunk := chunks.Get().(*[]byte)
+	defer chunks.Put(chunk)
+	k, n, found := f.process.output.next(f.place, *chunk)
+	switch found {
+	case took:
+		return took, f.stream.Send(func(b []byte) []byte { return appendData(b, k, (*chunk)[:n]) })
+	case finished:
+		if f.owns && f.process.expired.Load() {
+			return finished, f.timeIsOver()
+		}
+		return finished, f.stream.Send(func(b []byte) []byte { return appendEnd(b, f.process.status) })
+	case leftBehind:
+		f.stream.Cut(time.Now().Add(cutAfter))
+		return leftBehind, connect.Errorf(connect.DataLoss, "this reader was too slow for the others of the same process")
+	}
+	return nothingYet, nil
+}
+
+func (f *follower) timeIsOver() error {
+	return connect.Errorf(connect.DeadlineExceeded, "the time limit of %s is over", f.timeout)
+}
+
+// keepalive returns after how much silence the caller wants a sign of life.
+func keepalive(r *http.Request) time.Duration {
+	seconds, err := strconv.ParseUint(r.Header.Get("Keepalive-Ping-Interval"), 10, 16)
+	if err != nil || seconds == 0 {
+		return defaultKeepalive
+	}
+	return time.Duration(seconds) * time.Second
+}
