@@ -150,17 +150,14 @@ def commit(sandbox_id: str) -> None:
 def release(sandbox_id: str) -> bool:
     """Give a sandbox's share back, exactly once, whoever calls how often; say whether this call did it."""
     with transaction.atomic():
-        row = Reservation.everywhere().filter(sandbox_id=sandbox_id).first()
-        if row is None or not _delete(sandbox_id):
+        rows = Reservation.everywhere().filter(sandbox_id=sandbox_id)
+        row = rows.first()
+        # Of two that saw the row only one deletes it.
+        if row is None or not rows.delete()[0]:
             return False
         given = {f"used_{name}": F(f"used_{name}") - getattr(row, name) for name in RESOURCES}
         Quota.everywhere().filter(tenant=row.tenant_id).update(**given)
     return True
-
-
-def _delete(sandbox_id: str) -> bool:
-    """Delete the row; of two that saw it, only one deletes it."""
-    return Reservation.everywhere().filter(sandbox_id=sandbox_id)._raw_delete(using=None) == 1
 
 
 def sweep(live_ids: Collection[str], *, older_than_s: float) -> list[str]:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from typing import TYPE_CHECKING, cast
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, cast
 
 import django
+from asgiref.sync import ThreadSensitiveContext
 from channels.routing import ProtocolTypeRouter
 from django.conf import settings
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
     from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, Scope
+
+    Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+    Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gatehouse.settings")
 django.setup(set_prefix=False)
@@ -19,6 +27,36 @@ from django.core.handlers.asgi import ASGIHandler  # noqa: E402  (needs the apps
 
 from corekit.errors import TooLarge  # noqa: E402
 from gatehouse.middleware import error_answer  # noqa: E402
+
+MAX_THREADS = 40
+
+
+class Handler(ASGIHandler):
+    """Django's handler on threads that live on.
+
+    Django gives every request a new thread, and a thread's database connection dies with it. Here a request borrows
+    the thread that was free last, with its open connection; when all are busy it waits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made = 0
+        self._free: asyncio.LifoQueue[ThreadPoolExecutor] = asyncio.LifoQueue()
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one request. Two of its steps never run at the same time."""
+        thread = await self._borrow()
+        try:
+            async with ThreadSensitiveContext(executor=thread):
+                await self.handle(scope, receive, send)
+        finally:
+            self._free.put_nowait(thread)
+
+    async def _borrow(self) -> ThreadPoolExecutor:
+        if self._free.empty() and self._made < MAX_THREADS:
+            self._made += 1
+            return ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"request-{self._made}")
+        return await self._free.get()
 
 
 class BodyLimit:
@@ -88,7 +126,7 @@ async def no_websocket(scope: Scope, receive: ASGIReceiveCallable, send: ASGISen
 
 application = ProtocolTypeRouter(
     {
-        "http": BodyLimit(cast("ASGI3Application", ASGIHandler()), settings.API_MAX_BODY_BYTES),
+        "http": BodyLimit(cast("ASGI3Application", Handler()), settings.API_MAX_BODY_BYTES),
         "websocket": no_websocket,
         "lifespan": lifespan,
     }

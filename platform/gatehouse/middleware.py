@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
+from django.utils.module_loading import import_string
 
 from corekit.ids import is_request_id, new_request_id
 from gatehouse.api.exceptions import error_for_status
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from corekit.errors import GatehouseError
 
+    SyncChain = Callable[[HttpRequest], HttpResponseBase]
     GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
 
 logger = structlog.get_logger("gatehouse.web")
@@ -162,6 +164,51 @@ class JsonErrors(Around):
         if response.has_header("Allow"):
             answer["Allow"] = response["Allow"]
         return answer
+
+
+class ConsoleOnly(Around):
+    """Run Django's middleware for pages (sessions, CSRF, accounts) for pages only.
+
+    They are made for one thread and would cost an API call, which has no cookies, more than all the rest does.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        super().__init__(get_response)
+        chain: SyncChain = cast("SyncChain", async_to_sync(cast("Any", get_response)) if self.is_async else get_response)
+        self.views: list[Callable[..., HttpResponseBase | None]] = []
+        for dotted_path in reversed(settings.CONSOLE_MIDDLEWARE):
+            chain = import_string(dotted_path)(chain)
+            if hasattr(chain, "process_view"):
+                self.views.insert(0, chain.process_view)
+        self.chain = chain
+        if self.is_async:
+            self.threaded = sync_to_async(self._serve, thread_sensitive=True)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if not is_console(request.path):
+            return self.get_response(request)
+        return self.threaded(request) if self.is_async else self._serve(request)
+
+    def _serve(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.chain(request)
+        if isinstance(response, FileResponse):
+            # Static files are small; on the event loop a file that is read piece by piece would block it.
+            whole = HttpResponse(response.getvalue(), status=response.status_code)
+            whole.headers = response.headers
+            response.close()
+            return whole
+        return response
+
+    async def process_view(
+        self, request: HttpRequest, view: Callable[..., object], args: list[object], kwargs: dict[str, object]
+    ) -> HttpResponseBase | None:
+        """Let the inner middleware look at the view that was found, as Django would."""
+        if is_console(request.path):
+            for look in self.views:
+                response = await sync_to_async(look, thread_sensitive=True)(request, view, args, kwargs)
+                if response is not None:
+                    return response
+        return None
 
 
 def error_answer(error: GatehouseError, *, status: int | None = None) -> JsonResponse:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
@@ -12,9 +10,8 @@ from gatehouse import views
 urlpatterns: list[URLPattern | URLResolver] = [
     path("health", views.health, name="health"),
     path("admin/", admin.site.urls),
+    path("", include("sandboxes.e2b.urls")),
 ]
-if find_spec("sandboxes.e2b.urls"):
-    urlpatterns.append(path("", include("sandboxes.e2b.urls")))
 
 handler400 = "gatehouse.views.bad_request"
 handler403 = "gatehouse.views.forbidden"
