@@ -1,0 +1,42 @@
+"""The unchanged E2B SDK, pointed at a complete running Gatehouse."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from e2b import AsyncSandbox, Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from tests.live import Stack
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here drives a complete stack."""
+    for item in items:
+        if "/tests/sdk/" in str(item.path):
+            item.add_marker(pytest.mark.stack)
+
+
+@pytest.fixture
+def sdk(stack: Stack) -> dict[str, Any]:
+    """The options that point the SDK at the stack, with the first tenant's key."""
+    return stack.sdk
+
+
+@pytest.fixture
+def sandbox(sdk: dict[str, Any]) -> Iterator[Sandbox]:
+    """A fresh sandbox, gone after the test."""
+    sandbox = Sandbox.create(timeout=120, **sdk)
+    yield sandbox
+    sandbox.kill()
+
+
+@pytest.fixture
+async def async_sandbox(sdk: dict[str, Any]) -> AsyncIterator[AsyncSandbox]:
+    """A fresh sandbox of the async SDK, gone after the test."""
+    sandbox = await AsyncSandbox.create(timeout=120, **sdk)
+    yield sandbox
+    await sandbox.kill()
