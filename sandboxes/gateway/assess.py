@@ -1,0 +1,219 @@
+"""What an act is: its arguments' keyed hash, their shape, its risk. The arguments themselves go nowhere."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+from typing import TYPE_CHECKING
+
+from audit.risk import seed_v1
+from corekit import clock, ids
+from corekit.logs import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sandboxes.gateway.routes import Route
+    from sandboxes.gateway.tap import Event, Tap
+
+_MAX_SHAPE_KEYS = 32
+_MAX_NAME = 64
+
+
+class BadArguments(Exception):
+    """A message is not one JSON object that every reader understands alike."""
+
+
+def _unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise BadArguments("the message names a field twice")
+    return found
+
+
+def read_message(body: bytes) -> dict[str, object]:
+    """Parse a JSON message. Raises BadArguments, also for repeated names: readers differ on which counts."""
+    try:
+        message = json.loads(body or b"{}", object_pairs_hook=_unambiguous)
+    except (ValueError, RecursionError) as error:
+        raise BadArguments("the message is not valid JSON") from error
+    if not isinstance(message, dict):
+        raise BadArguments("the message is not a JSON object")
+    return message
+
+
+def canonical(arguments: Mapping[str, object]) -> bytes:
+    """Return the one JSON text that stands for these arguments: sorted names, no spaces, ASCII."""
+    return json.dumps(arguments, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def arguments_hash(audit_key: bytes, arguments: Mapping[str, object]) -> str:
+    """Return HMAC-SHA256 over the canonical arguments, in hex."""
+    return hmac.new(audit_key, canonical(arguments), hashlib.sha256).hexdigest()
+
+
+def arguments_shape(arguments: Mapping[str, object]) -> dict[str, object]:
+    """Return names, types and sizes, two levels deep: enough to recognise a call, not its content."""
+    return {
+        str(name)[:_MAX_NAME]: _shape(value, deeper=True) for name, value in list(arguments.items())[:_MAX_SHAPE_KEYS]
+    }
+
+
+def _shape(value: object, *, deeper: bool) -> object:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int | float):
+        return "number"
+    if isinstance(value, str):
+        return f"string:{len(value)}"
+    if isinstance(value, list):
+        return f"list:{len(value)}"
+    if isinstance(value, dict):
+        if not deeper:
+            return f"object:{len(value)}"
+        inner = list(value.items())[:_MAX_SHAPE_KEYS]
+        return {str(name)[:_MAX_NAME]: _shape(one, deeper=False) for name, one in inner}
+    return type(value).__name__
+
+
+class Act:
+    """One thing that a caller does in a sandbox: its intent, and later its result."""
+
+    __slots__ = (
+        "_arguments_hash",
+        "_common",
+        "_details",
+        "_route",
+        "_score",
+        "_shape",
+        "_started",
+        "_tap",
+        "_tool",
+        "concluded",
+        "id",
+        "intended",
+    )
+
+    def __init__(
+        self,
+        tap: Tap,
+        route: Route,
+        *,
+        code: str,
+        tool: str,
+        arguments: Mapping[str, object],
+        key_id: str | None,
+        origin: str | None,
+        request_id: str,
+        details: Mapping[str, object] | None = None,
+    ) -> None:
+        self._tap = tap
+        self._route = route
+        self._tool = tool
+        self._arguments_hash = arguments_hash(route.audit_key, arguments)
+        self._shape = arguments_shape(arguments)
+        self._score = seed_v1.score(tool, arguments)
+        self._details = dict(details or {})
+        self._started = time.perf_counter()
+        self.id = ids.new_event_id()
+        self.intended = self.concluded = False
+        self._common: Event = {
+            "sandbox": route.id,
+            "generation": route.generation,
+            "tenant": route.tenant,
+            "code": code,
+            "key_id": key_id,
+            "origin": origin,
+            "request_id": request_id,
+            "tool_name": tool,
+        }
+
+    def _event(self, phase: str, outcome: str | None, duration_ms: float | None, details: object) -> Event:
+        return {
+            **self._common,
+            "id": self.id if phase == "intent" else ids.new_event_id(),
+            "phase": phase,
+            "ref": self.id if phase == "result" else None,
+            "args_hash": self._arguments_hash,
+            "args_shape": self._shape,
+            "risk_score": self._score.value,
+            "risk_reasons": self._score.reasons,
+            "outcome": outcome,
+            "duration_ms": duration_ms,
+            "details": details,
+        }
+
+    async def intend(self) -> None:
+        """Put the intent on the node's disk. Raises TapAway or TapRefused; then the act must not happen."""
+        await self._tap.intent(self._event("intent", None, None, self._details))
+        self.intended = True
+
+    def conclude(self, outcome: str, **details: object) -> None:
+        """Report how the act ended: ok, error or refused. Only the first call counts."""
+        if self.concluded:
+            return
+        self.concluded = True
+        duration = round((time.perf_counter() - self._started) * 1000, 3)
+        if self.intended:
+            self._tap.result(self._event("result", outcome, duration, {**self._details, **details}))
+        logger.info(
+            "tool_execution",
+            sandbox_id=self._route.id,
+            tool_name=self._tool,
+            args_hash=self._arguments_hash,
+            result_status=outcome,
+            duration_ms=duration,
+            timestamp=clock.to_rfc3339(clock.epoch_ms()),
+            risk_score=self._score.value,
+            key_id=self._common["key_id"],
+            request_id=self._common["request_id"],
+        )
+
+
+class Record:
+    """The acts of one request: who makes them, and how they all end."""
+
+    def __init__(
+        self,
+        tap: Tap,
+        route: Route,
+        *,
+        code: str,
+        tool: str,
+        key_id: str | None,
+        origin: str,
+        request_id: str,
+    ) -> None:
+        self._tap = tap
+        self._route = route
+        self._code = code
+        self._tool = tool
+        self._key_id = key_id
+        self._origin = origin
+        self._request_id = request_id
+        self._acts: list[Act] = []
+
+    async def begin(self, arguments: Mapping[str, object], details: Mapping[str, object]) -> None:
+        """Put one act's intent on disk. Raises TapAway or TapRefused; then it must not happen."""
+        act = Act(
+            self._tap,
+            self._route,
+            code=self._code,
+            tool=self._tool,
+            arguments=arguments,
+            key_id=self._key_id,
+            origin=self._origin,
+            request_id=self._request_id,
+            details=details,
+        )
+        self._acts.append(act)
+        await act.intend()
+
+    def conclude(self, outcome: str, **details: object) -> None:
+        """Report how the request ended; every act of it ended the same way."""
+        for act in self._acts:
+            act.conclude(outcome, **details)

@@ -1,0 +1,295 @@
+"""User ports: what tenants serve inside a sandbox, reached only through the guest agent's CONNECT."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Self
+
+from sandboxes.gateway import assess, authentication, context, errors, failures, http1, upgrade, upstream
+from sandboxes.gateway.exchange import Body, Exchange
+from sandboxes.gateway.operations import AGENT_PORT
+from sandboxes.gateway.routes import TooManyStreams
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from sandboxes.gateway.context import Services
+    from sandboxes.gateway.http1 import AnswerHead, Fields
+    from sandboxes.gateway.reply import Reply
+    from sandboxes.gateway.routes import Route, Stream, TunnelKey
+
+CODE_PORT = 49999
+# The platform's own ports inside a sandbox: DNS, the egress proxy and its redirect, the agent.
+REFUSED_PORTS = frozenset({53, 3128, 3129, AGENT_PORT})
+_CONNECT_SECONDS = 10.0
+# Shorter than the 5 s after which common servers close a connection that waits.
+_TUNNEL_IDLE_SECONDS = 4.0
+
+_NOT_TO_GUEST = frozenset(
+    {
+        b"host",
+        b"x-api-key",
+        b"x-access-token",
+        b"e2b-traffic-access-token",
+        b"e2b-sandbox-id",
+        b"e2b-sandbox-port",
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+    }
+)
+_NOT_FROM_GUEST = frozenset(
+    {b"clear-site-data", b"service-worker-allowed", b"alt-svc", b"nel", b"report-to", b"reporting-endpoints"}
+)
+# On a host that other content shares, these would reach further than the sandbox's own pages.
+_NOT_FROM_GUEST_SHARED = _NOT_FROM_GUEST | {
+    b"set-cookie",
+    b"strict-transport-security",
+    b"content-security-policy",
+    b"x-content-type-options",
+    b"www-authenticate",
+    b"refresh",
+    b"link",
+}
+_PLATFORM_COOKIES = frozenset({b"sessionid", b"csrftoken", b"messages"})
+_PLATFORM_TOKEN = re.compile(rb"\b(?:e2b_[0-9a-f]{40}|gh_[0-9a-f]{16}_[0-9a-f]{64})\b")
+
+
+class PortCall:
+    """One request to a user port of one sandbox."""
+
+    def __init__(
+        self, services: Services, request: web.BaseRequest, route: Route, port: int, *, shared_host: bool
+    ) -> None:
+        self._services = services
+        self._limits = services.limits
+        self._request = request
+        self._route = route
+        self._port = port
+        self._shared_host = shared_host
+        self._code_cell: assess.Record | None = None
+
+    async def handle(self) -> Reply:
+        """Serve the request."""
+        request, sandbox_id = self._request, self._route.id
+        if self._port in REFUSED_PORTS:
+            return errors.port_closed(request, sandbox_id, self._port)
+        try:
+            key_id = self._authenticate()
+            with self._route.open_stream(key_id) as stream:
+                return await self._serve(stream)
+        except TooManyStreams:
+            return errors.too_many_connections(request, sandbox_id, self._limits.streams_per_sandbox)
+        except authentication.Denied as denial:
+            return errors.json_error(request, 401, str(denial))
+
+    def _authenticate(self) -> str | None:
+        """Return the caller's key id. Only the code interpreter's port asks for a token."""
+        token = self._request.headers.get("X-Access-Token")
+        if self._port == CODE_PORT:
+            return authentication.by_token(self._route, token)
+        return None
+
+    async def _serve(self, stream: Stream) -> Reply:
+        try:
+            body = Body(self._request, self._limits)
+            data = await self._begin_code_cell(stream, body)
+            tunnel = await self._tunnel(stream.key_id)
+            reply = await self._relay(stream, tunnel, body, data)
+        except asyncio.CancelledError:
+            self._conclude("error", reason="client_left")
+            raise
+        except Exception as error:  # noqa: BLE001  (each is turned into the answer it deserves)
+            self._conclude("error", reason=failures.cause(error))
+            return self._failure(error)
+        return reply
+
+    # --- code cells
+
+    async def _begin_code_cell(self, stream: Stream, body: Body) -> bytes | None:
+        """Read and record a code cell; everything else is streamed and recorded as a connection only."""
+        path = self._request.raw_path.partition("?")[0]
+        if self._port != CODE_PORT or self._request.method != "POST" or path != "/execute":
+            return b"" if body.empty else None
+        data = await body.whole(self._limits.message)
+        if data is None:
+            raise CellTooLarge
+        self._code_cell = self._record("command.start", "exec_code", stream.key_id)
+        await self._code_cell.begin(assess.read_message(data), {"port": self._port, "code_cell": True})
+        return data
+
+    def _record(self, code: str, tool: str, key_id: str | None) -> assess.Record:
+        return assess.Record(
+            self._services.tap,
+            self._route,
+            code=code,
+            tool=tool,
+            key_id=key_id,
+            origin=context.origin(self._request),
+            request_id=context.request_id(self._request),
+        )
+
+    def _conclude(self, outcome: str, **details: object) -> None:
+        if self._code_cell is not None:
+            self._code_cell.conclude(outcome, **details)
+
+    # --- tunnels
+
+    async def _tunnel(self, key_id: str | None) -> Tunnel:
+        """Return a connection to the port. Each new one is recorded with who asked for it."""
+        route = self._route
+        key = (self._port, context.origin(self._request), key_id)
+        idle = route.tunnels.get(key)
+        connection = idle.take() if idle is not None else None
+        return Tunnel(route, key, connection or await self._new_tunnel(key_id))
+
+    async def _new_tunnel(self, key_id: str | None) -> upstream.Connection:
+        route = self._route
+        if route.open_tunnels >= self._limits.tunnels_per_sandbox:
+            for idle in route.tunnels.values():
+                idle.clear()
+            await asyncio.sleep(0)
+        if route.open_tunnels >= self._limits.tunnels_per_sandbox:
+            raise TooManyStreams
+        record = self._record("port.connect", "connect_port", key_id)
+        await record.begin({"port": self._port}, {"port": self._port})
+        try:
+            connection = await self._dial()
+        except BaseException as error:
+            record.conclude("error", reason="port_closed" if isinstance(error, PortClosed) else failures.cause(error))
+            raise
+        record.conclude("ok")
+        return connection
+
+    async def _dial(self) -> upstream.Connection:
+        target = f"127.0.0.1:{self._port}"
+        connection = await upstream.connect(self._route.socket, seconds=self._limits.connect_seconds)
+        try:
+            self._route.open_tunnels += 1
+            connection.on_lost = self._route.count_lost_tunnel
+            connection.begin()
+            connection.write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode("ascii"))
+            head = await connection.read_head("CONNECT", seconds=_CONNECT_SECONDS)
+            if head.status != 200:
+                raise PortClosed
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    async def _relay(self, stream: Stream, tunnel: Tunnel, body: Body, data: bytes | None) -> Reply:
+        connection = tunnel.connection
+        if upgrade.is_upgrade(self._request):
+            with tunnel:
+                return await upgrade.relay_upgrade(
+                    self._request, connection, self._head(None), self._limits, stream, self._answer_fields
+                )
+        exchange = Exchange(self._request, connection, self._limits, stream)
+        framing = None
+        if data is None:
+            framing = body.framing()
+        elif data or self._request.method in {"POST", "PUT", "PATCH"}:
+            framing = (b"Content-Length", b"%d" % len(data))
+        with tunnel:
+            pump = exchange.send(self._head(framing), body, data)
+            outcome = await exchange.receive(pump, transform=self._answer_fields)
+            tunnel.clean = outcome.sent_whole and outcome.complete
+        good = outcome.complete and outcome.status < 400
+        self._conclude("ok" if good else "error", http_status=outcome.status, bytes_out=outcome.bytes_out)
+        return outcome.reply
+
+    # --- heads
+
+    def _head(self, framing: tuple[bytes, bytes] | None) -> bytes:
+        request = self._request
+        fields: Fields = [field for field in request.raw_headers if field[0].lower() == b"host"]
+        for name, value in http1.end_to_end(request.raw_headers, _NOT_TO_GUEST):
+            lowered = name.lower()
+            if lowered == b"cookie":
+                value = b"" if self._shared_host else without_platform_cookies(value)
+                if not value:
+                    continue
+            if _PLATFORM_TOKEN.search(value):
+                continue
+            fields.append((name, value))
+        fields.append((b"X-Forwarded-For", context.origin(request).encode("ascii")))
+        if upgrade.is_upgrade(request):
+            fields += upgrade.handshake_fields()
+        if framing is not None:
+            fields.append(framing)
+        return http1.render_head(http1.request_line(request.method, request.raw_path), fields)
+
+    def _answer_fields(self, head: AnswerHead) -> Fields:
+        dropped = _NOT_FROM_GUEST_SHARED if self._shared_host else _NOT_FROM_GUEST
+        fields = http1.end_to_end(head.fields, dropped)
+        if self._shared_host:
+            fields.append((b"Content-Security-Policy", b"sandbox"))
+            fields.append((b"X-Content-Type-Options", b"nosniff"))
+            return fields
+        return [
+            (name, host_only_cookie(value)) if name.lower() == b"set-cookie" else (name, value)
+            for name, value in fields
+        ]
+
+    def _failure(self, error: Exception) -> Reply:
+        """Answer for what went wrong before the guest's answer began."""
+        request, sandbox_id = self._request, self._route.id
+        match error:
+            case PortClosed():
+                return errors.port_closed(request, sandbox_id, self._port)
+            case TooManyStreams():
+                return errors.too_many_connections(request, sandbox_id, self._limits.tunnels_per_sandbox)
+            case CellTooLarge():
+                return errors.json_error(request, 413, "The code is too large")
+            case assess.BadArguments():
+                return errors.json_error(request, 400, str(error))
+        return failures.answer(request, sandbox_id, self._port, error)
+
+
+class PortClosed(Exception):
+    """Nothing listens on the port inside the sandbox."""
+
+
+class CellTooLarge(Exception):
+    """A code cell is longer than the gateway reads before it judges."""
+
+
+class Tunnel:
+    """A connection to a port while one request uses it; a clean one is kept for the same caller."""
+
+    def __init__(self, route: Route, key: TunnelKey, connection: upstream.Connection) -> None:
+        self._route = route
+        self._key = key
+        self.connection = connection
+        self.clean = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.clean:
+            self.connection.close()
+            return
+        idle = self._route.tunnels.setdefault(self._key, upstream.Idle(_TUNNEL_IDLE_SECONDS))
+        idle.release(self.connection, sent_whole=True)
+
+
+def without_platform_cookies(value: bytes) -> bytes:
+    """Return a Cookie field without the platform's own cookies."""
+    pairs = [pair.strip() for pair in value.split(b";")]
+    return b"; ".join(pair for pair in pairs if pair and not _is_platform_cookie(pair.partition(b"=")[0].strip()))
+
+
+def _is_platform_cookie(name: bytes) -> bool:
+    bare = name.lower().removeprefix(b"__host-").removeprefix(b"__secure-")
+    return bare in _PLATFORM_COOKIES or bare.startswith(b"gatehouse")
+
+
+def host_only_cookie(value: bytes) -> bytes:
+    """Return a Set-Cookie field that counts for this host name alone: without its Domain."""
+    first, *attributes = value.split(b";")
+    kept = [one for one in attributes if one.partition(b"=")[0].strip().lower() != b"domain"]
+    return b";".join([first, *kept])
