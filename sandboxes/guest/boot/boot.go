@@ -27,7 +27,7 @@ const (
 func Run() int {
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(memoryGoal)
-	syscall.CloseOnExec(listenerFD)
+	keepDescriptors()
 	syscall.Umask(0o022)
 	surviveSignals()
 	if err := serve(); err != nil {
@@ -51,7 +51,7 @@ func serve() error {
 		return fmt.Errorf("use descriptor %d as the listener: %w", listenerFD, err)
 	}
 	file.Close()
-	threads.Prewarm()
+	go threads.Prewarm()
 	adoptOrphans()
 	if err := limitProcesses(settings.MaxProcesses); err != nil {
 		report(err)

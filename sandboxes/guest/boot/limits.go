@@ -2,12 +2,17 @@ package boot
 
 import (
 	"fmt"
+	"os"
+	"strconv"
 	"syscall"
 )
 
 const (
 	setChildSubreaper = 36 // PR_SET_CHILD_SUBREAPER
 	rlimitProcesses   = 6  // RLIMIT_NPROC
+	closeRange        = 436
+	lastDescriptor    = 1<<32 - 1
+	closeOnExec       = 4 // CLOSE_RANGE_CLOEXEC
 	// headroom is how many of the sandbox's processes are kept from each of its users, for the guest's own threads.
 	headroom = 32
 )
@@ -29,4 +34,18 @@ func limitProcesses(sandbox int) error {
 		return fmt.Errorf("limit processes to %d: %w", limit, err)
 	}
 	return nil
+}
+
+// keepDescriptors lets no process that the guest starts inherit the listener or whatever else the guest was given.
+func keepDescriptors() {
+	_, _, errno := syscall.RawSyscall(closeRange, listenerFD, lastDescriptor, closeOnExec)
+	if errno == 0 {
+		return
+	}
+	entries, _ := os.ReadDir("/proc/self/fd")
+	for _, entry := range entries {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd >= listenerFD {
+			syscall.CloseOnExec(fd)
+		}
+	}
 }

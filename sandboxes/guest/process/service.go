@@ -112,6 +112,7 @@ func (s *Service) launch(
 	if err != nil {
 		return nil, nil, err
 	}
+	threads.Warm()
 	var plan *plan
 	threads.Disk(func() {
 		var user *accounts.User

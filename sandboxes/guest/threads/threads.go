@@ -7,37 +7,44 @@ package threads
 import "runtime"
 
 const (
+	// processors is how many threads run Go code at once.
+	processors = 2
 	// diskSlots is how many calls may sit in blocking system calls (files, directories) at once.
 	diskSlots = 6
-	// spare covers the running threads (GOMAXPROCS), the monitor, the network poller, signals, process starts and a margin.
+	// spare covers the processors, the network poller, signals, process starts, and calls that should not block but
+	// that the kernel suspends half-way when the tenant takes all the processor time.
 	spare = 12
 )
 
-var slots = make(chan struct{}, diskSlots)
+var (
+	slots = make(chan struct{}, diskSlots)
+	warm  = make(chan struct{})
+)
 
-// Prewarm makes every thread that the guest may need; the runtime keeps idle threads forever.
+// Prewarm makes every thread that the guest may need; the runtime keeps idle threads forever. It may run beside
+// other work, but is called only once.
 func Prewarm() {
-	runtime.GOMAXPROCS(2)
-	ready := make(chan struct{})
+	runtime.GOMAXPROCS(processors)
+	here := make(chan struct{})
 	release := make(chan struct{})
-	count := diskSlots + spare
-	for range count {
+	for range diskSlots + spare {
 		go func() {
+			// A goroutine that is locked to its thread takes the thread along while it waits.
 			runtime.LockOSThread()
-			ready <- struct{}{}
+			defer runtime.UnlockOSThread()
+			here <- struct{}{}
 			<-release
-			runtime.UnlockOSThread()
-			ready <- struct{}{}
 		}()
 	}
-	for range count {
-		<-ready
+	for range diskSlots + spare {
+		<-here
 	}
 	close(release)
-	for range count {
-		<-ready
-	}
+	close(warm)
 }
+
+// Warm returns when all threads have been made. Whoever starts tenants' processes waits for it.
+func Warm() { <-warm }
 
 // Disk runs call while holding a slot for blocking system calls. It must not be nested.
 func Disk(call func()) {
