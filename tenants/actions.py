@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from corekit.actor import Actor
 
 _SLUG = re.compile(SLUG_PATTERN)
-_QUOTA_FIELDS = frozenset(field.name for field in Quota._meta.fields if field.editable and field.name != "tenant")
-_RANGE_FIELDS = frozenset(field.name for field in LimitRange._meta.fields if field.name != "tenant")
+MAX_LIMIT = 1_000_000_000
+QUOTA_FIELDS = frozenset(field.name for field in Quota._meta.fields if field.editable and field.name != "tenant")
+RANGE_FIELDS = frozenset(field.name for field in LimitRange._meta.fields if field.name != "tenant")
 Row = TypeVar("Row", Quota, LimitRange)
 
 
@@ -155,13 +156,13 @@ def revoke_api_key(*, actor: Actor, key: ApiKey) -> None:
 def set_quota(*, actor: Actor, tenant: Tenant, **limits: int) -> Quota:
     """Change some of a tenant's limits. What runs already keeps running, also above a lower limit."""
     require(actor, "platform:write")
-    return _set(Quota, "quota.set", actor, tenant, limits, _QUOTA_FIELDS)
+    return _set(Quota, "quota.set", actor, tenant, limits, QUOTA_FIELDS)
 
 
 def set_limit_range(*, actor: Actor, tenant: Tenant, **limits: int) -> LimitRange:
     """Change some of the bounds and defaults for one sandbox. Running sandboxes are not touched."""
     require(actor, "platform:write")
-    return _set(LimitRange, "limit_range.set", actor, tenant, limits, _RANGE_FIELDS)
+    return _set(LimitRange, "limit_range.set", actor, tenant, limits, RANGE_FIELDS)
 
 
 def _set(
@@ -172,6 +173,8 @@ def _set(
             raise InvalidInput(f"There is no limit {name}.", field=name)
         if isinstance(value, bool) or not isinstance(value, int):
             raise InvalidInput(f"{name} must be a whole number.", field=name)
+        if not 0 <= value <= MAX_LIMIT:
+            raise InvalidInput(f"{name} must be from 0 to {MAX_LIMIT}.", field=name)
     with transaction.atomic():
         row = model.everywhere().select_for_update().get(pk=tenant.pk)
         before = {name: getattr(row, name) for name in limits}

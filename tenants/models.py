@@ -176,6 +176,7 @@ class Quota(TenantOwned):
             models.CheckConstraint(
                 condition=models.Q(creates_per_minute__gte=1) & models.Q(max_lifetime_s__gte=1),
                 name="tenants_quota_rates_positive",
+                violation_error_message="creates_per_minute and max_lifetime_s must be 1 or more.",
             ),
             models.CheckConstraint(
                 condition=models.Q(used_sandboxes__gte=0)
@@ -216,6 +217,7 @@ class LimitRange(TenantOwned):
                 & models.Q(**{f"min_{resource}__lte": models.F(f"default_{resource}")})
                 & models.Q(**{f"default_{resource}__lte": models.F(f"max_{resource}")}),
                 name=f"tenants_limitrange_{resource}",
+                violation_error_message=f"min_, default_ and max_{resource} must be 1 or more, in this order.",
             )
             for resource in ("cpu_milli", "memory_mib", "disk_mib")
         )

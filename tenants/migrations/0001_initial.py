@@ -312,6 +312,7 @@ class Migration(migrations.Migration):
                     ("default_cpu_milli__lte", models.F("max_cpu_milli")),
                 ),
                 name="tenants_limitrange_cpu_milli",
+                violation_error_message="min_, default_ and max_cpu_milli must be 1 or more, in this order.",
             ),
         ),
         migrations.AddConstraint(
@@ -323,6 +324,7 @@ class Migration(migrations.Migration):
                     ("default_memory_mib__lte", models.F("max_memory_mib")),
                 ),
                 name="tenants_limitrange_memory_mib",
+                violation_error_message="min_, default_ and max_memory_mib must be 1 or more, in this order.",
             ),
         ),
         migrations.AddConstraint(
@@ -334,6 +336,7 @@ class Migration(migrations.Migration):
                     ("default_disk_mib__lte", models.F("max_disk_mib")),
                 ),
                 name="tenants_limitrange_disk_mib",
+                violation_error_message="min_, default_ and max_disk_mib must be 1 or more, in this order.",
             ),
         ),
         migrations.AddConstraint(
@@ -341,6 +344,7 @@ class Migration(migrations.Migration):
             constraint=models.CheckConstraint(
                 condition=models.Q(("creates_per_minute__gte", 1), ("max_lifetime_s__gte", 1)),
                 name="tenants_quota_rates_positive",
+                violation_error_message="creates_per_minute and max_lifetime_s must be 1 or more.",
             ),
         ),
         migrations.AddConstraint(
