@@ -6,6 +6,7 @@ transaction, and writes what came of it. All may be called again after a crash.
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from sandboxes.node_client import NodeClient
 
 READ, WRITE, USE = "sandboxes:read", "sandboxes:write", "sandboxes:use"
+LONGEST_LIFETIME_S = 31 * 24 * 3600
+"""No node takes more, whatever a tenant's quota says."""
+_BUILD_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
 def create_sandbox(
@@ -184,6 +188,8 @@ def register_build(
 ) -> Template:
     """Make a build that lies on the nodes the public template of this name, or its newest build."""
     policy.require(actor, "platform:write")
+    if not _BUILD_ID.fullmatch(build_id):
+        raise InvalidInput("A build id has 1 to 64 characters of a-z, 0-9 and dashes.", field="build_id")
     values = {
         "build_id": build_id,
         "cpu_milli": cpu_milli,
@@ -207,7 +213,7 @@ def register_build(
 
 
 def _require_lifetime(tenant_id: str, timeout_s: int, field: str = "timeout") -> int:
-    longest = quota.usage(tenant_id).max_lifetime_s
+    longest = min(quota.usage(tenant_id).max_lifetime_s, LONGEST_LIFETIME_S)
     if timeout_s > longest:
         raise InvalidInput(
             f"{field.capitalize()} cannot be greater than {_duration(longest)}", field=field, maximum=longest

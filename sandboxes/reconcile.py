@@ -134,6 +134,8 @@ def _finish(client: NodeClient, row: Sandbox, reason: EndReason) -> int:
 
 
 def _follow_deadline(row: Sandbox, guest: Json) -> int:
+    if guest["state"] != "running":
+        return 0
     end_at = clock.from_ms(guest["end_at"])
     if row.end_at == end_at:
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, overload
 
 from corekit.errors import InvalidInput, NotYetAvailable
@@ -15,9 +16,8 @@ MAX_METADATA_KEY = 128
 MAX_METADATA_VALUE = 4096
 MAX_METADATA_TOTAL = 16 * 1024
 MAX_ENV_PAIRS = 256
-MAX_ENV_NAME = 256
-MAX_ENV_VALUE = 64 * 1024
-MAX_ENV_TOTAL = 256 * 1024
+MAX_ENV_TOTAL = 128 * 1024
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}")
 
 
 def as_object(data: object) -> Mapping[str, object]:
@@ -105,13 +105,12 @@ def metadata(data: Mapping[str, object], field: str = "metadata") -> dict[str, s
 def environment(data: Mapping[str, object], field: str = "envVars") -> dict[str, str]:
     """Return the environment variables of every process in the sandbox. Errors never repeat a value."""
 
-    def check(key: str, value: str) -> None:
-        if not 1 <= len(key) <= MAX_ENV_NAME:
-            raise InvalidInput(f"A name in {field} must have 1 to {MAX_ENV_NAME} characters.", field=field)
-        if "=" in key or not key.isprintable():
-            raise InvalidInput(f"A name in {field} must not contain '=' or control characters.", field=field)
-        if len(value.encode()) > MAX_ENV_VALUE:
-            raise InvalidInput(f"{field}.{key} is larger than {MAX_ENV_VALUE} bytes.", field=f"{field}.{key}")
+    def check(key: str, _value: str) -> None:
+        if not _ENV_NAME.fullmatch(key):
+            raise InvalidInput(
+                f"A name in {field} must be 1 to 256 of A-Z, a-z, 0-9, _, . and -, and not begin with a digit.",
+                field=field,
+            )
 
     return _text_map(data, field, MAX_ENV_PAIRS, MAX_ENV_TOTAL, check)
 
@@ -133,7 +132,7 @@ def _text_map(
             label = f"{field}.{key[:MAX_METADATA_KEY]}"
             raise InvalidInput(f"{label} must be text.", field=label)
         check(key, value)
-        total += len(key.encode()) + len(value.encode())
+        total += len(key.encode()) + len(value.encode()) + 2
         checked[key] = value
     if total > max_total:
         raise InvalidInput(f"{field} is larger than {max_total} bytes.", field=field, maximum=max_total)

@@ -14,6 +14,7 @@ from django.test import Client
 from corekit.actor import SYSTEM, Actor
 from sandboxes import actions, events, node_client, reconcile
 from tenants import actions as tenant_actions
+from tenants import quota
 from tenants.authentication import authenticate
 from tests.sandboxes.node_double import NodeDouble
 
@@ -138,3 +139,8 @@ def base(db: None) -> Any:
         disk_mib=1024,
         pids=256,
     )
+
+
+def used(tenant: Tenant) -> int:
+    """Return how many sandboxes the tenant's counter says are in use."""
+    return quota.usage(tenant.pk).used.sandboxes

@@ -1,0 +1,98 @@
+"""Another tenant's sandbox answers like one that does not exist: same status, same bytes, nothing done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from corekit.ids import new_sandbox_id
+from sandboxes.models import Sandbox
+
+if TYPE_CHECKING:
+    from django.http import HttpResponse
+
+    from sandboxes.models import Template
+    from tests.sandboxes.fixtures import Caller
+    from tests.sandboxes.node_double import NodeDouble
+
+pytestmark = pytest.mark.django_db
+
+ROUTES: list[tuple[str, str, Any]] = [
+    ("GET", "/sandboxes/{}", None),
+    ("DELETE", "/sandboxes/{}", None),
+    ("GET", "/sandboxes/{}-gatehouse", None),
+    ("DELETE", "/sandboxes/{}-gatehouse", None),
+    ("POST", "/sandboxes/{}/connect", {"timeout": 60}),
+    ("POST", "/v2/sandboxes/{}/connect", {"timeout": 60}),
+    ("POST", "/sandboxes/{}/timeout", {"timeout": 60}),
+    ("POST", "/sandboxes/{}/timeout", {"timeout": 0}),
+    ("POST", "/sandboxes/{}/timeout", {"timeout": 10**9}),
+    ("POST", "/sandboxes/{}/refreshes", {"duration": 60}),
+    ("GET", "/sandboxes/{}/metrics", None),
+    ("GET", "/sandboxes/metrics?sandbox_ids={}", None),
+    ("POST", "/sandboxes/{}/pause", {}),
+    ("POST", "/sandboxes/{}/resume", {}),
+    ("POST", "/sandboxes/{}/fork", {}),
+    ("POST", "/sandboxes/{}/snapshots", {}),
+    ("PUT", "/sandboxes/{}/network", {}),
+    ("GET", "/sandboxes/{}/logs", None),
+    ("GET", "/v2/sandboxes/{}/logs", None),
+    ("GET", "/nowhere/{}", None),
+]
+
+
+def seen(answer: HttpResponse, sandbox_id: str) -> tuple[int, bytes, dict[str, str]]:
+    """Return what a caller can tell apart, with the id they sent themselves blanked out."""
+    headers = {name: value for name, value in answer.items() if name.lower() not in {"x-request-id", "date"}}
+    return answer.status_code, answer.content.replace(sandbox_id.encode(), b"<id>"), headers
+
+
+@pytest.mark.parametrize(("method", "path", "body"), ROUTES, ids=[f"{m} {p} {b}" for m, p, b in ROUTES])
+@pytest.mark.parametrize("state", ["starting", "running", "ending", "ended"])
+def test_a_stranger_learns_nothing_and_changes_nothing(
+    node: NodeDouble, base: Template, alice: Caller, mallory: Caller, method: str, path: str, body: Any, state: str
+) -> None:
+    theirs, unknown = alice.create(metadata={"a": "b"})["sandboxID"], new_sandbox_id()
+    Sandbox.everywhere().update(state=state, ended_at=Sandbox.everywhere().get().end_at if state == "ended" else None)
+    before = (Sandbox.everywhere().values().get(), dict(node.count()), vars(node.guests[theirs]).copy())
+
+    answer = mallory.call(method, path.format(theirs), body)
+
+    assert seen(answer, theirs) == seen(mallory.call(method, path.format(unknown), body), unknown)
+    assert before == (Sandbox.everywhere().values().get(), dict(node.count()), vars(node.guests[theirs]))
+
+
+def test_a_stranger_sees_no_sandbox_in_any_list(
+    node: NodeDouble, base: Template, alice: Caller, mallory: Caller
+) -> None:
+    alice.create(metadata={"a": "b"})
+
+    for path in ("/sandboxes", "/v2/sandboxes", "/v2/sandboxes?metadata=a%3Db", "/sandboxes?state=running"):
+        assert mallory.call("GET", path).json() == []
+
+
+def test_a_strangers_page_token_opens_nothing(
+    node: NodeDouble, base: Template, alice: Caller, mallory: Caller
+) -> None:
+    for _ in range(2):
+        alice.create()
+    token = alice.call("GET", "/v2/sandboxes?limit=1")["X-Next-Token"]
+
+    assert mallory.call("GET", f"/v2/sandboxes?nextToken={token}").json() == []
+
+
+def test_a_strangers_template_answers_like_an_unknown_one(
+    node: NodeDouble, base: Template, alice: Caller, mallory: Caller
+) -> None:
+    type(base).objects.create(tenant=alice.tenant, name="private", build_id="b-2")
+
+    theirs = mallory.call("POST", "/v2/sandboxes", {"templateID": "private"})
+    qualified = mallory.call("POST", "/v2/sandboxes", {"templateID": "acme/private"})
+    unknown = mallory.call("POST", "/v2/sandboxes", {"templateID": "unknown"})
+
+    assert theirs.status_code == unknown.status_code == qualified.status_code == 404
+    assert theirs.content.replace(b"private", b"unknown") == unknown.content
+    assert qualified.json()["message"] == "template 'acme/private' not found"
+    assert alice.create(templateID="private")["alias"] == "private"
+    assert alice.create(templateID="acme/private")["alias"] == "private"
