@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from sandboxes.node.supervisor.loop import Account, Service, Supervisor
 
@@ -26,18 +27,18 @@ def main() -> int:
     return supervisor.run()
 
 
-def _service(name: str, facts: dict[str, object], here: Path) -> Service:
+def _service(name: str, facts: dict[str, Any], here: Path) -> Service:
     account = facts.get("account")
     return Service(
         name=name,
-        command=(sys.executable, "-c", str(facts["code"])),
+        command=(sys.executable, "-c", facts["code"]),
         environment={"HERE": str(here), "PATH": os.environ["PATH"]},
         directory="/",
-        account=Account(*account[:2], tuple(account[2])) if isinstance(account, list) else None,
-        descriptors=tuple(facts.get("descriptors", ())),  # type: ignore[arg-type]
-        after=tuple(facts.get("after", ())),  # type: ignore[arg-type]
+        account=Account(account[0], account[1], tuple(account[2])) if account else None,
+        descriptors=tuple(facts.get("descriptors", ())),
+        after=tuple(facts.get("after", ())),
         is_ready=(here / f"{name}.ready").exists,
-        patience_s=float(facts.get("patience_s", 5.0)),  # type: ignore[arg-type]
+        patience_s=facts.get("patience_s", 5.0),
     )
 
 

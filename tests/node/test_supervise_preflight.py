@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import socket
 import subprocess
@@ -224,7 +225,7 @@ def test_each_service_sees_its_own_secrets_only(service: str, secrets: set[str])
 
 
 def test_only_the_node_stays_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(services.pwd, "getpwnam", lambda name: services.pwd.getpwuid(0))
+    monkeypatch.setattr(pwd, "getpwnam", lambda _name: pwd.getpwuid(0))
     config = NodeConfig.from_env({"GATEHOUSE_HOME": str(tmp_path)})
     planned = services.services(config, Path("/srv/gatehouse"), ACCOUNTS, 7, {})
 

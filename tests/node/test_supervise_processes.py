@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,8 +173,8 @@ def test_what_is_killed_comes_back_within_a_moment(stage: Stage) -> None:
 def test_what_dies_again_and_again_waits_longer(stage: Stage) -> None:
     stage.run(steady("web"))
     stage.wait_for_words("ready")
-    for round_number in range(3):
-        stage.wait_for(lambda n=round_number: stage.words().count("web starts") == n + 1)
+    for started in range(1, 4):
+        stage.wait_for(partial(_started, stage, started))
         os.kill(stage.pid_of("web"), signal.SIGKILL)
     stage.wait_for(lambda: "in 0.4 s" in stage.read())
 
@@ -288,6 +289,10 @@ def test_a_restart_of_web_loses_no_connection(stage: Stage) -> None:
         second = _ask(path)
 
     assert int(second) == stage.pid_of("web") != int(first)
+
+
+def _started(stage: Stage, times: int) -> bool:
+    return stage.words().count("web starts") == times
 
 
 def _ask(path: Path) -> str:
