@@ -1,0 +1,126 @@
+"""What every test starts from: a home and a seed of its own, a database file that threads can share, named people."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+from django.conf import settings as django_settings
+
+from tests import factories, people
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tenants.models import Tenant
+    from tests.people import Person
+
+SEED = "5e" * 32
+_HOME = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this run a home of its own, so that no test sees or changes an installation's."""
+    home = Path(tempfile.mkdtemp(prefix="gatehouse-tests-"))
+    (home / "db").mkdir()
+    config.stash[_HOME] = home
+    django_settings.GATEHOUSE = dataclasses.replace(
+        django_settings.GATEHOUSE, home=home, seed_text=SEED, secret_key_text=SEED
+    )
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the home."""
+    home = config.stash.get(_HOME, None)
+    if home is not None:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    django_db_modify_db_settings_parallel_suffix: None, pytestconfig: pytest.Config
+) -> None:
+    """Use a file as the test database: threads then meet the same locks as in the product."""
+    for database in django_settings.DATABASES.values():
+        if database["ENGINE"].endswith("sqlite3"):
+            database.setdefault("TEST", {})["NAME"] = str(pytestconfig.stash[_HOME] / "db" / "tests.sqlite3")
+
+
+@pytest.fixture
+def home(pytestconfig: pytest.Config) -> Path:
+    """Return the home of this run."""
+    return pytestconfig.stash[_HOME]
+
+
+@pytest.fixture(autouse=True)
+def _no_log_context() -> Iterator[None]:
+    """Let no test see what an earlier one bound to the logs."""
+    structlog.contextvars.clear_contextvars()
+    yield
+    structlog.contextvars.clear_contextvars()
+
+
+@pytest.fixture
+def acme(db: None) -> Tenant:
+    """Return Acme, the tenant that most tests are about."""
+    return factories.tenant("Acme")
+
+
+@pytest.fixture
+def evil_corp(db: None) -> Tenant:
+    """Return Evil Corp, which must never see anything of Acme."""
+    return factories.tenant("Evil Corp")
+
+
+@pytest.fixture
+def alice(acme: Tenant) -> Person:
+    """Return Alice, owner of Acme."""
+    return people.join(acme, "Alice", "owner")
+
+
+@pytest.fixture
+def bob(acme: Tenant) -> Person:
+    """Return Bob, developer of Acme."""
+    return people.join(acme, "Bob", "developer")
+
+
+@pytest.fixture
+def vera(acme: Tenant) -> Person:
+    """Return Vera, viewer of Acme."""
+    return people.join(acme, "Vera", "viewer")
+
+
+@pytest.fixture
+def mallory(evil_corp: Tenant) -> Person:
+    """Return Mallory, owner of Evil Corp."""
+    return people.join(evil_corp, "Mallory", "owner")
+
+
+@pytest.fixture
+def api(alice: Person) -> people.ApiClient:
+    """Return the API as Alice's key sees it."""
+    return people.ApiClient(alice.key())
+
+
+@pytest.fixture
+def mallorys_api(mallory: Person) -> people.ApiClient:
+    """Return the API as Mallory's key sees it."""
+    return people.ApiClient(mallory.key())
+
+
+@pytest.fixture
+def anonymous_api(db: None) -> people.ApiClient:
+    """Return the API as somebody without a key sees it."""
+    return people.ApiClient(None)
+
+
+@pytest.fixture
+def log_lines() -> Iterator[list[Any]]:
+    """Return what is logged during the test, as dictionaries."""
+    with structlog.testing.capture_logs() as lines:
+        yield lines

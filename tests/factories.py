@@ -1,0 +1,27 @@
+"""Rows that tests start from, made through the same actions that the product uses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from corekit.actor import Actor
+from tenants import actions
+from tenants.models import User
+
+if TYPE_CHECKING:
+    from tenants.models import Tenant
+
+OPERATOR = Actor(kind="user", id="operator", name="Olga", tenant_id=None, scopes=frozenset({"*"}))
+
+
+def tenant(name: str, **quota: int) -> Tenant:
+    """Return a new tenant with the default quota, or with some limits changed."""
+    made = actions.create_tenant(actor=OPERATOR, name=name, slug=name.lower().replace(" ", "-"))
+    if quota:
+        actions.set_quota(actor=OPERATOR, tenant=made, **quota)
+    return made
+
+
+def user(name: str) -> User:
+    """Return a new account without a usable password."""
+    return User.objects.create_user(name.lower(), first_name=name)
