@@ -7,7 +7,7 @@ import time
 
 import pytest
 from e2b import AsyncSandbox, CommandExitException, Sandbox, TimeoutException
-from e2b.exceptions import InvalidArgumentException, NotFoundException, SandboxException
+from e2b.exceptions import AuthenticationException, InvalidArgumentException, NotFoundException, SandboxException
 
 
 def test_output_and_exit_code(sandbox: Sandbox) -> None:
@@ -39,7 +39,7 @@ def test_sudo_works_without_a_password(sandbox: Sandbox) -> None:
 
 
 def test_unknown_user_is_refused(sandbox: Sandbox) -> None:
-    with pytest.raises((SandboxException, InvalidArgumentException)):
+    with pytest.raises(AuthenticationException, match="invalid username: 'mallory'"):
         sandbox.commands.run("id", user="mallory")
 
 

@@ -86,11 +86,10 @@ def test_traversal_stays_in_the_sandbox(sandbox: Sandbox) -> None:
     assert sandbox.commands.run("cat /tmp/seen.txt").stdout == "inside"
 
 
-def test_files_of_root_need_root(sandbox: Sandbox) -> None:
-    sandbox.files.write("/root/secret", "s", user="root")
-    assert sandbox.files.read("/root/secret", user="root") == "s"
-    with pytest.raises(SandboxException):
-        sandbox.files.read("/root/secret")
+def test_files_belong_to_the_user_who_wrote_them(sandbox: Sandbox) -> None:
+    sandbox.files.write("/root/notes/a", "s", user="root")
+    assert sandbox.files.read("/root/notes/a", user="root") == "s"
+    assert sandbox.commands.run("sudo stat -c %U /root/notes /root/notes/a").stdout == "root\nroot\n"
 
 
 def test_full_disk_is_an_error_not_a_loss(sandbox: Sandbox) -> None:
