@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import time
 from typing import TYPE_CHECKING
 
 from audit.risk import seed_v1
-from corekit import clock, ids
+from corekit import clock, fingerprint, ids, tokens
 from corekit.logs import logger
 
 if TYPE_CHECKING:
@@ -17,9 +15,6 @@ if TYPE_CHECKING:
 
     from sandboxes.gateway.routes import Route
     from sandboxes.gateway.tap import Event, Tap
-
-_MAX_SHAPE_KEYS = 32
-_MAX_NAME = 64
 
 
 class BadArguments(Exception):
@@ -42,42 +37,6 @@ def read_message(body: bytes) -> dict[str, object]:
     if not isinstance(message, dict):
         raise BadArguments("the message is not a JSON object")
     return message
-
-
-def canonical(arguments: Mapping[str, object]) -> bytes:
-    """Return the one JSON text that stands for these arguments: sorted names, no spaces, ASCII."""
-    return json.dumps(arguments, sort_keys=True, separators=(",", ":")).encode("ascii")
-
-
-def arguments_hash(audit_key: bytes, arguments: Mapping[str, object]) -> str:
-    """Return HMAC-SHA256 over the canonical arguments, in hex."""
-    return hmac.new(audit_key, canonical(arguments), hashlib.sha256).hexdigest()
-
-
-def arguments_shape(arguments: Mapping[str, object]) -> dict[str, object]:
-    """Return names, types and sizes, two levels deep: enough to recognise a call, not its content."""
-    return {
-        str(name)[:_MAX_NAME]: _shape(value, deeper=True) for name, value in list(arguments.items())[:_MAX_SHAPE_KEYS]
-    }
-
-
-def _shape(value: object, *, deeper: bool) -> object:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int | float):
-        return "number"
-    if isinstance(value, str):
-        return f"string:{len(value)}"
-    if isinstance(value, list):
-        return f"list:{len(value)}"
-    if isinstance(value, dict):
-        if not deeper:
-            return f"object:{len(value)}"
-        inner = list(value.items())[:_MAX_SHAPE_KEYS]
-        return {str(name)[:_MAX_NAME]: _shape(one, deeper=False) for name, one in inner}
-    return type(value).__name__
 
 
 class Act:
@@ -114,8 +73,8 @@ class Act:
         self._tap = tap
         self._route = route
         self._tool = tool
-        self._arguments_hash = arguments_hash(route.audit_key, arguments)
-        self._shape = arguments_shape(arguments)
+        self._arguments_hash = fingerprint.arguments_hash(route.audit_key, arguments)
+        self._shape = fingerprint.arguments_shape(arguments)
         self._score = seed_v1.score(tool, arguments)
         self._details = dict(details or {})
         self._started = time.perf_counter()
@@ -217,3 +176,41 @@ class Record:
         """Report how the request ended; every act of it ended the same way."""
         for act in self._acts:
             act.conclude(outcome, **details)
+
+
+def report_refusal(
+    tap: Tap, route: Route, *, code: str, tool: str, reason: str, token: str | None, origin: str, request_id: str
+) -> None:
+    """Record that a caller without a right tried something: at most one event a second for each sandbox.
+
+    The key that the caller named is a claim, not a fact: the token did not prove it.
+    """
+    route.refusals += 1
+    now = time.monotonic()
+    if now - route.refusal_reported < 1.0:
+        return
+    claimed = tokens.key_id_of(token) if token else None
+    tap.result(
+        {
+            "id": ids.new_event_id(),
+            "sandbox": route.id,
+            "generation": route.generation,
+            "tenant": route.tenant,
+            "code": code,
+            "phase": "fact",
+            "ref": None,
+            "key_id": None,
+            "origin": origin,
+            "request_id": request_id,
+            "tool_name": tool or None,
+            "args_hash": None,
+            "args_shape": None,
+            "risk_score": None,
+            "risk_reasons": [],
+            "outcome": "refused",
+            "duration_ms": None,
+            "details": {"reason": reason, "claimed_key_id": claimed, "refusals": route.refusals},
+        }
+    )
+    route.refusal_reported = now
+    route.refusals = 0

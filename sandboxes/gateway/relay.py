@@ -108,6 +108,7 @@ class AgentCall:
         except TooManyStreams:
             return errors.too_many_connections(request, self._route.id, self._limits.streams_per_sandbox)
         except authentication.Denied as denial:
+            self._report_refusal(operation, str(denial))
             return errors.json_error(request, 401, str(denial))
         except authentication.BadQuery as error:
             return errors.json_error(request, 400, str(error))
@@ -125,6 +126,20 @@ class AgentCall:
             return signer
         verb = "read" if operation.shape is Shape.DOWNLOAD else "write"
         return self._services.signatures.on_route(self._route, self._file, verb)
+
+    def _report_refusal(self, operation: Operation, reason: str) -> None:
+        if operation.code is None:
+            return
+        assess.report_refusal(
+            self._services.tap,
+            self._route,
+            code=operation.code,
+            tool=operation.tool,
+            reason=reason,
+            token=self._request.headers.get("X-Access-Token"),
+            origin=context.origin(self._request),
+            request_id=context.request_id(self._request),
+        )
 
     # --- the way through
 
@@ -210,7 +225,7 @@ class AgentCall:
             head = self._head(operation, body, data)
             pump = exchange.send(head, body, data, self._watch)
             observe = None
-            if operation.shape is Shape.SERVER_STREAM and operation.code != "file.list":
+            if operation.shape is Shape.SERVER_STREAM and operation.code != "file.watch":
                 self._ending = Ending()
                 observe = self._ending.observe
             return await exchange.receive(pump, transform=self._answer_fields, observe=observe)

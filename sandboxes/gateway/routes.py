@@ -96,6 +96,8 @@ class Route:
     streams: set[Stream] = field(default_factory=set)
     tunnels: dict[TunnelKey, Idle] = field(default_factory=dict)
     open_tunnels: int = 0
+    refusals: int = 0
+    refusal_reported: float = -1.0
 
     def open_stream(self, key_id: str | None) -> Stream:
         """Register a request of this sandbox. Raises TooManyStreams."""

@@ -28,8 +28,9 @@ class Limits:
     idle_seconds: float = 660.0  # silence on a stream
     upgraded_idle_seconds: float = 3600.0
     connect_seconds: float = 5.0
-    streams_per_sandbox: int = 512
-    tunnels_per_sandbox: int = 512
+    # Together with idle connections these stay below the 512 that a guest agent accepts.
+    streams_per_sandbox: int = 400
+    tunnels_per_sandbox: int = 440
     signature_candidates: int = 4096
     signature_scans_per_second: float = 20.0
     intent_seconds: float = 5.0

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from sandboxes.gateway.settings import Limits
 
-_MAX_LINE = 64 * 1024
+_MAX_LINE = 60 * 1024  # the node takes lines of 64 KiB
+_MAX_SENDS = 5
 _LONGEST_PAUSE = 1.0
 _HIGH_WATER = 4 * 1024 * 1024
 
@@ -41,12 +42,12 @@ class TapRefused(Exception):
 class _Pending:
     """One line that was not answered yet; results have no waiter."""
 
-    __slots__ = ("line", "sent", "waiter")
+    __slots__ = ("line", "sends", "waiter")
 
     def __init__(self, line: bytes, waiter: asyncio.Future[None] | None) -> None:
         self.line = line
         self.waiter = waiter
-        self.sent = False
+        self.sends = 0
 
 
 class Tap(asyncio.Protocol):
@@ -88,8 +89,13 @@ class Tap(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._rest = b""
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
-        for pending in self._pending.values():
-            pending.sent = True
+        for number, pending in list(self._pending.items()):
+            if pending.waiter is None and pending.sends >= _MAX_SENDS:
+                # Whatever ends the connection each time must not do so for ever.
+                logger.error("tap_result_given_up", sends=pending.sends)
+                self._forget(number)
+                continue
+            pending.sends += 1
             self._transport.write(pending.line)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -169,12 +175,11 @@ class Tap(asyncio.Protocol):
     def _send(self, event: Event, waiter: asyncio.Future[None] | None) -> int:
         number = self._next
         self._next += 1
-        line = json.dumps({"n": number, "event": event}, separators=(",", ":")).encode() + b"\n"
-        pending = self._pending[number] = _Pending(line, waiter)
+        pending = self._pending[number] = _Pending(_encode(number, event), waiter)
         self._emptied.clear()
         if self._transport is not None:
-            pending.sent = True
-            self._transport.write(line)
+            pending.sends += 1
+            self._transport.write(pending.line)
         return number
 
     async def settle(self, seconds: float) -> None:
@@ -185,3 +190,11 @@ class Tap(asyncio.Protocol):
                     await self._emptied.wait()
             except TimeoutError:
                 logger.error("tap_results_unconfirmed", count=len(self._pending))
+
+
+def _encode(number: int, event: Event) -> bytes:
+    """Return the event's line; the parts that a caller can blow up are left out of one that is too long."""
+    line = json.dumps({"n": number, "event": event}, separators=(",", ":")).encode() + b"\n"
+    if len(line) > _MAX_LINE:
+        return _encode(number, {**event, "args_shape": {"…": "too large"}, "details": {}})
+    return line

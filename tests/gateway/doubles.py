@@ -157,11 +157,27 @@ class Guest(Server):
         else:
             self._scripts[method, path] = script
 
+    def open_port(
+        self, port: int, handler: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+    ) -> None:
+        """Let a server listen on a port inside the sandbox."""
+
+        async def connect(request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            await handler(reader, writer)
+            return False
+
+        self._scripts["CONNECT", f"127.0.0.1:{port}"] = connect
+
+    def calls(self, method: str, path: str) -> list[Request]:
+        """Return the requests of one call."""
+        return [one for one in self.requests if (one.method, one.target.partition("?")[0]) == (method, path)]
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve requests until one of the scripts hangs up."""
         while request := await read_head(reader):
             self.requests.append(request)
-            script = self._scripts.get((request.method, request.target.partition("?")[0]), self._missing)
+            script: Script = self._scripts.get((request.method, request.target.partition("?")[0]), self._missing)
             if await script(request, reader, writer) is False:
                 return
             await writer.drain()
@@ -170,6 +186,9 @@ class Guest(Server):
         writer.write(answer(204))
 
     async def _missing(self, request: Request, reader: Any, writer: asyncio.StreamWriter) -> None:
+        if request.method == "CONNECT":
+            writer.write(answer(502, X_Gatehouse_Reason="port_closed"))
+            return
         request.body = await read_body(reader, request)
         writer.write(answer(404, b'{"code":"not_found","message":"no"}', Content_Type="application/json"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,15 @@ class Place:
             headers=self.headers(**headers, Content_Type="application/connect+json"),
         )
 
+    async def raw(self, first_line: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, str], Any]:
+        """Send a request as it stands, without a client library; return status, fields and body."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(request_bytes(first_line, body, **headers))
+            return await read_answer(reader)
+        finally:
+            writer.close()
+
     async def routes(self, number: int) -> None:
         """Wait until the gateway knows so many sandboxes."""
         await until(lambda: len(self.gateway.services.table) == number)
@@ -68,3 +78,26 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+def request_bytes(first_line: str, body: bytes = b"", **headers: str) -> bytes:
+    """Return the bytes of a request; a header without a value is left out."""
+    fields = {"Host": "localhost"} | {name.replace("_", "-"): value for name, value in headers.items() if value}
+    lines = [first_line, *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], Any]:
+    """Read a whole answer; its body as JSON when it is JSON."""
+    async with asyncio.timeout(10):
+        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").rstrip("\r\n").split("\r\n")
+        fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        if fields.get("transfer-encoding") == "chunked":
+            body = b""
+            while size := int(await reader.readline(), 16):
+                body += (await reader.readexactly(size + 2))[:-2]
+            await reader.readline()
+        else:
+            body = await reader.readexactly(int(fields.get("content-length", 0)))
+    status = int(first.split(" ")[1])
+    return status, fields, json.loads(body) if "json" in fields.get("content-type", "") else body

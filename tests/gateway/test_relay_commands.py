@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from sandboxes.gateway import assess
+from corekit import fingerprint
 from tests.gateway import doubles
 from tests.gateway.place import ALICE, ALICE_KEY, Place, until
 
@@ -65,8 +65,8 @@ async def test_it_records_the_intent_before_and_the_result_after(place: Place) -
         "origin": "127.0.0.1",
         "request_id": "request-0001",
         "tool_name": "exec_code",
-        "args_hash": assess.arguments_hash(doubles.AUDIT_KEY, arguments),
-        "args_shape": {"args": "list:3", "cmd": "string:9", "stdin": "boolean"},
+        "args_hash": fingerprint.arguments_hash(doubles.AUDIT_KEY, arguments),
+        "args_shape": {"args": "list(3)", "cmd": "text(9)", "stdin": "boolean"},
         "risk_score": 30,
         "risk_reasons": ["the tool exec_code is dangerous"],
         "outcome": None,
