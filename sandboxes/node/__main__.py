@@ -113,9 +113,9 @@ class Node:
         _tell_supervisor()
 
     async def _serve(self, app: web.Application, name: str, gid: int) -> None:
-        runner = web.AppRunner(app, access_log=None, keepalive_timeout=3600, handle_signals=False)
+        runner = web.AppRunner(app, access_log=None, keepalive_timeout=3600, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
-        await web.SockSite(runner, listen(self.config.run / name, gid), shutdown_timeout=1.0).start()
+        await web.SockSite(runner, listen(self.config.run / name, gid)).start()
         self._runners.append(runner)
 
     async def stop(self, *, end_gateway: bool) -> None:
