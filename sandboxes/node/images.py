@@ -62,7 +62,9 @@ def _make_blank(path: Path, size_mib: int) -> None:
     fresh = path.with_name(f"{path.name}.new")
     with fresh.open("wb") as file:
         file.truncate(size_mib * _MIB)
-    command = ["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", "-E", "lazy_itable_init=1", str(fresh)]
+    # Small disks would get blocks of 1 KiB, which a loop device with sectors of 4 KiB can't serve.
+    options = ("-b", "4096", "-m", "0", "-O", "^has_journal", "-E", "lazy_itable_init=1")
+    command = ["mkfs.ext4", "-q", "-F", *options, str(fresh)]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:
         fresh.unlink()
