@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.core.management import call_command
@@ -28,7 +28,7 @@ class Command(BaseCommand):
     """Does what is missing and nothing else: run it as often as you like."""
 
     help = "Make users, directories, keys and database, and the first operator, tenant and API key. Needs root."
-    requires_system_checks: ClassVar[list[str]] = []
+    requires_system_checks = ()
 
     def handle(self, *args: object, **options: object) -> None:
         """Carry out every step that was not done before."""

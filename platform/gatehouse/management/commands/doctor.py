@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from django.core.management.base import BaseCommand
 
@@ -52,7 +52,7 @@ class Command(BaseCommand):
     """Prints the facts; the exit status is 0 when tier L2 can run."""
 
     help = "Print what this host can run (tiers, runtimes, kernel features) and why not the rest."
-    requires_system_checks: ClassVar[list[str]] = []
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take the form of the output."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import ClassVar
 
 from django.conf import settings
 from django.core.management.base import BaseCommand
@@ -17,7 +16,7 @@ class Command(BaseCommand):
     """Becomes `python -m sandboxes.node`."""
 
     help = "Run the node: sandboxes, their limits and deadlines, and the gateway. Needs root."
-    requires_system_checks: ClassVar[list[str]] = []
+    requires_system_checks = ()
 
     def handle(self, *args: object, **options: object) -> None:
         """Replace this process; does not return."""

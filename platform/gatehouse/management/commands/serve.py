@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import uvicorn
 from django.core.management.base import BaseCommand
@@ -38,7 +38,7 @@ class Command(BaseCommand):
     """Runs uvicorn in this process, with Django's checks before it."""
 
     help = "Serve the console and the APIs on a unix socket; `manage.py up` starts this as user gatehouse-web."
-    requires_system_checks: ClassVar[list[str]] = []
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take the descriptor of a listening socket or the path of one to make."""

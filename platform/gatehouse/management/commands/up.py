@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import ClassVar
 
 from django.conf import settings
 from django.core.management.base import BaseCommand
@@ -14,7 +13,7 @@ class Command(BaseCommand):
     """Becomes the supervisor, which starts node, web and worker, each as its own user."""
 
     help = "Start node, gateway, web and worker and keep them running until Ctrl-C; sandboxes outlive it."
-    requires_system_checks: ClassVar[list[str]] = []
+    requires_system_checks = ()
 
     def handle(self, *args: object, **options: object) -> None:
         """Replace this process; does not return."""

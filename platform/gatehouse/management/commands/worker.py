@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from typing import TYPE_CHECKING, ClassVar
+import threading
+from typing import TYPE_CHECKING
 
-from celery.beat import EmbeddedService
+from celery.beat import Service
 from celery.signals import worker_shutting_down
 from django.core.management.base import BaseCommand
 
@@ -29,7 +30,7 @@ class Command(BaseCommand):
     """Runs the pool `control` with the clock in this process and the pool `work` in a child."""
 
     help = "Run background tasks: reconcile, collect events, sweep reservations, and long work in a pool of its own."
-    requires_system_checks: ClassVar[list[str]] = []
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take the one pool to run, for installations that start them apart."""
@@ -41,12 +42,20 @@ class Command(BaseCommand):
             logging.getLogger(name).setLevel(logging.WARNING)
         child = _fork_work_pool() if pool is None else None
         if pool != WORK:
-            EmbeddedService(app, max_interval=_CLOCK_STEP_S, thread=True).start()
+            threading.Thread(target=_run_clock, name="clock", daemon=True).start()
         try:
             run_pool(pool or CONTROL)
         finally:
             if child is not None:
                 os.waitpid(child, 0)
+
+
+def _run_clock() -> None:
+    """Send the periodic tasks for as long as the process lives. Without a clock the process is worth nothing."""
+    try:
+        Service(app, max_interval=_CLOCK_STEP_S, scheduler_cls=app.conf.beat_scheduler).start()
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run_pool(name: str) -> None:
@@ -74,11 +83,11 @@ def _fork_work_pool() -> int:
             run_pool(WORK)
         os._exit(0)
 
-    @worker_shutting_down.connect(weak=False)
     def stop_child(**_: object) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.kill(child, signal.SIGTERM)
 
+    worker_shutting_down.connect(stop_child, weak=False)
     # The supervisor starts both again; half a worker would look healthy and do half the work.
     signal.signal(signal.SIGCHLD, lambda _number, _frame: os.kill(parent, signal.SIGTERM))
     return child
