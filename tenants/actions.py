@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
@@ -19,7 +18,7 @@ from tenants.policy import ROLE_SCOPES, checked_scopes, require
 from tenants.states import TENANT_STATES, TenantState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
     from corekit.actor import Actor
@@ -150,7 +149,11 @@ def revoke_api_key(*, actor: Actor, key: ApiKey) -> None:
             _record("apikey.revoked", actor, key.tenant, "api_key", key.id, name=key.name)
         # Also for one that is revoked already: the last attempt may not have reached the nodes.
         for hook in hooks.on_key_revoked:
-            transaction.on_commit(partial(hook, key.id), robust=True)
+            _call_after_commit(hook, key.id)
+
+
+def _call_after_commit(hook: Callable[[str], None], key_id: str) -> None:
+    transaction.on_commit(lambda: hook(key_id), robust=True)
 
 
 def set_quota(*, actor: Actor, tenant: Tenant, **limits: int) -> Quota:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, models
+from django.db import DatabaseError, models, transaction
 
 from corekit import clock, tokens
 from corekit.actor import Actor
@@ -76,7 +76,8 @@ def _note_use(key: ApiKey, now: datetime) -> None:
         return
     unnoted = models.Q(last_used_at__isnull=True) | models.Q(last_used_at__lte=threshold)
     try:
-        ApiKey.everywhere().filter(unnoted, id=key.id).update(last_used_at=now)
+        with transaction.atomic():
+            ApiKey.everywhere().filter(unnoted, id=key.id).update(last_used_at=now)
     except DatabaseError as error:
         # A busy database must not refuse a good key.
         logger.warning("key_use_not_noted", key_id=key.id, reason=str(error))

@@ -46,7 +46,8 @@ def django_db_modify_db_settings(
     django_db_modify_db_settings_parallel_suffix: None, pytestconfig: pytest.Config
 ) -> None:
     """Use a file as the test database: threads then meet the same locks as in the product."""
-    for database in django_settings.DATABASES.values():
+    databases: dict[str, dict[str, Any]] = django_settings.DATABASES
+    for database in databases.values():
         if database["ENGINE"].endswith("sqlite3"):
             database.setdefault("TEST", {})["NAME"] = str(pytestconfig.stash[_HOME] / "db" / "tests.sqlite3")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from django.http import HttpResponse
 from django.test import Client
 
 from corekit.actor import Actor
@@ -13,6 +15,8 @@ from tenants.policy import ROLE_SCOPES
 from tests import factories
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tenants.models import Membership, Tenant, User
 
 
@@ -52,15 +56,35 @@ def join(tenant: Tenant, name: str, role: str) -> Person:
     return Person(user, tenant, membership)
 
 
-class ApiClient(Client):
-    """A JSON client that carries an API key; server errors come back as answers, as over the wire."""
+class ApiClient:
+    """The API as somebody with a key (or without one) sees it. Server errors come back as answers, as on the wire."""
 
     def __init__(self, key: str | None) -> None:
-        headers = {"x-api-key": key} if key else {}
-        super().__init__(raise_request_exception=False, headers=headers)
+        self.headers = {"X-API-KEY": key} if key else {}
+        self.client = Client(raise_request_exception=False)
 
-    def generic(self, method: str, path: str, *args: Any, **kwargs: Any) -> Any:
-        """Send JSON unless something else is asked for."""
-        if kwargs.get("content_type") is None and not (len(args) > 1):
-            kwargs["content_type"] = "application/json"
-        return super().generic(method, path, *args, **kwargs)
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        raw: bytes | None = None,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+    ) -> HttpResponse:
+        """Send a body as JSON, or `raw` as it is, and return the answer."""
+        data = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
+        answer: Any = self.client.generic(
+            method, path, data, content_type=content_type, headers=self.headers | dict(headers or {})
+        )
+        assert isinstance(answer, HttpResponse)
+        return answer
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> HttpResponse:
+        """Send a GET."""
+        return self.call("GET", path, headers=headers)
+
+    def post(self, path: str, body: object = None) -> HttpResponse:
+        """Send a POST."""
+        return self.call("POST", path, body)
