@@ -6,10 +6,11 @@ import logging
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celery.beat import Service
 from celery.signals import worker_shutting_down
+from celery.worker.consumer import Consumer
 from django.core.management.base import BaseCommand
 
 from gatehouse.celery import app
@@ -22,8 +23,20 @@ if TYPE_CHECKING:
 # Threads: tasks wait for the node and the database, they compute little.
 _THREADS = {CONTROL: 4, WORK: 8}
 _CLOCK_STEP_S = 1
+_LOOK_UP_S = 0.2
 # They tell of every task of every second; tasks themselves say what they changed.
 _CHATTY = ("celery.beat", "celery.worker.strategy", "celery.app.trace")
+
+
+class PromptConsumer(Consumer):
+    """Looks up from an empty queue five times a second, where Celery's own would see a stop only after seconds."""
+
+    def connect(self) -> Any:
+        """Connect to the broker with shorter waits."""
+        connection = super().connect()  # type: ignore[no-untyped-call]
+        drain = connection.drain_events
+        connection.drain_events = lambda timeout=None, **options: drain(timeout=_LOOK_UP_S, **options)
+        return connection
 
 
 class Command(BaseCommand):
@@ -65,6 +78,7 @@ def run_pool(name: str) -> None:
         concurrency=_THREADS[name],
         queues=[name],
         hostname=f"{name}@gatehouse",
+        consumer_cls=PromptConsumer,
         quiet=True,
         without_gossip=True,
         without_mingle=True,
