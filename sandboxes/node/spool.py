@@ -7,6 +7,7 @@ fdatasync (group commit), so that a slow disk costs each event one write, howeve
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -28,6 +29,8 @@ Event = dict[str, Any]
 # What one sandbox may leave unreported, so that a flood refuses only itself.
 SANDBOX_BYTES = 4 * 1024 * 1024
 _TOTAL_BYTES = 256 * 1024 * 1024
+# An act that was let through must be able to say how it ended: results may pass the quota by this factor.
+_ROOM_FOR_RESULTS = 2
 _SEGMENT_BYTES = 16 * 1024 * 1024
 
 
@@ -50,6 +53,8 @@ class Spool:
         self._next_seq = 1
         self._file = -1
         self._file_bytes = 0
+        # After a failed write: nothing may follow what it left in the file.
+        self._spoilt = False
         self._flusher: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
 
@@ -60,7 +65,7 @@ class Spool:
             self._next_seq = max(self._next_seq, int(path.stem))
             for line in path.read_bytes().splitlines(keepends=True):
                 self._recover(line)
-        self._begin_segment()
+        self._begin_segment(self._next_seq)
 
     def _recover(self, line: bytes) -> None:
         if not line.endswith(b"\n"):
@@ -71,25 +76,29 @@ class Spool:
         except (ValueError, KeyError, TypeError):
             logger.error("spool_line_unreadable", next_seq=self._next_seq)
             return
-        if entry.seq >= self._next_seq or not self._entries:
-            self._remember(entry)
-            self._next_seq = entry.seq + 1
+        self._remember(entry)
+        self._next_seq = max(self._next_seq, entry.seq + 1)
 
     def _segments(self) -> list[Path]:
         return sorted(self._root.glob("*.jsonl"), key=lambda path: int(path.stem))
 
-    def _begin_segment(self) -> None:
+    def _begin_segment(self, first_seq: int) -> None:
+        """Go on in a new file that holds nothing below `first_seq`; OSError leaves the old one in use."""
+        # A file of this name holds no event, at most a torn line.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+        fresh = os.open(self._root / f"{first_seq}.jsonl", flags, 0o600)
+        try:
+            directory = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError:
+            os.close(fresh)
+            raise
         if self._file >= 0:
             os.close(self._file)
-        path = self._root / f"{self._next_seq}.jsonl"
-        # A file of this name holds no event, at most a torn line.
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._file_bytes = 0
-        directory = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        self._file, self._file_bytes, self._spoilt = fresh, 0, False
 
     def _remember(self, entry: _Entry) -> None:
         self._entries.append(entry)
@@ -99,12 +108,13 @@ class Spool:
     async def append(self, event: Event, *, fact: bool = False) -> int:
         """Put an event on disk and return its sequence number once it is there.
 
-        SpoolFull when the sandbox's share or the whole spool is used up; `fact`s of the node itself always fit.
+        SpoolFull when the sandbox's share or the whole spool is used up, or when the disk takes nothing; `fact`s of
+        the node itself always fit. ValueError for a number that JSON does not know.
         """
         seq = self._next_seq
-        line = json.dumps({**event, "seq": seq}, separators=(",", ":")).encode() + b"\n"
+        line = json.dumps({**event, "seq": seq}, separators=(",", ":"), allow_nan=False).encode() + b"\n"
         if not fact:
-            self._require_room(event["sandbox"], len(line))
+            self._require_room(event["sandbox"], len(line), _ROOM_FOR_RESULTS if event["phase"] == "result" else 1)
         self._next_seq += 1
         entry = _Entry(seq, event["sandbox"], line)
         # Counted from now on, so that a burst can't pass the quota between here and the disk.
@@ -116,19 +126,19 @@ class Spool:
             self._flusher = asyncio.create_task(self._flush(), name="spool")
         return await written
 
-    def _require_room(self, sandbox: str, size: int) -> None:
-        if self._bytes_of[sandbox] + size > SANDBOX_BYTES:
+    def _require_room(self, sandbox: str, size: int, factor: int) -> None:
+        if self._bytes_of[sandbox] + size > SANDBOX_BYTES * factor:
             raise SpoolFull(
                 "This sandbox has too many unreported events; wait until they are collected.", sandbox=sandbox
             )
-        if self._total + size > _TOTAL_BYTES:
+        if self._total + size > _TOTAL_BYTES * factor:
             raise SpoolFull("The node's event spool is full; is the worker running?")
 
     async def _flush(self) -> None:
         while self._unwritten:
             batch, self._unwritten = self._unwritten, []
             try:
-                await asyncio.to_thread(self._write, b"".join(entry.line for entry, _ in batch))
+                await asyncio.to_thread(self._write, [entry for entry, _ in batch])
             except OSError as error:
                 self._fail(batch, error)
                 continue
@@ -137,10 +147,11 @@ class Spool:
                 if not written.done():
                     written.set_result(entry.seq)
             self._news.set()
-            if self._file_bytes > _SEGMENT_BYTES:
-                self._begin_segment()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, entries: list[_Entry]) -> None:
+        if self._spoilt or self._file_bytes > _SEGMENT_BYTES:
+            self._begin_segment(entries[0].seq)
+        data = b"".join(entry.line for entry in entries)
         view = memoryview(data)
         while view:
             view = view[os.write(self._file, view) :]
@@ -149,12 +160,13 @@ class Spool:
 
     def _fail(self, batch: list[tuple[_Entry, asyncio.Future[int]]], error: OSError) -> None:
         logger.error("spool_write_failed", error=str(error))
+        self._spoilt = True
+        with contextlib.suppress(OSError):  # what was refused must not come back after a restart
+            os.ftruncate(self._file, self._file_bytes)
         for entry, written in batch:
             self._forget(entry)
             if not written.done():
                 written.set_exception(SpoolFull(f"The node can't write its event spool: {error.strerror}."))
-        # A torn line must not swallow the next one.
-        self._begin_segment()
 
     def _forget(self, entry: _Entry) -> None:
         self._bytes_of[entry.sandbox] -= len(entry.line)
@@ -201,14 +213,18 @@ class Spool:
         return ended
 
     def _drop_segments(self, upto: int) -> None:
-        segments = self._segments()
-        if not self._entries and not self._unwritten and self._file_bytes:
+        if not self._entries and not self._is_writing and self._file_bytes:
             # All is reported: the empty new segment's name alone carries the numbering on.
-            self._begin_segment()
-            segments = self._segments()
-        for path, following in itertools.pairwise(segments):
+            with contextlib.suppress(OSError):  # then it is reported once more after a restart
+                self._begin_segment(self._next_seq)
+        for path, following in itertools.pairwise(self._segments()):
             if int(following.stem) <= upto + 1:
                 path.unlink(missing_ok=True)
+
+    @property
+    def _is_writing(self) -> bool:
+        # The file belongs to the flusher's thread until it has written what waits.
+        return bool(self._unwritten) or (self._flusher is not None and not self._flusher.done())
 
     async def close(self) -> None:
         """Write what waits and close the file."""
