@@ -12,7 +12,7 @@ import (
 )
 
 // killRounds bounds how often a session is searched for processes that were forked while it was being killed.
-const killRounds = 8
+const killRounds = 16
 
 func (s *Service) sendSignal(_ *http.Request, request *signalRequest) (any, error) {
 	signal, err := request.signal()
@@ -50,14 +50,18 @@ func (s *Service) kill(p *process) (there bool) {
 
 func killSession(session int) {
 	for range killRounds {
-		found := false
+		groups := make(map[int]bool)
 		for _, pid := range pids() {
-			if pid != session && inSession(pid, session) {
-				found = syscall.Kill(pid, syscall.SIGKILL) == nil || found
+			if group := groupInSession(pid, session); group > 0 {
+				groups[group] = true
 			}
 		}
-		if !found {
+		if len(groups) == 0 {
 			return
+		}
+		for group := range groups {
+			// A whole group at once: while single members are killed, the others fork new ones.
+			syscall.Kill(-group, syscall.SIGKILL)
 		}
 	}
 }
@@ -78,14 +82,18 @@ func pids() []int {
 	return all
 }
 
-// inSession reports whether a process is alive in the session.
-func inSession(pid, session int) bool {
+// groupInSession returns the process group of a process that is alive in the session, else 0.
+func groupInSession(pid, session int) int {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return false
+		return 0
 	}
 	// The name in parentheses may hold anything; the fields after it are state, parent, group, session.
 	_, rest, found := bytes.Cut(stat[max(0, bytes.LastIndexByte(stat, ')')):], []byte(") "))
 	field := bytes.Fields(rest)
-	return found && len(field) > 3 && string(field[0]) != "Z" && string(field[3]) == strconv.Itoa(session)
+	if !found || len(field) < 4 || string(field[0]) == "Z" || string(field[3]) != strconv.Itoa(session) {
+		return 0
+	}
+	group, _ := strconv.Atoi(string(field[2]))
+	return group
 }

@@ -71,6 +71,7 @@ func unprivileged(base int) option {
 		mapping := []syscall.SysProcIDMap{{ContainerID: 0, HostID: base, Size: 65536}}
 		command.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
 		command.SysProcAttr.UidMappings, command.SysProcAttr.GidMappings = mapping, mapping
+		command.SysProcAttr.GidMappingsEnableSetgroups = true
 		command.SysProcAttr.Credential = &syscall.Credential{}
 	}
 }
@@ -83,7 +84,6 @@ func startGuest(t *testing.T, options ...option) *guest {
 	check(t, os.Chmod(root, 0o755))
 	g := &guest{t: t, home: filepath.Join(root, "home"), socket: filepath.Join(root, "socket")}
 	check(t, os.Mkdir(g.home, 0o755))
-	check(t, os.Chown(g.home, userID, userID))
 	writeAccounts(t, root, g.home)
 	g.launch(root, options)
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -120,6 +120,11 @@ func (g *guest) launch(root string, options []option) {
 	for _, change := range options {
 		change(settings, g.command)
 	}
+	owner := userID
+	for _, mapping := range g.command.SysProcAttr.UidMappings {
+		owner += mapping.HostID
+	}
+	check(t, os.Chown(g.home, owner, owner))
 	text, err := json.Marshal(settings)
 	check(t, err)
 	g.command.Stdin = bytes.NewReader(text)

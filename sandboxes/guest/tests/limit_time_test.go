@@ -20,7 +20,7 @@ func TestTheTimeLimitHoldsWithoutAReader(t *testing.T) {
 	g := startGuest(t)
 	s := g.start(shell("exec sleep 7654323"), "Connect-Timeout-Ms: 400")
 	s.cancel()
-	equal(t, "sleepers", g.alive("7654323"), 1)
+	equal(t, "it lives", g.alive("7654323") > 0, true)
 	eventually(t, "it is dead", func() bool { return g.alive("7654323") == 0 })
 }
 

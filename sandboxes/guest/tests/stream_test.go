@@ -91,7 +91,7 @@ func (s *stream) begin() {
 	s.t.Helper()
 	first := s.next()
 	if first.Start == nil {
-		s.t.Fatalf("the first event is %+v, not start", first)
+		s.t.Fatalf("the first event is %+v (%+v), not start", first, first.err)
 	}
 	s.pid = first.Start.PID
 }
