@@ -43,8 +43,9 @@ def choice(env: Environment, name: str, default: str, allowed: Collection[str]) 
 def integer(env: Environment, name: str, default: int, *, minimum: int, maximum: int) -> int:
     """Return a whole number within its range."""
     value = text(env, name) or str(default)
-    if not (value.isascii() and value.isdigit()) or not minimum <= int(value) <= maximum:
-        raise EnvError(f"{name} must be a whole number from {minimum} to {maximum}, not {value!r}.")
+    digits = value.isascii() and value.isdigit() and len(value) <= len(str(maximum))
+    if not digits or not minimum <= int(value) <= maximum:
+        raise EnvError(f"{name} must be a whole number from {minimum} to {maximum}, not {value[:40]!r}.")
     return int(value)
 
 
