@@ -3,6 +3,7 @@
 SYSTEM_PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 PREPARE := $(SYSTEM_PYTHON) deploy/prepare.py
 PYTHON := .venv/bin/python
+PYTEST := PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/pytest -q
 HOME_DIR := $(or $(GATEHOUSE_HOME),$(CURDIR)/var)
 # Prepared once, then shared by all test runs of this checkout.
 TEST_HOME := $(CURDIR)/var
@@ -39,12 +40,13 @@ lint: venv ## Check style, types and import directions.
 	@.venv/bin/lint-imports
 
 test: template lint ## Run every check and every test.
-	@$(PREPARE) go-tests
-	@.venv/bin/pytest -q -n 2 --dist loadfile -m "not stack and not soak"
-	@.venv/bin/pytest -q -m "stack and not soak"
+	@$(PREPARE) go-tests javascript
+	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not soak"
+	@$(PYTEST) -m "stack and not soak"
 
 soak: template ## Run the tests that take many minutes.
-	@.venv/bin/pytest -q -m soak
+	@$(PREPARE) javascript
+	@$(PYTEST) -m soak
 
 bench: template ## Measure, print the table and write var/bench.json.
 	@$(PYTHON) tests/bench/run.py

