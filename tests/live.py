@@ -56,6 +56,7 @@ class Stack:
     home: Path
     port: int
     environment: dict[str, str]
+    command: tuple[str, ...] = (str(ROOT / "manage.py"), "up")
     key: str = ""
     process: subprocess.Popen[bytes] | None = None
     log: Path = field(default=Path())
@@ -88,7 +89,7 @@ class Stack:
         self.log = self.home / "up.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "manage.py"), "up"],
+                [sys.executable, *self.command],
                 env=self.environment,
                 cwd=ROOT,
                 stdout=log,
@@ -185,8 +186,11 @@ def templates_of_this_checkout() -> Path:
 
 
 @contextlib.contextmanager
-def running_stack(**variables: str) -> Iterator[Stack]:
-    """Run a fresh Gatehouse with its own home, port and database; everything of it is gone afterwards."""
+def running_stack(*, command: tuple[str, ...] | None = None, **variables: str) -> Iterator[Stack]:
+    """Run a fresh Gatehouse with its own home, port and database; everything of it is gone afterwards.
+
+    `command` takes the place of `manage.py up`; `variables` are added to the environment.
+    """
     home = Path(tempfile.mkdtemp(prefix="gatehouse-", dir="/var/tmp"))
     home.chmod(0o755)
     (home / "templates").symlink_to(templates_of_this_checkout())
@@ -198,6 +202,8 @@ def running_stack(**variables: str) -> Iterator[Stack]:
         **variables,
     }
     stack = Stack(home, port, environment)
+    if command is not None:
+        stack.command = command
     try:
         stack.bootstrap()
         stack.start()
