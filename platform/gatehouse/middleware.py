@@ -174,7 +174,9 @@ class ConsoleOnly(Around):
 
     def __init__(self, get_response: GetResponse) -> None:
         super().__init__(get_response)
-        chain: SyncChain = cast("SyncChain", async_to_sync(cast("Any", get_response)) if self.is_async else get_response)
+        chain: SyncChain = cast(
+            "SyncChain", async_to_sync(cast("Any", get_response)) if self.is_async else get_response
+        )
         self.views: list[Callable[..., HttpResponseBase | None]] = []
         for dotted_path in reversed(settings.CONSOLE_MIDDLEWARE):
             chain = import_string(dotted_path)(chain)
@@ -187,6 +189,8 @@ class ConsoleOnly(Around):
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if not is_console(request.path):
             return self.get_response(request)
+        # A page under a stranger's host name is how browsers are lured into using their cookies (DNS rebinding).
+        request.get_host()
         return self.threaded(request) if self.is_async else self._serve(request)
 
     def _serve(self, request: HttpRequest) -> HttpResponseBase:

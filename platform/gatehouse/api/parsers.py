@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
@@ -76,9 +77,11 @@ def _check(value: object, path: str, depth: int, budget: list[int]) -> None:
         raise InvalidInput(f"The body holds more than {MAX_VALUES} values.")
     if isinstance(value, str):
         _check_text(value, path)
-    elif isinstance(value, int) and not isinstance(value, bool):
-        if not -_MAX_INTEGER - 1 <= value <= _MAX_INTEGER:
-            raise InvalidInput(f"{path or 'The body'} is out of range.", field=path or None)
+    elif isinstance(value, int | float):
+        # 1e999 is legal JSON and becomes infinity, which is not.
+        fits = math.isfinite(value) if isinstance(value, float) else -_MAX_INTEGER - 1 <= value <= _MAX_INTEGER
+        if not fits:
+            raise InvalidInput(f"{path or 'The body'} is out of range.", field=path[:200] or None)
     elif isinstance(value, dict | list):
         if depth >= MAX_DEPTH:
             raise InvalidInput(f"The body is nested deeper than {MAX_DEPTH} levels.", field=path[:200] or None)
