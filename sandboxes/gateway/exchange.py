@@ -153,10 +153,8 @@ class Exchange:
             while data := await body.read():
                 if before_sending is not None:
                     await before_sending(data)
-                if body.length is None:
-                    data = b"%x\r\n%b\r\n" % (len(data), data)
-                connection.write(data)
                 self.outcome.bytes_in += len(data)
+                connection.write(data if body.length is not None else b"%x\r\n%b\r\n" % (len(data), data))
                 await connection.drain()
             if body.length is None:
                 connection.write(b"0\r\n\r\n")

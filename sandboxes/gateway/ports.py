@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from sandboxes.gateway import assess, authentication, context, errors, failures, http1, upgrade, upstream
+from sandboxes.gateway import assess, authentication, context, errors, failures, http1, tunnels, upgrade, upstream
 from sandboxes.gateway.exchange import Body, Exchange
 from sandboxes.gateway.operations import AGENT_PORT
+from sandboxes.gateway.reply import ClientGone
 from sandboxes.gateway.routes import TooManyStreams
 
 if TYPE_CHECKING:
@@ -17,14 +18,13 @@ if TYPE_CHECKING:
     from sandboxes.gateway.context import Services
     from sandboxes.gateway.http1 import AnswerHead, Fields
     from sandboxes.gateway.reply import Reply
-    from sandboxes.gateway.routes import Route, Stream, TunnelKey
+    from sandboxes.gateway.routes import Route, Stream
+    from sandboxes.gateway.tunnels import Tunnel
 
 CODE_PORT = 49999
 # The platform's own ports inside a sandbox: DNS, the egress proxy and its redirect, the agent.
 REFUSED_PORTS = frozenset({53, 3128, 3129, AGENT_PORT})
-_CONNECT_SECONDS = 10.0
-# Shorter than the 5 s after which common servers close a connection that waits.
-_TUNNEL_IDLE_SECONDS = 4.0
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _NOT_TO_GUEST = frozenset(
     {
@@ -97,15 +97,15 @@ class PortCall:
         try:
             body = Body(self._request, self._limits)
             data = await self._begin_code_cell(stream, body)
-            tunnel = await self._tunnel(stream.key_id)
-            reply = await self._relay(stream, tunnel, body, data)
+            return await self._kept_or_new(stream, body, data)
         except asyncio.CancelledError:
-            self._conclude("error", reason="client_left")
+            self._conclude("error", reason=failures.cause(stream.error or ClientGone()))
             raise
         except Exception as error:  # noqa: BLE001  (each is turned into the answer it deserves)
-            self._conclude("error", reason=failures.cause(error))
-            return self._failure(error)
-        return reply
+            # A stream that was cut says why; what broke in consequence does not matter.
+            reason = stream.error or error
+            self._conclude("error", reason=failures.cause(reason))
+            return self._failure(reason)
 
     # --- code cells
 
@@ -136,67 +136,43 @@ class PortCall:
         if self._code_cell is not None:
             self._code_cell.conclude(outcome, **details)
 
-    # --- tunnels
+    # --- the way through
 
-    async def _tunnel(self, key_id: str | None) -> Tunnel:
-        """Return a connection to the port. Each new one is recorded with who asked for it."""
-        route = self._route
-        key = (self._port, context.origin(self._request), key_id)
-        idle = route.tunnels.get(key)
-        connection = idle.take() if idle is not None else None
-        return Tunnel(route, key, connection or await self._new_tunnel(key_id))
+    async def _kept_or_new(self, stream: Stream, body: Body, data: bytes | None) -> Reply:
+        """Relay over a kept connection if there is one.
 
-    async def _new_tunnel(self, key_id: str | None) -> upstream.Connection:
-        route = self._route
-        if route.open_tunnels >= self._limits.tunnels_per_sandbox:
-            for idle in route.tunnels.values():
-                idle.clear()
-            await asyncio.sleep(0)
-        if route.open_tunnels >= self._limits.tunnels_per_sandbox:
-            raise TooManyStreams
-        record = self._record("port.connect", "connect_port", key_id)
-        await record.begin({"port": self._port}, {"port": self._port})
-        try:
-            connection = await self._dial()
-        except BaseException as error:
-            record.conclude("error", reason="port_closed" if isinstance(error, PortClosed) else failures.cause(error))
-            raise
-        record.conclude("ok")
-        return connection
-
-    async def _dial(self) -> upstream.Connection:
-        target = f"127.0.0.1:{self._port}"
-        connection = await upstream.connect(self._route.socket, seconds=self._limits.connect_seconds)
-        try:
-            self._route.open_tunnels += 1
-            connection.on_lost = self._route.count_lost_tunnel
-            connection.begin()
-            connection.write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode("ascii"))
-            head = await connection.read_head("CONNECT", seconds=_CONNECT_SECONDS)
-            if head.status != 200:
-                raise PortClosed
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        Its server may close it at the very moment it is used again; what is safe to ask twice is asked anew.
+        """
+        key = (self._port, context.origin(self._request), stream.key_id)
+        kept = tunnels.kept(self._route, key)
+        if kept is not None:
+            try:
+                return await self._relay(stream, kept, body, data)
+            except upstream.Disconnected as error:
+                if not error.early or self._request.method not in _SAFE_METHODS or not body.empty:
+                    raise
+                stream.check()
+        record = self._record("port.connect", "connect_port", stream.key_id)
+        return await self._relay(stream, await tunnels.open_new(self._route, key, record), body, data)
 
     async def _relay(self, stream: Stream, tunnel: Tunnel, body: Body, data: bytes | None) -> Reply:
-        connection = tunnel.connection
-        if upgrade.is_upgrade(self._request):
-            with tunnel:
+        with tunnel:
+            if upgrade.is_upgrade(self._request):
                 return await upgrade.relay_upgrade(
-                    self._request, connection, self._head(None), self._limits, stream, self._answer_fields
+                    self._request, tunnel.connection, self._head(None), self._limits, stream, self._answer_fields
                 )
-        exchange = Exchange(self._request, connection, self._limits, stream)
+            return await self._exchange(stream, tunnel, body, data)
+
+    async def _exchange(self, stream: Stream, tunnel: Tunnel, body: Body, data: bytes | None) -> Reply:
+        exchange = Exchange(self._request, tunnel.connection, self._limits, stream)
         framing = None
         if data is None:
             framing = body.framing()
         elif data or self._request.method in {"POST", "PUT", "PATCH"}:
             framing = (b"Content-Length", b"%d" % len(data))
-        with tunnel:
-            pump = exchange.send(self._head(framing), body, data)
-            outcome = await exchange.receive(pump, transform=self._answer_fields)
-            tunnel.clean = outcome.sent_whole and outcome.complete
+        pump = exchange.send(self._head(framing), body, data)
+        outcome = await exchange.receive(pump, transform=self._answer_fields)
+        tunnel.clean = outcome.sent_whole and outcome.complete
         good = outcome.complete and outcome.status < 400
         self._conclude("ok" if good else "error", http_status=outcome.status, bytes_out=outcome.bytes_out)
         return outcome.reply
@@ -238,7 +214,7 @@ class PortCall:
         """Answer for what went wrong before the guest's answer began."""
         request, sandbox_id = self._request, self._route.id
         match error:
-            case PortClosed():
+            case tunnels.PortClosed():
                 return errors.port_closed(request, sandbox_id, self._port)
             case TooManyStreams():
                 return errors.too_many_connections(request, sandbox_id, self._limits.tunnels_per_sandbox)
@@ -249,32 +225,8 @@ class PortCall:
         return failures.answer(request, sandbox_id, self._port, error)
 
 
-class PortClosed(Exception):
-    """Nothing listens on the port inside the sandbox."""
-
-
 class CellTooLarge(Exception):
     """A code cell is longer than the gateway reads before it judges."""
-
-
-class Tunnel:
-    """A connection to a port while one request uses it; a clean one is kept for the same caller."""
-
-    def __init__(self, route: Route, key: TunnelKey, connection: upstream.Connection) -> None:
-        self._route = route
-        self._key = key
-        self.connection = connection
-        self.clean = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self.clean:
-            self.connection.close()
-            return
-        idle = self._route.tunnels.setdefault(self._key, upstream.Idle(_TUNNEL_IDLE_SECONDS))
-        idle.release(self.connection, sent_whole=True)
 
 
 def without_platform_cookies(value: bytes) -> bytes:

@@ -20,6 +20,7 @@ from sandboxes.gateway import (
 from sandboxes.gateway.envelopes import BadEnvelope, Ending
 from sandboxes.gateway.exchange import Body, Exchange, Outcome
 from sandboxes.gateway.operations import Shape
+from sandboxes.gateway.reply import ClientGone
 from sandboxes.gateway.routes import TooManyStreams
 from sandboxes.gateway.watch import BadParts, InputWatch, PartsWatch
 
@@ -153,14 +154,15 @@ class AgentCall:
             await self._begin(operation, stream.key_id, data)
             outcome = await self._relay(operation, stream, body, data)
         except asyncio.CancelledError:
-            reason = "client_left" if stream.error is None else failures.cause(stream.error)
             # A client that leaves a stream is no fault: the command goes on without it.
             left = stream.error is None and operation.shape is Shape.SERVER_STREAM
-            self._conclude("ok" if left else "error", reason=reason)
+            self._conclude("ok" if left else "error", reason=failures.cause(stream.error or ClientGone()))
             raise
         except Exception as error:  # noqa: BLE001  (each is turned into the answer it deserves)
-            self._conclude("error", reason=failures.cause(error))
-            return self._failure(operation, error)
+            # A stream that was cut says why; what broke in consequence does not matter.
+            reason = stream.error or error
+            self._conclude("error", reason=failures.cause(reason))
+            return self._failure(operation, reason)
         self._conclude_answered(operation, outcome, stream)
         return outcome.reply
 
@@ -220,17 +222,20 @@ class AgentCall:
     async def _relay(self, operation: Operation, stream: Stream, body: Body, data: bytes | None) -> Outcome:
         stream.check()
         connection = await self._route.pool.acquire()
-        exchange = Exchange(self._request, connection, self._limits, stream)
+        sent_whole = False
         try:
+            exchange = Exchange(self._request, connection, self._limits, stream)
             head = self._head(operation, body, data)
             pump = exchange.send(head, body, data, self._watch)
             observe = None
             if operation.shape is Shape.SERVER_STREAM and operation.code != "file.watch":
                 self._ending = Ending()
                 observe = self._ending.observe
-            return await exchange.receive(pump, transform=self._answer_fields, observe=observe)
+            outcome = await exchange.receive(pump, transform=self._answer_fields, observe=observe)
+            sent_whole = outcome.sent_whole
+            return outcome
         finally:
-            self._route.pool.release(connection, sent_whole=exchange.outcome.sent_whole)
+            self._route.pool.release(connection, sent_whole=sent_whole)
 
     # --- heads
 

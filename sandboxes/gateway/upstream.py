@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _HIGH_WATER = 1024 * 1024
 _MAX_INTERIM = 8
+HEAD_SECONDS = 30.0  # for a whole head, once its first byte is there
 _IDLE_KEPT = 32
 _CONNECT_PAUSE = 0.02
 
@@ -199,7 +200,7 @@ class Connection(asyncio.Protocol):
                 left = seconds if deadline is None else deadline - self._loop.time()
                 await self._wait(max(0.0, left))
             # Once a head has begun it has a short time in all, however slowly its bytes drip.
-            deadline = deadline or self._loop.time() + min(seconds, 30.0)
+            deadline = deadline or self._loop.time() + min(seconds, HEAD_SECONDS)
             searched = max(0, len(block) - 3)
             block += self._take()
             stop = block.find(b"\r\n\r\n", searched)

@@ -39,7 +39,7 @@ class Place:
     http: aiohttp.ClientSession
 
     def headers(
-        self, sandbox_id: str = ALICE, *, token: str | None = None, port: int = 49983, **more: str
+        self, sandbox_id: str = ALICE, /, *, token: str | None = None, port: int | str = 49983, **more: str
     ) -> dict[str, str]:
         """Return the headers with which Alice's SDK calls her sandbox."""
         found = {"E2b-Sandbox-Id": sandbox_id, "E2b-Sandbox-Port": str(port)}
@@ -59,7 +59,7 @@ class Place:
             headers=self.headers(**headers, Content_Type="application/connect+json"),
         )
 
-    async def raw(self, first_line: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, str], Any]:
+    async def raw(self, first_line: str, body: bytes = b"", /, **headers: str) -> tuple[int, dict[str, str], Any]:
         """Send a request as it stands, without a client library; return status, fields and body."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
@@ -80,7 +80,7 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
             await asyncio.sleep(0.005)
 
 
-def request_bytes(first_line: str, body: bytes = b"", **headers: str) -> bytes:
+def request_bytes(first_line: str, body: bytes = b"", /, **headers: str) -> bytes:
     """Return the bytes of a request; a header without a value is left out."""
     fields = {"Host": "localhost"} | {name.replace("_", "-"): value for name, value in headers.items() if value}
     lines = [first_line, *(f"{name}: {value}" for name, value in fields.items()), "", ""]

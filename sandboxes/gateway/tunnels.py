@@ -1,0 +1,92 @@
+"""Connections to user ports: opened by the guest agent's CONNECT, recorded, kept for the same caller."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Self
+
+from sandboxes.gateway import failures, upstream
+from sandboxes.gateway.routes import TooManyStreams
+
+if TYPE_CHECKING:
+    from sandboxes.gateway.assess import Record
+    from sandboxes.gateway.routes import Route, TunnelKey
+
+_CONNECT_SECONDS = 10.0
+# Shorter than the 5 s after which common servers close a connection that waits.
+_IDLE_SECONDS = 4.0
+
+
+class PortClosed(Exception):
+    """Nothing listens on the port inside the sandbox."""
+
+
+class Tunnel:
+    """A connection to a port while one request uses it; a clean one is kept for the same caller."""
+
+    def __init__(self, route: Route, key: TunnelKey, connection: upstream.Connection) -> None:
+        self._route = route
+        self._key = key
+        self.connection = connection
+        self.clean = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.clean:
+            self.connection.close()
+            return
+        idle = self._route.tunnels.setdefault(self._key, upstream.Idle(_IDLE_SECONDS))
+        idle.release(self.connection, sent_whole=True)
+
+
+def kept(route: Route, key: TunnelKey) -> Tunnel | None:
+    """Return a tunnel that an earlier request of this caller left."""
+    idle = route.tunnels.get(key)
+    connection = idle.take() if idle is not None else None
+    return None if connection is None else Tunnel(route, key, connection)
+
+
+async def open_new(route: Route, key: TunnelKey, record: Record) -> Tunnel:
+    """Open a tunnel once its intent is on disk.
+
+    Raises PortClosed, TooManyStreams, TapAway, TapRefused, or what the connection to the guest raises.
+    """
+    await _make_room(route)
+    port = key[0]
+    await record.begin({"port": port}, {"port": port})
+    try:
+        connection = await _dial(route, port)
+    except BaseException as error:
+        reason = "port_closed" if isinstance(error, PortClosed) else failures.cause(error)
+        record.conclude("error", reason=reason)
+        raise
+    record.conclude("ok")
+    return Tunnel(route, key, connection)
+
+
+async def _make_room(route: Route) -> None:
+    if route.open_tunnels >= route.limits.tunnels_per_sandbox:
+        for idle in route.tunnels.values():
+            idle.clear()
+        await asyncio.sleep(0)
+    if route.open_tunnels >= route.limits.tunnels_per_sandbox:
+        raise TooManyStreams
+
+
+async def _dial(route: Route, port: int) -> upstream.Connection:
+    connection = await upstream.connect(route.socket, seconds=route.limits.connect_seconds)
+    route.open_tunnels += 1
+    connection.on_lost = route.count_lost_tunnel
+    target = f"127.0.0.1:{port}"
+    try:
+        connection.begin()
+        connection.write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode("ascii"))
+        head = await connection.read_head("CONNECT", seconds=_CONNECT_SECONDS)
+        if head.status != 200:
+            raise PortClosed
+    except BaseException:
+        connection.close()
+        raise
+    return connection
