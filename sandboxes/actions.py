@@ -65,7 +65,7 @@ def create_sandbox(
     wanted = launch.Wanted(
         tenant_id=actor.tenant_id,
         template=found,
-        node=nodes.current_node(client),
+        node_id=nodes.current_node_id(client),
         resources=quota.resolve_resources(
             actor.tenant_id, cpu_milli=found.cpu_milli, memory_mib=found.memory_mib, disk_mib=found.disk_mib
         ),
@@ -93,7 +93,6 @@ def _launch(client: NodeClient, actor: Actor, wanted: launch.Wanted) -> Access:
     answer = launch.start_at_node(client, actor, sandbox, wanted)
     if not launch.write_running(sandbox, answer):
         raise launch.drop_unwanted(client, sandbox)
-    access.withdraw_if_revoked(client, actor)
     return Access(sandbox, access.token_for(actor, sandbox))
 
 

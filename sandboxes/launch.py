@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from corekit.actor import Actor
-    from sandboxes.models import Node, Template
+    from sandboxes.models import Template
     from sandboxes.node_client import Json, NodeClient
 
 OBJECT = "sandbox"
@@ -39,7 +39,7 @@ class Wanted:
 
     tenant_id: str
     template: Template
-    node: Node
+    node_id: str
     resources: quota.Resources
     timeout_s: int
     metadata: Mapping[str, str]
@@ -67,7 +67,7 @@ class Wanted:
             template=self.template,
             template_name=self.template.name,
             build_id=self.template.build_id,
-            node=self.node,
+            node_id=self.node_id,
             tier=self.template.tier,
             profile=self.template.profile,
             cpu_milli=self.resources.cpu_milli,

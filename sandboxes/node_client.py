@@ -8,11 +8,11 @@ without harm.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import http.client
 import json
 import os
+import select
 import socket
 import threading
 from dataclasses import dataclass
@@ -86,6 +86,12 @@ class _UnixConnection(http.client.HTTPConnection):
             raise
         self.sock = sock
 
+    def was_closed(self) -> bool:
+        """Say whether an idle connection is of no use: nobody sends on it unless to close it."""
+        poller = select.poll()
+        poller.register(self.sock, select.POLLIN)
+        return bool(poller.poll(0))
+
     def set_timeout(self, seconds: float) -> None:
         """Bound every read and write that follows."""
         self.sock.settimeout(seconds)
@@ -101,7 +107,14 @@ class _Pool:
         self._pid = os.getpid()
 
     def take(self) -> _UnixConnection | None:
-        """Return an idle connection, or None when there is none."""
+        """Return an idle connection that the node has not closed, or None when there is none."""
+        while (connection := self._pop()) is not None:
+            if not connection.was_closed():
+                return connection
+            connection.close()
+        return None
+
+    def _pop(self) -> _UnixConnection | None:
         with self._lock:
             if self._pid != os.getpid():
                 # A forked process must not speak on its parent's connections.
@@ -213,10 +226,18 @@ class NodeClient:
     def _exchange(self, method: str, path: str, body: Json | None, timeout: float) -> tuple[int, bytes]:
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         kept = self._pool.take()
-        if kept is not None:
-            with contextlib.suppress(_Stale):
-                return self._send(kept, method, path, data, timeout, reused=True)
-        return self._send(self._pool.open(), method, path, data, timeout, reused=False)
+        if kept is None:
+            return self._send(self._pool.open(), method, path, data, timeout, reused=False)
+        try:
+            return self._send(kept, method, path, data, timeout, reused=True)
+        except _Stale:
+            pass
+        try:
+            fresh = self._pool.open()
+        except NodeUnavailable as error:
+            # It may have died after it acted on the first attempt.
+            raise NodeSilent(retry_after=1) from error
+        return self._send(fresh, method, path, data, timeout, reused=False)
 
     def _send(
         self, connection: _UnixConnection, method: str, path: str, data: bytes | None, timeout: float, *, reused: bool

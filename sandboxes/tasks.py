@@ -8,7 +8,6 @@ from celery import shared_task
 from corekit.errors import GatehouseError
 from sandboxes import events, revocation
 from sandboxes import reconcile as reconciling
-from sandboxes.errors import NodeUnavailable
 from sandboxes.models import Sandbox
 from sandboxes.node_client import local_node
 from sandboxes.states import LIVE
@@ -22,20 +21,20 @@ LEAK_AGE_S = 60
 
 @shared_task(name="sandboxes.collect_events")  # type: ignore[untyped-decorator]
 def collect_events() -> None:
-    """Commit the node's new events. Each second."""
+    """Commit the node's new events and repeat recent revocations. Each second."""
+    client = local_node()
     try:
-        events.collect(local_node())
-    except NodeUnavailable as error:
-        logger.warning("node_away", task="collect_events", error=error.code)
+        revocation.repeat_recent(client)
+        events.collect(client)
+    except GatehouseError as error:
+        logger.warning("collect_failed", error=error.code)
 
 
 @shared_task(name="sandboxes.reconcile")  # type: ignore[untyped-decorator]
 def reconcile() -> None:
-    """Make the rows and the node agree, and repeat revocations that the node may have missed. Each 10 s."""
-    client = local_node()
+    """Make the rows and the node agree. Each 10 s."""
     try:
-        revocation.repeat_missed(client)
-        outcome = reconciling.reconcile(client)
+        outcome = reconciling.reconcile(local_node())
     except GatehouseError as error:
         logger.warning("reconcile_failed", error=error.code)
         return

@@ -63,9 +63,7 @@ def test_version_1_demands_the_timeout(node: NodeDouble, base: Template, alice: 
     assert (answer.status_code, answer.json()["field"]) == (400, "timeout")
 
 
-def test_a_colleague_gets_a_token_of_their_own(
-    node: NodeDouble, base: Template, alice: Caller, bob: Caller
-) -> None:
+def test_a_colleague_gets_a_token_of_their_own(node: NodeDouble, base: Template, alice: Caller, bob: Caller) -> None:
     made = alice.create()
 
     body = bob.call("POST", f"/v2/sandboxes/{made['sandboxID']}/connect", {"timeout": 60}).json()
@@ -96,9 +94,7 @@ def test_a_lifetime_beyond_the_longest_one_is_cut_to_it(node: NodeDouble, base: 
 
 
 @pytest.mark.parametrize("state", ["starting", "ending"])
-def test_while_it_starts_or_ends_it_is_a_conflict(
-    node: NodeDouble, base: Template, alice: Caller, state: str
-) -> None:
+def test_while_it_starts_or_ends_it_is_a_conflict(node: NodeDouble, base: Template, alice: Caller, state: str) -> None:
     made = alice.create()
     Sandbox.everywhere().update(state=state)
 

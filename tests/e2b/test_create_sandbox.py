@@ -6,13 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.test import Client
 
 from audit.models import Event
 from corekit import clock, tokens
 from sandboxes.models import Sandbox
 from tenants.models import Reservation
-from tests.sandboxes.fixtures import SEED, caller, used
+from tests.conftest import SEED
+from tests.sandboxes.fixtures import caller, client, used
 
 if TYPE_CHECKING:
     from sandboxes.models import Template
@@ -153,7 +153,7 @@ def test_a_key_that_may_only_look_creates_nothing(node: NodeDouble, base: Templa
 
 
 def test_without_a_key_nothing_is_created(node: NodeDouble, base: Template, alice: Caller) -> None:
-    answer = Client().post("/v2/sandboxes", {"templateID": "base"}, content_type="application/json")
+    answer = client().post("/v2/sandboxes", {"templateID": "base"}, content_type="application/json")
 
     assert (answer.status_code, answer.json()["code"]) == (401, 401)
     assert_nothing_happened(alice, node)

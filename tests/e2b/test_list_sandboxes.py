@@ -124,53 +124,53 @@ def test_version_1_lists_in_one_answer(node: NodeDouble, base: Template, alice: 
     ("metadata", "query", "found"),
     [
         # As the clients send it: names and values are encoded twice inside the query.
-        ({"a b": "c&d"}, "metadata=a%252520b%3Dc%252526d", True),
-        ({"team": "red"}, "metadata=team%3Dred", True),
-        ({"team": "red"}, "metadata=team%3Dblue", False),
-        ({"team": "red"}, "metadata=team%3DRED", False),
-        ({"team": "red"}, "metadata=team%3Dre", False),
-        ({"team": "red"}, "metadata=tea%3Dmred", False),
-        ({"team": "red", "n": "1"}, "metadata=team%3Dred%26n%3D1", True),
-        ({"team": "red", "n": "2"}, "metadata=team%3Dred%26n%3D1", False),
-        ({"0": "x"}, "metadata=0%3Dx", True),
-        ({'q"uote': "\\"}, "metadata=q%252522uote%3D%25255C", True),
-        ({"empty": ""}, "metadata=empty%3D", True),
-        ({"ü": "ä"}, "metadata=%2525C3%2525BC%3D%2525C3%2525A4", True),
-        ({}, "metadata=", True),
+        ({"a b": "c&d"}, "metadata=a%252520b%3Dc%252526d", 1),
+        ({"team": "red"}, "metadata=team%3Dred", 1),
+        ({"team": "red"}, "metadata=team%3Dblue", 0),
+        ({"team": "red"}, "metadata=team%3DRED", 0),
+        ({"team": "red"}, "metadata=team%3Dre", 0),
+        ({"team": "red"}, "metadata=tea%3Dmred", 0),
+        ({"team": "red", "n": "1"}, "metadata=team%3Dred%26n%3D1", 1),
+        ({"team": "red", "n": "2"}, "metadata=team%3Dred%26n%3D1", 0),
+        ({"0": "x"}, "metadata=0%3Dx", 1),
+        ({'q"uote': "\\"}, "metadata=q%252522uote%3D%25255C", 1),
+        ({"empty": ""}, "metadata=empty%3D", 1),
+        ({"ü": "ä"}, "metadata=%2525C3%2525BC%3D%2525C3%2525A4", 1),
+        ({}, "metadata=", 1),
     ],
 )
 def test_it_filters_by_metadata(
-    node: NodeDouble, base: Template, alice: Caller, metadata: dict[str, str], query: str, found: bool
+    node: NodeDouble, base: Template, alice: Caller, metadata: dict[str, str], query: str, found: int
 ) -> None:
     sandbox_id = alice.create(metadata=metadata)["sandboxID"]
 
-    assert ids_of(alice.call("GET", f"/v2/sandboxes?{query}")) == ([sandbox_id] if found else [])
-    assert ids_of(alice.call("GET", f"/sandboxes?{query}")) == ([sandbox_id] if found else [])
+    assert ids_of(alice.call("GET", f"/v2/sandboxes?{query}")) == [sandbox_id] * found
+    assert ids_of(alice.call("GET", f"/sandboxes?{query}")) == [sandbox_id] * found
 
 
 @pytest.mark.parametrize(
     ("query", "found"),
     [
-        ("state=running", True),
-        ("state=running,paused", True),
-        ("state=paused,running", True),
-        ("state=", True),
-        ("state=paused", False),
-        ("template=base", True),
-        ("template=other", False),
-        ("startedAfter=2026-01-02T12:00:00Z", True),
-        ("startedAfter=2026-01-02T12:00:00.000001Z", False),
-        ("startedAfter=2026-01-02T13:00:00%2B01:00", True),
-        ("startedAfter=2026-01-02T13:00:00+01:00", True),
-        ("startedAfter=2026-01-02T12:00:00", True),
+        ("state=running", 1),
+        ("state=running,paused", 1),
+        ("state=paused,running", 1),
+        ("state=", 1),
+        ("state=paused", 0),
+        ("template=base", 1),
+        ("template=other", 0),
+        ("startedAfter=2026-01-02T12:00:00Z", 1),
+        ("startedAfter=2026-01-02T12:00:00.000001Z", 0),
+        ("startedAfter=2026-01-02T13:00:00%2B01:00", 1),
+        ("startedAfter=2026-01-02T13:00:00+01:00", 1),
+        ("startedAfter=2026-01-02T12:00:00", 1),
     ],
 )
 def test_it_filters_by_state_template_and_start(
-    node: NodeDouble, base: Template, alice: Caller, query: str, found: bool
+    node: NodeDouble, base: Template, alice: Caller, query: str, found: int
 ) -> None:
     (sandbox_id,) = spread(alice, 1)
 
-    assert ids_of(alice.call("GET", f"/v2/sandboxes?{query}")) == ([sandbox_id] if found else [])
+    assert ids_of(alice.call("GET", f"/v2/sandboxes?{query}")) == [sandbox_id] * found
 
 
 def test_a_template_filter_takes_the_id_too(node: NodeDouble, base: Template, alice: Caller) -> None:

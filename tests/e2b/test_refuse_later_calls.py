@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from django.test import Client
+
+from tests.sandboxes.fixtures import client
 
 if TYPE_CHECKING:
     from tests.sandboxes.fixtures import Caller
@@ -55,8 +56,8 @@ def test_it_answers_501_and_asks_not_to_retry(alice: Caller, method: str, path: 
 
 
 @pytest.mark.parametrize(("method", "path"), LATER, ids=[f"{method} {path}" for method, path in LATER])
-def test_without_a_key_it_is_401(installation: object, method: str, path: str) -> None:
-    answer = Client().generic(method, path)
+def test_without_a_key_it_is_401(db: None, method: str, path: str) -> None:
+    answer = client().generic(method, path)
 
     assert (answer.status_code, answer.json()["code"]) == (401, 401)
 
@@ -89,7 +90,7 @@ def test_a_wrong_method_is_405_in_json_and_says_which_are_right(
 
 
 def test_a_body_that_is_no_json_by_type_is_415(alice: Caller) -> None:
-    answer = Client().post(
+    answer = client().post(
         "/v2/sandboxes", "templateID=base", content_type="text/plain", headers={"X-API-KEY": alice.secret}
     )
 

@@ -8,7 +8,7 @@ import pytest
 
 from corekit import clock, tokens
 from sandboxes.models import Sandbox
-from tests.sandboxes.fixtures import SEED
+from tests.conftest import SEED
 
 if TYPE_CHECKING:
     from sandboxes.models import Template

@@ -1,5 +1,5 @@
-"""Fixtures of this folder; the node double's module says what it can do."""
+"""Fixtures of this folder; the people come with API keys here."""
 
-from tests.sandboxes.fixtures import acme, alice, base, bob, evil, installation, mallory, node, vera
+from tests.sandboxes.fixtures import alice, base, bob, mallory, node, vera
 
-__all__ = ["acme", "alice", "base", "bob", "evil", "installation", "mallory", "node", "vera"]
+__all__ = ["alice", "base", "bob", "mallory", "node", "vera"]

@@ -90,8 +90,8 @@ class NodeDouble:
     # --- the test's levers
 
     def fail(self, call: str, *faults: str) -> None:
-        """Let the next calls of this name (start stop list deadline grant revoke events ack) misbehave so."""
-        assert set(faults) <= set(FAULTS), faults
+        """Let the next calls of this name (start stop list deadline grant …) misbehave so; "" lets one pass."""
+        assert set(faults) <= {*FAULTS, ""}, faults
         self.faults.setdefault(call, deque()).extend(faults)
 
     def refuse(self, call: str, status: int, code: str, message: str = "no", **details: object) -> None:
@@ -171,10 +171,11 @@ class NodeDouble:
         server, self._server = self._server, None
         if server is None:
             return
-        server.cut()
-        threading.Thread(target=server.shutdown, daemon=True).start()
-        server.server_close()
+        server.dead = True
         self.socket_path.unlink(missing_ok=True)
+        server.cut()
+        # From a thread of its own, because a handler that calls this would wait for itself.
+        threading.Thread(target=server.close, daemon=True).start()
 
     # --- the API
 
@@ -348,12 +349,20 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     def __init__(self, path: str, double: NodeDouble) -> None:
         self.double = double
         self.connections: set[socket.socket] = set()
+        self.dead = False
         super().__init__(path, _Handler)
 
     def cut(self) -> None:
         for connection in list(self.connections):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def verify_request(self, _request: Any, _client_address: Any) -> bool:
+        return not self.dead
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A cut connection is what some tests are about."""
@@ -380,6 +389,9 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else {}
         double = self.server.double
+        if self.server.dead:
+            self.close_connection = True
+            return
         fault, answer = double.answer(self.command, self.path, body)
         if fault in {"hang_up", "act_then_hang_up"} or answer is None:
             self.close_connection = True
