@@ -33,7 +33,6 @@ _PREPARE_TIMEOUT_S = 20.0
 _BLOCK_BYTES_PER_S = 256 * _MIB
 _OPEN_FILES = 16_384
 _KEPT_LOG_BYTES = 8_192
-_PIPE_BYTES = 256 * 1024
 _PIPE_DEFAULT_BYTES = 60_000
 
 
@@ -159,9 +158,12 @@ class Member:
         """
         payload = json.dumps(guest_config).encode()
         if len(payload) > _PIPE_DEFAULT_BYTES:
-            fcntl.fcntl(self.stdin_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            fcntl.fcntl(self.stdin_fd, fcntl.F_SETPIPE_SZ, len(payload))
+        # Nobody reads before the fifo is written: a write that waited for room would stop the whole node.
+        os.set_blocking(self.stdin_fd, False)
         with contextlib.suppress(BrokenPipeError):  # the log then says why it died
-            os.write(self.stdin_fd, payload)
+            if os.write(self.stdin_fd, payload) < len(payload):
+                raise StartFailed("The guest's configuration is too large for its pipe.", reason="configuration")
         self.close_stdin()
         self.fifo_fd = os.open(self.notes / "exec.fifo", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         os.write(self.fifo_fd, b"0")
