@@ -32,6 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
     django_settings.GATEHOUSE = dataclasses.replace(
         django_settings.GATEHOUSE, home=home, seed_text=SEED, secret_key_text=SEED
     )
+    # The product's hasher is slow on purpose; tests of pages need only that it fits.
+    django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

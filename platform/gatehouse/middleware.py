@@ -86,6 +86,7 @@ class RequestContext(Around):
     """Give every request an id and an address, bind them to the logs, and write the access line."""
 
     def before(self, request: HttpRequest) -> HttpResponseBase | None:
+        """Name the request and its caller."""
         given = request.META.get("HTTP_X_REQUEST_ID", "")
         request.META["gatehouse.request_id"] = given if is_request_id(given) else new_request_id()
         request.META["gatehouse.origin"] = client_address(request)
@@ -97,6 +98,7 @@ class RequestContext(Around):
         return None
 
     def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        """Return the id, and log how the request went."""
         response["X-Request-Id"] = request.META["gatehouse.request_id"]
         # Without a length the server would fall back to chunks.
         if isinstance(response, HttpResponse) and not response.has_header("Content-Length"):
@@ -118,6 +120,7 @@ class SecurityHeaders(Around):
     """Tell browsers to trust an answer with nothing that it doesn't need."""
 
     def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        """Add the headers that a view did not set itself."""
         headers = response.headers
         policy = settings.CONTENT_SECURITY_POLICY if is_console(request.path) else settings.API_SECURITY_POLICY
         headers.setdefault("Content-Security-Policy", "; ".join(f"{name} {value}" for name, value in policy.items()))
@@ -136,6 +139,7 @@ class CrossOrigin(Around):
     """Let browser programs of any origin use the API, which knows keys and no cookies. Pages stay closed."""
 
     def before(self, request: HttpRequest) -> HttpResponseBase | None:
+        """Answer a preflight, which carries no key."""
         asks = request.method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in request.META
         if not asks or is_console(request.path):
             return None
@@ -146,6 +150,7 @@ class CrossOrigin(Around):
         return response
 
     def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        """Let the answer of the API be read by any origin."""
         if not is_console(request.path):
             response["Access-Control-Allow-Origin"] = "*"
             response["Access-Control-Expose-Headers"] = "X-Request-Id, X-Next-Token, Retry-After, Should-Retry"
@@ -156,6 +161,7 @@ class JsonErrors(Around):
     """Turn every error answer of the API that isn't JSON yet into the one JSON form."""
 
     def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        """Replace an error page."""
         is_json = response.headers.get("Content-Type", "").startswith("application/json")
         if response.status_code < 400 or is_json or is_console(request.path):
             return response
