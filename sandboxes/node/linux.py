@@ -226,20 +226,21 @@ def process_start_time(pid: int) -> int | None:
     Together with the pid it names one process for as long as the host is up.
     """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        # Bytes, here and below: a process names itself, in any bytes it likes.
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
-    return int(stat.rpartition(")")[2].split()[19])
+    return int(stat.rpartition(b")")[2].split()[19])
 
 
 def is_first_of_pid_namespace(pid: int) -> bool:
     """Tell whether the process is pid 1 of a pid namespace below ours."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_bytes()
     except OSError:
         return False
-    ids = next(line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
-    return len(ids) > 1 and ids[-1] == "1"
+    ids = next(line.split()[1:] for line in status.split(b"\n") if line.startswith(b"NSpid:"))
+    return len(ids) > 1 and ids[-1] == b"1"
 
 
 def boot_id() -> str:
