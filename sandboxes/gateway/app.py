@@ -65,7 +65,7 @@ class Gateway:
             listener.close()
         server = self._server
         if server is not None:
-            server.pre_shutdown()
+            server.retire_all()
             deadline = asyncio.get_running_loop().time() + limits.drain_seconds
             while server.connections and asyncio.get_running_loop().time() < deadline:
                 await asyncio.sleep(0.02)
@@ -81,6 +81,11 @@ class Gateway:
         for route in self.services.table:
             route.close()
         self.services.web.close()
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._server.connections) if self._server is not None else 0
 
     async def listen(self, sock: socket.socket) -> None:
         """Accept clients on a bound TCP socket."""

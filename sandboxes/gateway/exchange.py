@@ -144,6 +144,7 @@ class Exchange:
             self.outcome.sent_whole = True
             return None
         self._connection.write(head)
+        self._connection.sending = True
         body.invite()
         return asyncio.create_task(self._pump(body, before_sending))
 
@@ -155,7 +156,7 @@ class Exchange:
                     await before_sending(data)
                 self.outcome.bytes_in += len(data)
                 connection.write(data if body.length is not None else b"%x\r\n%b\r\n" % (len(data), data))
-                await connection.drain()
+                await connection.drain(self._limits.idle_seconds)
             if body.length is None:
                 connection.write(b"0\r\n\r\n")
             self.outcome.sent_whole = True
@@ -164,6 +165,8 @@ class Exchange:
             return
         except Exception as error:  # noqa: BLE001  (handed to the reader, which ends the exchange with it)
             connection.fail(error)
+        finally:
+            connection.sending = False
 
     async def receive(
         self,

@@ -37,7 +37,7 @@ class Reply(web.StreamResponse):
         self._bodiless = request.method == "HEAD"
         self._chunks = False
         self._head = b""
-        self.started = False
+        self.started = False  # whether anything was sent: from then on no other answer is possible
         self.sent = 0
 
     def start(self, status: int, fields: Fields, *, length: int | None) -> None:
@@ -46,7 +46,6 @@ class Reply(web.StreamResponse):
         `length` None sends the body in chunks (or, to an HTTP/1.0 client, until the connection ends).
         """
         self._status = status
-        self.started = True
         fields = list(fields)
         if status < 200 or status in {204, 304}:
             self._bodiless = True
@@ -68,7 +67,6 @@ class Reply(web.StreamResponse):
     def switch(self, fields: Fields) -> None:
         """Answer 101 at once; what follows are raw bytes. Raises ClientGone."""
         self._status = 101
-        self.started = True
         self._keep = False
         self._head = http1.render_head(b"HTTP/1.1 101 Switching Protocols", fields)
         self.flush()
@@ -83,6 +81,7 @@ class Reply(web.StreamResponse):
             size += len(piece)
         if self._bodiless or not size:
             return
+        self.started = True
         self.sent += size
         out = [self._head] if self._head else []
         self._head = b""
@@ -104,6 +103,7 @@ class Reply(web.StreamResponse):
             transport = self._transport
             if transport is None or transport.is_closing():
                 raise ClientGone
+            self.started = True
             transport.write(self._head)
             self._head = b""
 
@@ -125,6 +125,7 @@ class Reply(web.StreamResponse):
         if self._chunks and not self._bodiless:
             tail += b"0\r\n\r\n"
         if tail:
+            self.started = True
             transport.write(tail)
 
     def abort(self) -> None:

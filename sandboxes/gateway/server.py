@@ -60,6 +60,13 @@ class BoundedHandler(RequestHandler):
         if not self._request_in_progress and not self._messages:
             self.force_close()
 
+    def retire(self) -> None:
+        """Take no more requests: close now when idle, else after the request that is being served."""
+        if self._request_in_progress or self._messages:
+            self.close()
+        else:
+            self.force_close()
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -102,6 +109,12 @@ class BoundedServer(web.Server):
         super().connection_made(handler, transport)
         if len(self._connections) > self._limits.client_connections:
             transport.abort()
+
+    def retire_all(self) -> None:
+        """Let every connection end with what it is doing."""
+        for handler in list(self._connections):
+            if isinstance(handler, BoundedHandler):
+                handler.retire()
 
     def abort_all(self) -> None:
         """Cut every connection that is still open."""

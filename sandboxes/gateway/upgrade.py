@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from sandboxes.gateway.routes import Stream
     from sandboxes.gateway.settings import Limits
 
-_HIGH_WATER = 1024 * 1024
 _FROM_HANDSHAKE = frozenset({b"sec-websocket-accept", b"sec-websocket-protocol", b"sec-websocket-extensions"})
 
 
@@ -35,15 +34,14 @@ def handshake_fields() -> Fields:
 class _ToUpstream:
     """Stands where aiohttp expects a WebSocket parser and passes the client's bytes on unread."""
 
-    def __init__(self, request: web.BaseRequest, connection: upstream.Connection) -> None:
+    def __init__(self, request: web.BaseRequest, connection: upstream.Connection, idle_seconds: float) -> None:
         self._transport = request.transport
+        self._idle_seconds = idle_seconds
         self._connection = connection
         self._resume: asyncio.Task[None] | None = None
-        self.taken = 0
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Pass bytes on; stop reading from the client while the other side is slow."""
-        self.taken += len(data)
         self._connection.write(data)
         if self._connection.writing_paused and self._resume is None and self._transport is not None:
             self._transport.pause_reading()
@@ -52,7 +50,7 @@ class _ToUpstream:
 
     async def _resume_later(self) -> None:
         try:
-            await self._connection.drain()
+            await self._connection.drain(self._idle_seconds)
         except Exception:  # noqa: BLE001  (the reader of the other direction reports it)
             return
         self._resume = None
@@ -97,7 +95,7 @@ async def relay_upgrade(
         raise http1.BadAnswer("the answer switches to something that was not asked for")
     fields = [field for field in answer.fields if field[0].lower() in _FROM_HANDSHAKE]
     reply.switch([*handshake_fields(), *fields])
-    request.protocol.set_parser(cast("WebSocketReader", _ToUpstream(request, connection)))
+    request.protocol.set_parser(cast("WebSocketReader", _ToUpstream(request, connection, limits.idle_seconds)))
     try:
         while data := await connection.read_raw(limits.upgraded_idle_seconds):
             reply.send([data])

@@ -60,6 +60,7 @@ class Connection(asyncio.Protocol):
         self._left: int | None = 0
         self._chunks: http1.ChunkedDecoder | None = None
         self._kept_alive = False
+        self.sending = False  # while a request body is on its way, the other side may be silent
         self.reused = False
         self.on_lost: Callable[[], None] | None = None
         self.idle_since = 0.0
@@ -133,13 +134,15 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and self._error is None:
             self._transport.write(data)
 
-    async def drain(self) -> None:
-        """Wait until the send buffer has room. Raises Disconnected."""
+    async def drain(self, seconds: float) -> None:
+        """Wait until the send buffer has room. Raises Disconnected, Silent, or what `fail` was given."""
         if self._writing_paused and self._transport is not None:
             self._writable = self._loop.create_future()
+            timer = self._loop.call_later(seconds, self.fail, Silent("nothing was taken in time"))
             try:
                 await self._writable
             finally:
+                timer.cancel()
                 self._writable = None
         if self._error is not None:
             raise self._error
@@ -149,7 +152,7 @@ class Connection(asyncio.Protocol):
     async def _wait(self, seconds: float) -> None:
         """Wait for more bytes or the end, at most so long."""
         waiter = self._waiter = self._loop.create_future()
-        timer = self._loop.call_later(seconds, self.fail, Silent("nothing came in time"))
+        timer = self._loop.call_later(seconds, self._expire)
         try:
             await waiter
         finally:
@@ -157,6 +160,12 @@ class Connection(asyncio.Protocol):
             self._waiter = None
         if self._error is not None:
             raise self._error
+
+    def _expire(self) -> None:
+        if self.sending:
+            self._wake()
+        else:
+            self.fail(Silent("nothing came in time"))
 
     def _take(self) -> bytes:
         data = self._received.popleft()

@@ -100,4 +100,4 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]
         else:
             body = await reader.readexactly(int(fields.get("content-length", 0)))
     status = int(first.split(" ")[1])
-    return status, fields, json.loads(body) if "json" in fields.get("content-type", "") else body
+    return status, fields, json.loads(body) if fields.get("content-type", "").startswith("application/json") else body

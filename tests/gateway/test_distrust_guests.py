@@ -65,18 +65,23 @@ async def test_a_hang_up_without_an_answer_is_a_502(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "lie",
+    ("truth", "lie"),
     [
-        HEAD + b"Content-Length: 50\r\n\r\nshort",
-        HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nZZ\r\n",
-        HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhelloXX",
-        HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n" + b"A: b\r\n" * 5000,
-        HEAD + b"Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFF\r\nhello",
+        (HEAD + b"Content-Length: 50\r\n\r\nhello", b""),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", b""),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", b"ZZ\r\n"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello", b"XX"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", b"0\r\n" + b"A: b\r\n" * 5000),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFF\r\nhello", b""),
     ],
 )
-async def test_a_false_length_cuts_the_answer(place: Place, lie: bytes) -> None:
+async def test_a_false_length_cuts_the_answer(place: Place, truth: bytes, lie: bytes) -> None:
+    proceed = asyncio.Event()
+
     async def start(request: doubles.Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         await doubles.read_body(reader, request)
+        writer.write(truth)
+        await proceed.wait()
         writer.write(lie)
         await writer.drain()
         return False
@@ -84,10 +89,20 @@ async def test_a_false_length_cuts_the_answer(place: Place, lie: bytes) -> None:
     place.guest.on("POST", START, start)
     async with place.start(COMMAND) as response:
         assert response.status == 200
+        assert await response.content.readany() == b"hello"
+        proceed.set()
         with pytest.raises(aiohttp.ClientError):
             await response.read()
     await until(lambda: place.tap.of("command.start", "result"))
     assert place.tap.of("command.start", "result")[0]["outcome"] == "error"
+
+
+async def test_a_lie_right_after_the_head_is_a_502(place: Place) -> None:
+    place.guest.on("POST", START, HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhelloXX")
+
+    async with place.start(COMMAND) as response:
+        assert response.status == 502
+        assert await response.json(content_type=None) == BAD_ANSWER
 
 
 async def test_a_smuggled_second_answer_reaches_nobody(place: Place) -> None:
