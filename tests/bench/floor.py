@@ -52,7 +52,7 @@ class Bare:
         for name in ("rootfs", "upper", "work"):
             (bundle / name).mkdir(parents=True)
         os.chown(bundle / "upper", _FIRST_UID, _FIRST_UID)
-        facts = oci.ContainerFacts("bare", _FIRST_UID, _UIDS, 256, 1024, 2**30, None)
+        facts = oci.ContainerFacts("bare", _FIRST_UID, _UIDS)
         (bundle / "config.json").write_text(json.dumps(oci.workstation(facts)))
         layers = f"lowerdir={self.directory}/guest:{self.directory}/lower,upperdir={bundle}/upper,workdir={bundle}/work"
         linux.mount("overlay", str(bundle / "rootfs"), "overlay", linux.MS_NODEV, layers)
