@@ -40,7 +40,9 @@ _MOUNT_ATTR_NODEV = 0x4
 _MOUNT_ATTR_IDMAP = 0x00100000
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_SECUREBITS = 28
 _PR_SET_CHILD_SUBREAPER = 36
+_SECBIT_NO_SETUID_FIXUP = 0x4
 
 _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_CONFIGURE = 0x4C0A
@@ -124,7 +126,9 @@ def attach_tree(tree: int, target: str) -> None:
 def new_user_namespace(first_id: int, count: int) -> int:
     """Return a descriptor of a new user namespace that maps ids 0..count-1 to the host's first_id...
 
-    The namespace lives as long as the descriptor; no process stays in it.
+    The namespace lives as long as the descriptor; no process stays in it. It belongs to `first_id`: the kernel counts
+    inotify instances, queued signals, message queues and the like of a namespace for its owner as well, and namespaces
+    with one owner would share those limits with each other and with the owner itself.
     """
     ready_read, ready_write = os.pipe()
     done_read, done_write = os.pipe()
@@ -133,6 +137,9 @@ def new_user_namespace(first_id: int, count: int) -> int:
         os.close(ready_read)
         os.close(done_write)
         try:
+            # Keeps the capabilities, without which some hosts make no user namespaces.
+            _check(_libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0), "prctl")
+            os.seteuid(first_id)
             unshare(CLONE_NEWUSER)
             os.write(ready_write, b"1")
             os.read(done_read, 1)

@@ -279,9 +279,7 @@ class MemberMaker:
             hostname=f"sandbox-{identity[:8]}",
             uid_base=base,
             uid_count=UIDS_PER_SLOT,
-            processes=recipe.resources.pids,
-            open_files=_OPEN_FILES,
-            file_bytes=recipe.resources.disk_mib * _MIB,
+            user_namespace=f"{self._stage}/{oci.USER_NAMESPACE}",
             cgroups_path=f"/{member.cgroup.name}" if _manages_cgroups(runtime) else None,
         )
         (member.directory / "config.json").write_text(json.dumps(oci.workstation(facts)))
@@ -302,6 +300,12 @@ class MemberMaker:
             machine_id=identity,
             hidden_mounts=self._hidden,
             cgroup_files=tuple(member.cgroup.join_files()),
+            limits={
+                "RLIMIT_NPROC": recipe.resources.pids,
+                "RLIMIT_NOFILE": _OPEN_FILES,
+                "RLIMIT_FSIZE": recipe.resources.disk_mib * _MIB,
+                "RLIMIT_CORE": 0,
+            },
             program=runtime[0],
             runtime=(*runtime, member.notes.name),
         )

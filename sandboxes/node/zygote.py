@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import stat
@@ -23,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sandboxes.node import linux
+from sandboxes.node.runtimes import oci
 
 _MAX_ORDER_BYTES = 65_536
 GUEST_FD = 3
@@ -31,7 +33,10 @@ _HOSTS = "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loop
 
 @dataclass(frozen=True)
 class Order:
-    """What one member is made of. Paths are the host's; ids come from the node's own store, never from a request."""
+    """What one member is made of. Paths are the host's; ids come from the node's own store, never from a request.
+
+    `limits` are resource limits by their names, in the units of setrlimit(2).
+    """
 
     directory: str
     stage: str
@@ -45,6 +50,7 @@ class Order:
     machine_id: str
     hidden_mounts: tuple[str, ...]
     cgroup_files: tuple[str, ...]
+    limits: dict[str, int]
     program: str
     runtime: tuple[str, ...]
 
@@ -61,7 +67,7 @@ class Order:
         return cls(**fields)
 
 
-def _set_stage(order: Order) -> None:
+def _set_stage(order: Order, userns_fd: int) -> None:
     """Cover `stage`, for this member alone, with a small file system that the sandbox's own root may walk through.
 
     The member's directory is closed to everybody but the host's root, and that is what the runtime no longer is once it
@@ -72,6 +78,9 @@ def _set_stage(order: Order) -> None:
     for name in ("disk", "rootfs", "lower", "guest"):
         Path(order.stage, name).mkdir()
     Path(order.stage, "config.json").write_bytes(config)
+    namespace = Path(order.stage, oci.USER_NAMESPACE)
+    namespace.touch()
+    linux.mount(f"/proc/self/fd/{userns_fd}", str(namespace), "", linux.MS_BIND)
     # A runtime on a read-only mount knows that no container can overwrite it, and spares itself a protected copy.
     program = Path(order.stage, "runtime")
     program.touch()
@@ -155,7 +164,7 @@ def _build_root(order: Order) -> str:
     lower = linux.idmapped_tree(order.template_root, userns_fd)
     guest = linux.idmapped_tree(order.guest_layer, userns_fd)
     image = os.path.realpath("disk.img")
-    _set_stage(order)
+    _set_stage(order, userns_fd)
     os.chdir(order.stage)
     device = _mount_disk(image)
     _mount_root(order, lower, guest)
@@ -169,6 +178,9 @@ def _create_container(order: Order, groups: list[int], listener: socket.socket) 
         try:
             for group in groups:
                 os.write(group, b"0")
+            # Here and not by the runtime: runc would need a right over the namespace's owner that not every root has.
+            for name, limit in order.limits.items():
+                resource.setrlimit(getattr(resource, name), (limit, limit))
             os.dup2(listener.fileno(), GUEST_FD, inheritable=True)
             os.closerange(GUEST_FD + 1, 4096)
             os.execve("./runtime", list(order.runtime), {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})

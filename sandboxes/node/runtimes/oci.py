@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 GUEST_PATH = "/opt/gatehouse/guest"
+# The file on the stage that holds the sandbox's user namespace.
+USER_NAMESPACE = "userns"
 
 # What root of a workstation needs to install software and switch users; nothing that reaches the host's kernel.
 WORKSTATION_CAPABILITIES = (
@@ -50,15 +52,17 @@ _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
 
 @dataclass(frozen=True)
 class ContainerFacts:
-    """What differs between two containers of the same profile. Sizes in bytes."""
+    """What differs between two containers of the same profile.
+
+    `user_namespace` is the path of the namespace that the container joins; it maps `uid_count` ids from `uid_base`.
+    Without one the runtime makes one, and without `cgroups_path` the container stays in its parent's groups.
+    """
 
     hostname: str
     uid_base: int
     uid_count: int
-    processes: int
-    open_files: int
-    file_bytes: int
-    cgroups_path: str | None
+    user_namespace: str | None = None
+    cgroups_path: str | None = None
 
 
 def _mount(destination: str, kind: str, *options: str) -> dict[str, Any]:
@@ -73,16 +77,15 @@ def seccomp() -> dict[str, Any]:
     return loaded
 
 
-def _rlimit(name: str, value: int) -> dict[str, Any]:
-    return {"type": name, "hard": value, "soft": value}
-
-
 def workstation(facts: ContainerFacts) -> dict[str, Any]:
     """Return config.json for the profile `workstation`: writable root, root and sudo inside the user namespace.
 
     The network namespace is the member's own, made by the node and holding only `lo`; that is why it is not listed.
     """
     capabilities = list(WORKSTATION_CAPABILITIES)
+    namespaces: list[dict[str, Any]] = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup", "user")]
+    if facts.user_namespace is not None:
+        namespaces[-1]["path"] = facts.user_namespace
     mapping = [{"containerID": 0, "hostID": facts.uid_base, "size": facts.uid_count}]
     config: dict[str, Any] = {
         "ociVersion": "1.0.2",
@@ -101,12 +104,6 @@ def workstation(facts: ContainerFacts) -> dict[str, Any]:
                 "effective": capabilities,
                 "permitted": capabilities,
             },
-            "rlimits": [
-                _rlimit("RLIMIT_NPROC", facts.processes),
-                _rlimit("RLIMIT_NOFILE", facts.open_files),
-                _rlimit("RLIMIT_FSIZE", facts.file_bytes),
-                _rlimit("RLIMIT_CORE", 0),
-            ],
         },
         "mounts": [
             _mount("/proc", "proc", "nosuid", "noexec", "nodev"),
@@ -117,7 +114,7 @@ def workstation(facts: ContainerFacts) -> dict[str, Any]:
             _mount("/sys", "tmpfs", "nosuid", "noexec", "nodev", "ro", "mode=555", "size=0"),
         ],
         "linux": {
-            "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup", "user")],
+            "namespaces": namespaces,
             "uidMappings": mapping,
             "gidMappings": mapping,
             "maskedPaths": list(_MASKED),
