@@ -75,30 +75,13 @@ func ServerStream[Request any](serve func(r *http.Request, request *Request, str
 		if errors.Is(err, io.EOF) {
 			err = Errorf(InvalidArgument, "the request has no message")
 		}
+		r, wait := readRest(r)
+		defer wait()
 		if err == nil {
-			stop := watchCaller(r, stream)
-			defer stop()
 			err = serve(r, &request, stream)
 		}
 		stream.end(err)
 	})
-}
-
-// watchCaller reads the request to its end: only then net/http notices that the caller went away.
-func watchCaller(r *http.Request, stream *Stream) (stop func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		io.Copy(io.Discard, io.LimitReader(r.Body, MaxMessage))
-	}()
-	return func() {
-		select {
-		case <-done:
-		default:
-			stream.controller.SetReadDeadline(time.Unix(1, 0))
-			<-done
-		}
-	}
 }
 
 // ClientStream makes a handler of a function that takes many messages and answers with one empty message.
@@ -110,6 +93,8 @@ func ClientStream(serve func(r *http.Request, next func(message any) error) erro
 		}
 		err := serve(r, func(message any) error { return readEnvelope(r.Body, message) })
 		stream := openStream(w)
+		_, wait := readRest(r)
+		defer wait()
 		if err == nil {
 			stream.Send(func(b []byte) []byte { return append(b, "{}"...) })
 		}

@@ -138,7 +138,7 @@ func move(user *accounts.User, request *moveRequest) (any, error) {
 	if err := ensure(filepath.Dir(destination), user); err != nil {
 		return nil, err
 	}
-	if err := os.Rename(source, destination); err != nil {
+	if err := rename(source, destination); err != nil {
 		return nil, err
 	}
 	return described(destination)

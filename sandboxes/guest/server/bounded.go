@@ -1,9 +1,12 @@
 package server
 
 import (
+	"io"
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 const refusalBody = `{"code":503,"message":"too many open connections"}`
@@ -39,6 +42,25 @@ func (b *bounded) Accept() (net.Conn, error) {
 type counted struct {
 	*net.UnixConn
 	leave func()
+	over  atomic.Bool
+}
+
+// EndReading makes this and all further reads find the end of the connection.
+func (c *counted) EndReading() {
+	c.over.Store(true)
+	c.SetReadDeadline(time.Unix(1, 0))
+}
+
+// Read reads as the connection does, until EndReading.
+func (c *counted) Read(b []byte) (int, error) {
+	if c.over.Load() {
+		return 0, io.EOF
+	}
+	n, err := c.UnixConn.Read(b)
+	if n == 0 && c.over.Load() {
+		return 0, io.EOF
+	}
+	return n, err
 }
 
 // Close closes the connection.

@@ -2,6 +2,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log"
@@ -51,7 +52,10 @@ func New(c *config.Config, r *reaper.Reaper) *http.Server {
 		Protocols:         protocols,
 		ReadHeaderTimeout: headerTimeout,
 		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          log.New(io.Discard, "", 0),
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return connect.WithConn(ctx, conn.(*counted))
+		},
+		ErrorLog: log.New(io.Discard, "", 0),
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"gatehouse/guest/boot"
 )
@@ -198,7 +199,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-func equal[T comparable](t *testing.T, what string, got, want T) {
+func equal(t *testing.T, what string, got, want any) {
 	t.Helper()
 	if got != want {
 		t.Fatalf("%s is %v, not %v", what, got, want)
@@ -213,4 +214,15 @@ func eventually(t *testing.T, what string, holds func() bool) {
 			t.Fatalf("it never happened: %s", what)
 		}
 	}
+}
+
+// limitFileSize sets the size that files of the guest and all that it starts may have from now on.
+func (g *guest) limitFileSize(bytes uint64) error {
+	limit := syscall.Rlimit{Cur: bytes, Max: bytes}
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_PRLIMIT64, uintptr(g.command.Process.Pid), syscall.RLIMIT_FSIZE,
+		uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }

@@ -27,10 +27,17 @@ func TestInputReachesTheProcess(t *testing.T) {
 	s.until("one\x00\xff")
 	g.must("/process.Process/SendInput", stdin(s.pid, "two"))
 	g.must("/process.Process/CloseStdin", process(s.pid))
-	g.must("/process.Process/CloseStdin", process(s.pid))
 	got := s.finish()
 	equal(t, "stdout", got.stdout, "two")
 	equal(t, "exit code", got.end.ExitCode, 0)
+}
+
+func TestInputMayBeClosedTwice(t *testing.T) {
+	g := startGuest(t)
+	s := g.start(withInput("exec sleep 60"))
+	g.must("/process.Process/CloseStdin", process(s.pid))
+	g.must("/process.Process/CloseStdin", process(s.pid))
+	g.refuses("/process.Process/SendInput", stdin(s.pid, "x"), 500, "internal", "closed")
 }
 
 func TestInputIsStreamed(t *testing.T) {
