@@ -10,16 +10,18 @@ TEST_HOME := $(CURDIR)/var
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help run test lint soak bench venv guest packages template
+.PHONY: help run setup test lint soak bench venv guest packages template
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
-run: ## Install what is missing, build, create the first tenant and key, and start everything.
-	@$(PREPARE) root packages venv guest
-	@$(PYTHON) -m sandboxes.node.builds base --home $(HOME_DIR) >/dev/null
-	@$(PYTHON) manage.py bootstrap
+run: setup ## Set up what is missing, then start everything and keep it running.
 	@exec $(PYTHON) manage.py up
+
+setup: ## Install what is missing, build agent and template, create the first tenant and key.
+	@$(PREPARE) root packages venv guest
+	@$(PYTHON) -m sandboxes.node.builds base --home "$(HOME_DIR)" >/dev/null
+	@$(PYTHON) manage.py bootstrap
 
 venv: ## Make .venv and install requirements.txt.
 	@$(PREPARE) packages venv
@@ -31,7 +33,7 @@ guest: ## Build the guest agent.
 	@$(PREPARE) packages venv guest
 
 template: guest ## Build the template `base`.
-	@$(PYTHON) -m sandboxes.node.builds base --home $(TEST_HOME) >/dev/null
+	@$(PYTHON) -m sandboxes.node.builds base --home "$(TEST_HOME)" >/dev/null
 
 lint: venv ## Check style, types and import directions.
 	@.venv/bin/ruff check

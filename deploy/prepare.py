@@ -54,9 +54,17 @@ def say(text: str) -> None:
 
 
 def root() -> None:
-    """Refuse to go on for a user who could not start the node in the end."""
+    """Refuse to go on for a user, or in a place, from which the processes could not be started in the end."""
     if os.geteuid() != 0:
         raise PrepareError("Gatehouse's node makes namespaces and mounts, which needs root: use `sudo make run`.")
+    readable = subprocess.run(
+        ["/usr/bin/test", "-r", str(ROOT / "manage.py")], user=_NOBODY, group=_NOBODY, extra_groups=[], check=False
+    )
+    if readable.returncode != 0:
+        raise PrepareError(
+            f"Web, worker and gateway run as users of their own and cannot read {ROOT}: move it to a directory that "
+            "everybody may enter, such as /srv/gatehouse, and `chmod -R go+rX` it."
+        )
 
 
 # --- Debian packages
@@ -337,6 +345,8 @@ def main(arguments: list[str]) -> int:
     if not arguments or any(name not in STEPS for name in arguments):
         say(f"name the steps to carry out: {', '.join(STEPS)}.")
         return 2
+    # Other users will read and run what is made here.
+    os.umask(0o022)
     try:
         for name in arguments:
             STEPS[name]()

@@ -287,6 +287,15 @@ def test_a_failure_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: 
     )
 
 
+def test_a_checkout_that_others_cannot_read_is_told(checkout: Path) -> None:
+    (checkout / "manage.py").touch(mode=0o600)
+
+    with pytest.raises(
+        prepare.PrepareError, match=rf"cannot read {checkout}: move it to a directory that everybody may"
+    ):
+        prepare.root()
+
+
 def test_it_needs_nothing_but_the_standard_library() -> None:
     program = Path(prepare.__file__)
     done = subprocess.run(["/usr/bin/python3", "-I", "-S", str(program), "root"], capture_output=True, check=False)

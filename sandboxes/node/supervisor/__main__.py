@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -55,6 +56,14 @@ def _end_gateway(home: Path) -> None:
             number = signal.SIGKILL
 
 
+def _notify_systemd(path: str) -> None:
+    """Tell a service manager that waits for it that everything is ready; sd_notify(3) describes the protocol."""
+    if path:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer:
+            peer.connect("\0" + path[1:] if path.startswith("@") else path)
+            peer.send(b"READY=1")
+
+
 def main() -> int:
     """Run until told to stop; return the exit status."""
     config = NodeConfig.from_env()
@@ -71,6 +80,7 @@ def main() -> int:
         url = f"http://localhost:{config.port}"
         sys.stdout.write(f"ready: {url} ({time.monotonic() - begun:.1f} s)\n")
         sys.stdout.flush()
+        _notify_systemd(os.environ.get("NOTIFY_SOCKET", ""))
 
     supervisor = Supervisor(
         services.services(config, ROOT, accounts, listener.fileno(), os.environ),
