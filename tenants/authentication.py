@@ -47,9 +47,10 @@ def authenticate(plaintext: str, *, origin: str | None, request_id: str | None) 
     """
     if not _KEY.fullmatch(plaintext):
         raise Unauthorized
-    key = ApiKey.everywhere().select_related("tenant").filter(hash=key_hash(plaintext)).first()
-    if key is None:
-        raise Unauthorized
+    try:
+        key = ApiKey.everywhere().select_related("tenant").get(hash=key_hash(plaintext))
+    except ApiKey.DoesNotExist:
+        raise Unauthorized from None
     now = clock.now()
     if key.revoked_at is not None:
         raise Unauthorized("This API key was revoked.")

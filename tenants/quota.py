@@ -8,23 +8,21 @@ transaction.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q
-from django.db.models.functions import Greatest
 
 from corekit import clock
 from corekit.errors import Conflict, InvalidInput, NotFound, QuotaExceeded, RateLimited
+from tenants import counters
 from tenants.models import LimitRange, Quota, Reservation, ReservationState
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-_MINUTE_US = 60_000_000
 _USERS_NAMED = 5
 _UNITS = {
     "sandboxes": ("{} sandboxes", 1),
@@ -48,7 +46,7 @@ class Amounts:
     request_memory_mib: int = 0
 
 
-RESOURCES = tuple(field.name for field in fields(Amounts))
+RESOURCES = counters.RESOURCES
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,28 +86,21 @@ def reserve(*, tenant_id: str | UUID, sandbox_id: str, amounts: Amounts) -> None
 
     Raises Conflict when the sandbox holds a reservation already.
     """
-    wanted = asdict(amounts)
-    room = Q()
-    for name, amount in wanted.items():
-        # What isn't asked for can't be refused, even above a limit that was lowered later.
-        if amount:
-            room &= Q(**{f"max_{name}__gte": F(f"used_{name}") + amount})
-    taken = {f"used_{name}": F(f"used_{name}") + amount for name, amount in wanted.items() if amount}
-    with transaction.atomic():
-        if not Quota.everywhere().filter(room, tenant_id=tenant_id).update(**taken):
-            raise _refusal(tenant_id, wanted)
-        try:
-            with transaction.atomic():
-                Reservation(sandbox_id=sandbox_id, tenant_id=_uuid(tenant_id), **wanted).save(force_insert=True)
-        except IntegrityError as error:
-            raise Conflict("This sandbox holds a reservation already.") from error
+    wanted, owner = asdict(amounts), _uuid(tenant_id)
+    try:
+        with transaction.atomic():
+            if not counters.take(owner, wanted):
+                raise _refusal(owner, wanted)
+            Reservation(sandbox_id=sandbox_id, tenant_id=owner, **wanted).save(force_insert=True)
+    except IntegrityError as error:
+        raise Conflict("This sandbox holds a reservation already.") from error
 
 
 def _uuid(tenant_id: str | UUID) -> UUID:
     return tenant_id if isinstance(tenant_id, UUID) else UUID(tenant_id)
 
 
-def _refusal(tenant_id: str | UUID, wanted: dict[str, int]) -> QuotaExceeded:
+def _refusal(tenant_id: UUID, wanted: dict[str, int]) -> QuotaExceeded:
     """Say which limit refused, how much of it is used and by what."""
     quota = _quota(tenant_id)
     for name, amount in wanted.items():
@@ -150,14 +141,7 @@ def commit(sandbox_id: str) -> None:
 def release(sandbox_id: str) -> bool:
     """Give a sandbox's share back, exactly once, whoever calls how often; say whether this call did it."""
     with transaction.atomic():
-        rows = Reservation.everywhere().filter(sandbox_id=sandbox_id)
-        row = rows.first()
-        # Of two that saw the row only one deletes it.
-        if row is None or not rows.delete()[0]:
-            return False
-        given = {f"used_{name}": F(f"used_{name}") - getattr(row, name) for name in RESOURCES}
-        Quota.everywhere().filter(tenant=row.tenant_id).update(**given)
-    return True
+        return counters.give_back(sandbox_id)
 
 
 def sweep(live_ids: Collection[str], *, older_than_s: float) -> list[str]:
@@ -189,12 +173,10 @@ def take_create_permit(tenant_id: str | UUID) -> None:
     time at which the tenant's creates, evenly spaced, would be used up.
     """
     now_us = time.time_ns() // 1000
-    interval = _MINUTE_US / F("creates_per_minute")
-    allowed = Quota.everywhere().filter(tenant_id=tenant_id, next_create_us__lte=now_us + _MINUTE_US - interval)
-    if allowed.update(next_create_us=Greatest(F("next_create_us"), now_us) + interval):
+    if counters.take_turn(_uuid(tenant_id), now_us):
         return
     quota = _quota(tenant_id)
-    wait_us = quota.next_create_us + _MINUTE_US // quota.creates_per_minute - _MINUTE_US - now_us
+    wait_us = quota.next_create_us + counters.MINUTE_US // quota.creates_per_minute - counters.MINUTE_US - now_us
     raise RateLimited(
         f"The tenant may create {quota.creates_per_minute} sandboxes a minute.",
         retry_after=max(1, -(-wait_us // 1_000_000)),
