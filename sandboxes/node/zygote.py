@@ -28,6 +28,7 @@ from sandboxes.node.runtimes import oci
 
 _MAX_ORDER_BYTES = 65_536
 GUEST_FD = 3
+_BADNESS = "300"
 _HOSTS = "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
 
@@ -178,6 +179,8 @@ def _create_container(order: Order, groups: list[int], listener: socket.socket) 
         try:
             for group in groups:
                 os.write(group, b"0")
+            # Should the host itself run out of memory, sandboxes go before anything else on it.
+            Path("/proc/self/oom_score_adj").write_text(_BADNESS)
             # Here and not by the runtime: runc would need a right over the namespace's owner that not every root has.
             for name, limit in order.limits.items():
                 resource.setrlimit(getattr(resource, name), (limit, limit))

@@ -26,9 +26,15 @@ WORKSTATION_CAPABILITIES = (
     "CAP_SETPCAP",
 )
 
+# Besides what container engines mask: what tells of the host's boot, disks and devices or of a neighbour's load.
 _MASKED = (
     "/proc/acpi",
     "/proc/asound",
+    "/proc/bus",
+    "/proc/cmdline",
+    "/proc/diskstats",
+    "/proc/fs",
+    "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/key-users",
@@ -38,8 +44,11 @@ _MASKED = (
     "/proc/kpageflags",
     "/proc/latency_stats",
     "/proc/modules",
+    "/proc/partitions",
+    "/proc/pressure",
     "/proc/sched_debug",
     "/proc/scsi",
+    "/proc/swaps",
     "/proc/sysrq-trigger",
     "/proc/sysvipc",
     "/proc/timer_list",
@@ -47,7 +56,9 @@ _MASKED = (
     "/proc/vmallocinfo",
     "/sys/firmware",
 )
-_READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
+_READ_ONLY = ("/proc/irq", "/proc/sys")
+# The kernel has some thousand pseudo terminals for the whole host.
+_TERMINALS = 128
 
 
 @dataclass(frozen=True)
@@ -108,7 +119,9 @@ def workstation(facts: ContainerFacts) -> dict[str, Any]:
         "mounts": [
             _mount("/proc", "proc", "nosuid", "noexec", "nodev"),
             _mount("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=64k"),
-            _mount("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"),
+            _mount(
+                "/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", f"max={_TERMINALS}"
+            ),
             _mount("/dev/shm", "tmpfs", "nosuid", "nodev", "noexec", "mode=1777", "size=64m"),  # noqa: S108 - inside
             _mount("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev"),
             _mount("/sys", "tmpfs", "nosuid", "noexec", "nodev", "ro", "mode=555", "size=0"),
