@@ -15,6 +15,7 @@ from sandboxes.models import Node, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from sandboxes.node_client import Json, NodeClient
@@ -23,6 +24,7 @@ logger = structlog.get_logger("sandboxes.events")
 
 BATCH = 200
 BUDGET_S = 0.8
+_END_OF_TIME_MS = 253_402_300_799_999
 
 # node id → sequence number that this process acknowledged last
 _acked: dict[str, int] = {}
@@ -92,7 +94,11 @@ def _end(event: Json, row: Sandbox | None) -> None:
     details = event.get("details")
     said = str(details.get("reason") or "") if isinstance(details, dict) else ""
     reason = endings.final_reason(wanted=row.end_reason, said=said)
-    endings.end_row(row.pk, reason=reason, ended_at=clock.from_ms(int(event["at"])))
+    endings.end_row(row.pk, reason=reason, ended_at=_moment(event.get("at")))
+
+
+def _moment(at: object) -> datetime | None:
+    return clock.from_ms(at) if isinstance(at, int) and 0 <= at <= _END_OF_TIME_MS else None
 
 
 def _acknowledge(client: NodeClient, node: Node) -> None:

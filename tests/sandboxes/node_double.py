@@ -94,7 +94,7 @@ class NodeDouble:
         assert set(faults) <= {*FAULTS, ""}, faults
         self.faults.setdefault(call, deque()).extend(faults)
 
-    def refuse(self, call: str, status: int, code: str, message: str = "no", **details: object) -> None:
+    def refuse(self, call: str, status: int, code: str, message: str = "no", /, **details: object) -> None:
         """Let every call of this name be refused with this error."""
         self.refusals[call] = (status, {"error": {"code": code, "message": message, "details": details}})
 
@@ -117,7 +117,7 @@ class NodeDouble:
             for guest in list(self.running()):
                 self.end(guest.id, "host_rebooted")
 
-    def emit(self, code: str, guest: Guest | None, **more: object) -> Json:
+    def emit(self, code: str, guest: Guest | None, /, **more: object) -> Json:
         """Append an event to the spool and return it."""
         with self.lock:
             self.seq += 1
@@ -304,7 +304,7 @@ class NodeDouble:
         with self.lock:
             self.acked = max(self.acked, body["upto"])
             gone = {
-                event["sandbox"]
+                str(event["sandbox"])
                 for event in self.events
                 if event["code"] == "sandbox.ended" and event["seq"] <= self.acked
             }
