@@ -122,6 +122,8 @@ def postgres(env: Environment, name: str = "DATABASE_URL") -> dict[str, object] 
         "HOST": host,
         "PORT": str(port or ""),
         "CONN_MAX_AGE": 0,
+        # A connection that died with its server is replaced instead of failing the next request.
+        "CONN_HEALTH_CHECKS": True,
         "OPTIONS": options,
     }
 

@@ -132,6 +132,8 @@ CSRF_COOKIE_SECURE = _HTTPS
 CSRF_COOKIE_HTTPONLY = True
 CSRF_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_NAME = "__Host-csrf" if _HTTPS else "csrf"
+# TLS ends before the gateway, so that web itself sees plain HTTP.
+CSRF_TRUSTED_ORIGINS = [GATEHOUSE.public_url] if _HTTPS else []
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _HTTPS else None
 
 API_SECURITY_POLICY = {"default-src": "'none'", "frame-ancestors": "'none'"}
