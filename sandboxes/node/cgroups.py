@@ -24,6 +24,8 @@ _V1_CONTROLLERS = ("cpu", "cpuacct", "memory", "pids", "blkio", "devices", "free
 _V2_WANTED = ("cpu", "memory", "pids", "io")
 # Short periods keep a throttled command from stalling for up to a tenth of a second.
 _CPU_PERIOD_US = 20_000
+# The part of a sandbox's memory limit that its socket buffers may take on top of it, as a divisor.
+_SOCKET_SHARE = 4
 # null, zero, full, random, urandom, tty, console's ptmx and the pseudo terminals: what a container's /dev needs.
 _ALLOWED_DEVICES = (
     "c 1:3 rwm",
@@ -162,6 +164,10 @@ class Cgroup:
             (memory / "memory.limit_in_bytes").write_text(str(limits.memory_bytes))
             with contextlib.suppress(OSError):  # absent when the kernel does not account swap
                 (memory / "memory.memsw.limit_in_bytes").write_text(str(limits.memory_bytes))
+            # v1 counts the buffers of TCP and UDP only where they have a limit of their own; v2 counts them as memory.
+            with contextlib.suppress(OSError):  # absent when the kernel was built without it
+                socket_bytes = limits.memory_bytes // _SOCKET_SHARE
+                (memory / "memory.kmem.tcp.limit_in_bytes").write_text(str(socket_bytes))
         elif self._v2 is not None:
             (self._v2 / "memory.max").write_text(str(limits.memory_bytes))
             with contextlib.suppress(OSError):

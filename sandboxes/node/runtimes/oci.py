@@ -58,7 +58,7 @@ _MASKED = (
 )
 _READ_ONLY = ("/proc/irq", "/proc/sys")
 # The kernel has some thousand pseudo terminals for the whole host.
-_TERMINALS = 128
+_TERMINALS = "max=128"
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,7 @@ def workstation(facts: ContainerFacts) -> dict[str, Any]:
         "mounts": [
             _mount("/proc", "proc", "nosuid", "noexec", "nodev"),
             _mount("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=64k"),
-            _mount(
-                "/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", f"max={_TERMINALS}"
-            ),
+            _mount("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", _TERMINALS),
             _mount("/dev/shm", "tmpfs", "nosuid", "nodev", "noexec", "mode=1777", "size=64m"),  # noqa: S108 - inside
             _mount("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev"),
             _mount("/sys", "tmpfs", "nosuid", "noexec", "nodev", "ro", "mode=555", "size=0"),
