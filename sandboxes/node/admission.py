@@ -41,6 +41,15 @@ class Admission:
         stat = os.statvfs(self._store)
         return stat.f_blocks * stat.f_frsize // _MIB * self._disk_overcommit
 
+    def capacity(self) -> dict[str, int]:
+        """Return what may be promised in all, per resource; what is free at the moment may be less."""
+        return {
+            "cpu_milli": (os.cpu_count() or 1) * 1_000,
+            "memory_mib": self.memory_mib,
+            "disk_mib": self.disk_mib,
+            "sandboxes": MAX_SLOTS - _FREE_SLOTS,
+        }
+
     def require_room(self, wanted: Resources, running: Iterable[Resources]) -> None:
         """Raise NoRoom naming the first resource that would not do."""
         memory = disk = count = 0

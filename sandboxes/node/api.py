@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
 from aiohttp import web
 
+from corekit import __version__
 from corekit.clock import epoch_ms
 from sandboxes.node import linux
-from sandboxes.node.errors import BadRequest, NodeError, UnknownSandbox
+from sandboxes.node.cgroups import detect
+from sandboxes.node.errors import BadRequest, NodeError, TooLarge, UnknownSandbox
 from sandboxes.node.keeper import Keeper, Sandbox
 from sandboxes.node.sockets import is_welcome
 from sandboxes.node.spec import is_grant, parse_spec, whole
@@ -31,6 +34,7 @@ _MAX_TTL_MS = 31 * 24 * 3600 * 1000
 _MAX_WAIT_MS = 30_000
 _MAX_EVENTS = 2_000
 _MAX_INT = 2**53
+_DIGITS = re.compile(r"[0-9]{1,16}")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -46,6 +50,16 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except NodeError as error:
         return web.json_response(error.as_body(), status=error.status)
+    except web.HTTPRequestEntityTooLarge:
+        too_large = TooLarge(f"The body must fit in {_MAX_BODY_BYTES} bytes.", field="body")
+        return web.json_response(too_large.as_body(), status=too_large.status)
+    except web.HTTPException as refusal:
+        body = {"error": {"code": "no_such_call", "message": f"{request.method} {request.path}: {refusal.reason}."}}
+        return web.json_response(body, status=refusal.status)
+    except Exception as failure:
+        # The last door before aiohttp's own: nobody gets a trace, and the log gets all of it.
+        logger.exception("request_failed", method=request.method, path=request.path)
+        return web.json_response(NodeError(f"The node failed: {failure!r}.").as_body(), status=NodeError.status)
 
 
 def _application(keeper: Keeper, uids: frozenset[int]) -> web.Application:
@@ -97,7 +111,7 @@ async def _body(request: web.Request) -> dict[str, Any]:
 
 def _query(request: web.Request, name: str, default: int, high: int) -> int:
     text = request.query.get(name, str(default))
-    if not text.isdigit() or int(text) > high:
+    if not _DIGITS.fullmatch(text) or int(text) > high:
         raise BadRequest(f"{name} must be a whole number up to {high}.", field=name)
     return int(text)
 
@@ -108,6 +122,7 @@ async def _health(request: web.Request) -> web.Response:
         {
             "node_id": keeper.node_id,
             "boot_id": linux.boot_id(),
+            "version": __version__,
             "started_at": request.app[_STARTED],
             "sandboxes": len(keeper.sandboxes),
         }
@@ -125,8 +140,7 @@ async def _capabilities(request: web.Request) -> web.Response:
             "reason": found.reason,
             "fix": found.fix,
         }
-    capacity = {"memory_mib": keeper.admission.memory_mib, "disk_mib": keeper.admission.disk_mib}
-    return web.json_response({"tiers": tiers, "capacity": capacity})
+    return web.json_response({"tiers": tiers, "cgroup_mode": detect().mode, "capacity": keeper.admission.capacity()})
 
 
 async def _list(request: web.Request) -> web.Response:
@@ -236,6 +250,7 @@ async def _routes(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
     with contextlib.suppress(ConnectionError):  # the gateway went away; it connects again
-        async for line in request.app[_KEEPER].feed.listen():
-            await response.write(line)
+        async with contextlib.aclosing(request.app[_KEEPER].feed.listen()) as lines:
+            async for line in lines:
+                await response.write(line)
     return response

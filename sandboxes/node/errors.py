@@ -28,6 +28,13 @@ class BadRequest(NodeError):
     status = 400
 
 
+class TooLarge(NodeError):
+    """The request's body is larger than the internal API takes."""
+
+    code = "too_large"
+    status = 413
+
+
 class UnknownSandbox(NodeError):
     """No such sandbox here, and its end has already been reported."""
 

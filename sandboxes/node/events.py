@@ -18,6 +18,7 @@ _PHASES = ("intent", "result", "fact")
 _OUTCOMES = (None, "ok", "error", "refused")
 _TEXTS = {"ref": 32, "key_id": 16, "origin": 64, "request_id": 128, "tool_name": 64, "args_hash": 64}
 _MAX_REASONS = 32
+_MAX_DURATION_MS = 2.0**53
 _MAX_REASON_CHARS = 200
 
 
@@ -130,7 +131,7 @@ def _reasons(body: dict[str, Any]) -> list[str]:
 
 def _duration(body: dict[str, Any]) -> float | None:
     value = body.get("duration_ms")
-    if value is not None and (type(value) not in (int, float) or value < 0):
+    if value is not None and (type(value) not in (int, float) or not 0 <= value <= _MAX_DURATION_MS):
         raise BadRequest("duration_ms must be a positive number.", field="duration_ms")
     return value
 

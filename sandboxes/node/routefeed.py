@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from sandboxes.node.spec import Spec
 
@@ -59,7 +59,7 @@ class RouteFeed:
             else:
                 queue.put_nowait(line)
 
-    async def listen(self) -> AsyncIterator[bytes]:
+    async def listen(self) -> AsyncGenerator[bytes]:
         """Yield JSON lines: the snapshot, `synced`, then changes, with a `ping` when it is quiet."""
         queue: asyncio.Queue[Route | None] = asyncio.Queue()
         snapshot = [*self._routes.values(), {"op": "synced"}]

@@ -38,7 +38,8 @@ _BOUNDS = {
     "cpu_milli": (10, 256_000),
     "memory_mib": (16, 1_048_576),
     "disk_mib": (16, 4_194_304),
-    "pids": (16, 32_768),
+    # The guest agent alone has two dozen threads.
+    "pids": (64, 32_768),
 }
 
 
@@ -123,7 +124,12 @@ def _mapping(body: dict[str, Any], name: str, check: Callable[[Any, Any], bool])
 
 
 def _is_variable(name: Any, value: Any) -> bool:
-    return isinstance(value, str) and "\0" not in value and bool(_ENV_NAME.fullmatch(name))
+    return isinstance(value, str) and _is_plain(value) and bool(_ENV_NAME.fullmatch(name))
+
+
+def _is_plain(text: str) -> bool:
+    # JSON may hold halves of characters, which no environment can.
+    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def is_grant(key_id: Any, expires_at: Any) -> bool:
