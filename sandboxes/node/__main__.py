@@ -126,6 +126,7 @@ class Node:
             await runner.cleanup()
         if self._tap is not None:
             self._tap.close()
+        await self.keeper.close()
         await self.container.pool.stop()
         await self.maker.stop()
         await self.spool.close()

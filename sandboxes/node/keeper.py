@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +11,22 @@ import structlog
 
 from corekit.clock import epoch_ms
 from sandboxes.node import linux
-from sandboxes.node.errors import GenerationConflict, NodeError, TierUnavailable, UnknownSandbox
-from sandboxes.node.events import fact
+from sandboxes.node.errors import (
+    GenerationConflict,
+    NodeError,
+    SpoolFull,
+    StartFailed,
+    TierUnavailable,
+    UnknownSandbox,
+)
+from sandboxes.node.events import Past, fact
 from sandboxes.node.limitwatch import LimitWatch
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from sandboxes.node.admission import Admission
+    from sandboxes.node.events import Subject
     from sandboxes.node.routefeed import RouteFeed
     from sandboxes.node.runtimes.base import Runtime, State
     from sandboxes.node.spec import Spec
@@ -25,6 +34,9 @@ if TYPE_CHECKING:
     from sandboxes.node.store import Store
 
 logger = structlog.get_logger()
+
+_REPORT_AGAIN_S = 1.0
+_CLOSE_TIMEOUT_S = 5.0
 
 
 @dataclass
@@ -75,6 +87,7 @@ class Keeper:
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
     starting: dict[str, tuple[Spec, asyncio.Task[Sandbox]]] = field(default_factory=dict)
     ended: dict[str, Event] = field(default_factory=dict)
+    _overflowed: set[str] = field(default_factory=set)
     _background: set[asyncio.Task[Any]] = field(default_factory=set)
 
     # --- starting
@@ -101,8 +114,9 @@ class Keeper:
         runtime = self.runtimes.get(spec.tier)
         if runtime is None:
             raise TierUnavailable(
-                f"Tier {spec.tier} is not available on this node. `manage.py doctor` says what it can run.",
+                f"Tier {spec.tier} is not available on this node.",
                 tier=spec.tier,
+                fix="Choose another tier; `manage.py doctor` says what this host can run and what the rest needs.",
             )
         promised = [sandbox.spec.resources for sandbox in self.sandboxes.values()]
         promised += [begun.resources for begun, _ in self.starting.values()]
@@ -113,23 +127,41 @@ class Keeper:
         return task
 
     async def _start(self, spec: Spec, runtime: Runtime) -> Sandbox:
-        self.store.write_spec(spec)
+        state: State | None = None
         try:
+            self.store.write_spec(spec)
             state = await runtime.start(spec)
+            sandbox = self._keep(spec, runtime, state)
         except BaseException as error:
-            self.store.remove(spec.id)
-            reason = error.code if isinstance(error, NodeError) else "internal"
-            await self.spool.append(
-                fact("sandbox.ended", spec, self.node_id, reason="start_failed", cause=reason), fact=True
-            )
+            await self._clear_failed_start(spec, runtime, state, error)
+            if isinstance(error, OSError):
+                raise StartFailed(f"The node can't keep the sandbox: {error}.", reason="store") from error
             raise
-        now = epoch_ms()
-        sandbox = Sandbox(spec, runtime, state, now, now + spec.ttl_ms)
         self._take_in(sandbox)
-        self.store.write_state(spec.id, sandbox.dump())
         # Not awaited: the caller's answer does not depend on the report, and the spool keeps the order.
-        self._spawn(self.spool.append(fact("sandbox.started", spec, self.node_id), fact=True))
+        self._spawn(self.spool.append(fact("sandbox.started", sandbox.spec, self.node_id), fact=True))
         return sandbox
+
+    def _keep(self, spec: Spec, runtime: Runtime, state: State) -> Sandbox:
+        latest = self.starting[spec.id][0]
+        if latest is not spec:  # a key was revoked meanwhile
+            self.store.write_spec(latest)
+        now = epoch_ms()
+        sandbox = Sandbox(latest, runtime, state, now, now + spec.ttl_ms)
+        self.store.write_state(spec.id, sandbox.dump())
+        return sandbox
+
+    async def _clear_failed_start(
+        self, spec: Spec, runtime: Runtime, state: State | None, error: BaseException
+    ) -> None:
+        if state is not None:
+            await runtime.stop(state)
+            await runtime.discard(state)
+        cause = error.code if isinstance(error, NodeError) else "internal"
+        event = fact("sandbox.ended", spec, self.node_id, reason="start_failed", cause=cause)
+        with contextlib.suppress(SpoolFull):  # the caller hears of the failure itself
+            await self.spool.append(event, fact=True)
+        self.store.remove(spec.id)
 
     def _take_in(self, sandbox: Sandbox) -> None:
         self.sandboxes[sandbox.spec.id] = sandbox
@@ -140,7 +172,8 @@ class Keeper:
 
     def _limit_reporter(self, spec: Spec) -> Any:
         def report(code: str, details: dict[str, int]) -> None:
-            self._spawn(self.spool.append(fact(code, spec, self.node_id, **details), fact=True))
+            # Counted against the sandbox's share of the spool, since the sandbox decides how often it happens.
+            self._spawn(self.spool.append(fact(code, spec, self.node_id, **details)))
 
         return report
 
@@ -155,8 +188,9 @@ class Keeper:
             await asyncio.wait([self.starting[sandbox_id][1]])
         sandbox = self.sandboxes.get(sandbox_id)
         if sandbox is None:
-            if sandbox_id in self.ended:
-                return str(self.ended[sandbox_id]["details"]["reason"])
+            ended = self.ended.get(sandbox_id)
+            if ended is not None and generation in (None, ended["generation"]):
+                return str(ended["details"]["reason"])
             raise UnknownSandbox(f"There is no sandbox {sandbox_id} here.", id=sandbox_id)
         if generation is not None and generation != sandbox.spec.generation:
             raise GenerationConflict(f"Sandbox {sandbox_id} has another generation.", id=sandbox_id)
@@ -170,25 +204,35 @@ class Keeper:
 
     async def _carry_out_end(self, sandbox: Sandbox, reason: str) -> str:
         spec = sandbox.spec
-        if sandbox.deadline is not None:
-            sandbox.deadline.cancel()
+        self._let_go(sandbox)
         self.feed.drop(spec.id)
-        if sandbox.waiter is not None and reason not in ("guest_exited", "out_of_memory"):
-            sandbox.waiter.cancel()
-        if sandbox.watch is not None:
-            sandbox.watch.close()
         await sandbox.runtime.stop(sandbox.state)
         usage = sandbox.runtime.stats(sandbox.state)
+        # Before the report, which may have to wait for a full disk: the sandbox's own disk may be what fills it.
+        self._spawn(sandbox.runtime.discard(sandbox.state))
         await self._report_end(spec, reason, cpu_usec=usage.cpu_usec, oom_kills=usage.oom_kills)
         self.sandboxes.pop(spec.id, None)
         self.store.remove(spec.id)
-        self._spawn(sandbox.runtime.discard(sandbox.state))
         logger.info("sandbox_ended", sandbox_id=spec.id, reason=reason)
         return reason
 
+    def _let_go(self, sandbox: Sandbox) -> None:
+        """Stop looking at a sandbox: its deadline, its limits, its first process."""
+        if sandbox.deadline is not None:
+            sandbox.deadline.cancel()
+        if sandbox.watch is not None:
+            sandbox.watch.close()
+        if sandbox.waiter is not None:
+            sandbox.waiter.cancel()
+
     async def _report_end(self, spec: Spec, reason: str, **details: Any) -> None:
         event = fact("sandbox.ended", spec, self.node_id, reason=reason, **details)
-        await self.spool.append(event, fact=True)
+        while True:
+            try:
+                await self.spool.append(event, fact=True)
+                break
+            except SpoolFull:  # the disk takes nothing at the moment; an end must not be forgotten
+                await asyncio.sleep(_REPORT_AGAIN_S)
         self.ended[spec.id] = event
 
     async def _watch(self, sandbox: Sandbox) -> None:
@@ -223,8 +267,11 @@ class Keeper:
         """Close every sandbox to an API key; return how many were open to it."""
         found = [sandbox for sandbox in self.sandboxes.values() if key_id in sandbox.spec.grants]
         for sandbox in found:
-            self._set_grants(sandbox, {key: end for key, end in sandbox.spec.grants.items() if key != key_id})
-        return len(found)
+            self._set_grants(sandbox, _without(sandbox.spec.grants, key_id))
+        starting = [(spec, task) for spec, task in self.starting.values() if key_id in spec.grants]
+        for spec, task in starting:
+            self.starting[spec.id] = (spec.with_grants(_without(spec.grants, key_id)), task)
+        return len(found) + len(starting)
 
     def _set_grants(self, sandbox: Sandbox, grants: dict[str, int | None]) -> None:
         sandbox.spec = sandbox.spec.with_grants(grants)
@@ -242,8 +289,30 @@ class Keeper:
 
     # --- events
 
+    def witnessed(self, sandbox_id: str, generation: int | None) -> Subject:
+        """Return whom a late result is about: a sandbox that runs, ends, or whose end is not yet acknowledged.
+
+        Raises UnknownSandbox, or GenerationConflict when the id belongs to another generation.
+        """
+        if (sandbox := self.sandboxes.get(sandbox_id)) is not None:
+            subject: Subject = sandbox.spec
+        elif (ended := self.ended.get(sandbox_id)) is not None:
+            subject = Past.of(ended)
+        else:
+            raise UnknownSandbox(f"There is no sandbox {sandbox_id} here.", id=sandbox_id)
+        if generation not in (None, subject.generation):
+            raise GenerationConflict(f"Sandbox {sandbox_id} has another generation.", id=sandbox_id)
+        return subject
+
+    def report_overflow(self, subject: Subject) -> None:
+        """Say that a sandbox's events were refused; once until the next acknowledgement makes room."""
+        if subject.id not in self._overflowed:
+            self._overflowed.add(subject.id)
+            self._spawn(self.spool.append(fact("spool.overflow", subject, self.node_id), fact=True))
+
     def acknowledge(self, upto: int) -> None:
         """The control plane has committed all events up to `upto`."""
+        self._overflowed.clear()
         for event in self.spool.acknowledge(upto):
             self.ended.pop(event["sandbox"], None)
 
@@ -275,11 +344,22 @@ class Keeper:
             return None
         runtime = self.runtimes.get(spec.tier)
         try:
-            if runtime is None or not runtime.adopt(kept["runtime"]):
+            if runtime is None:
                 return None
-            return Sandbox(spec, runtime, kept["runtime"], kept["started_at"], kept["end_at"])
-        except (KeyError, TypeError, ValueError):
+            sandbox = Sandbox(spec, runtime, kept["runtime"], kept["started_at"], kept["end_at"])
+            return sandbox if runtime.adopt(sandbox.state) else None
+        except (AttributeError, KeyError, TypeError, ValueError):
             return None
+
+    async def close(self) -> None:
+        """Let go of every sandbox without ending it. Ends that have begun are finished, starts are given up."""
+        for sandbox in self.sandboxes.values():
+            if sandbox.ending is None:
+                self._let_go(sandbox)
+        for _spec, task in self.starting.values():
+            task.cancel()
+        if self._background:
+            await asyncio.wait(self._background, timeout=_CLOSE_TIMEOUT_S)
 
     # --- tasks
 
@@ -293,6 +373,10 @@ class Keeper:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, NodeError):
             logger.error("background_task_failed", error=repr(error), exc_info=error)
+
+
+def _without(grants: dict[str, int | None], key_id: str) -> dict[str, int | None]:
+    return {key: end for key, end in grants.items() if key != key_id}
 
 
 def _require_same(known: Spec, wanted: Spec) -> None:

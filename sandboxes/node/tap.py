@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from sandboxes.node.errors import BadRequest, NodeError
-from sandboxes.node.events import Past, from_gateway, sandbox_of
+from sandboxes.node.errors import BadRequest, GenerationConflict, NodeError, SpoolFull
+from sandboxes.node.events import from_gateway, sandbox_of
 from sandboxes.node.sockets import is_welcome
 
 if TYPE_CHECKING:
@@ -62,18 +63,26 @@ class Tap:
             answer = {"n": number, "ok": False, "code": "bad_event"}
         if not writer.is_closing():
             writer.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
+            # A gateway that does not read its answers stops its own lines, not the node.
+            with contextlib.suppress(ConnectionError):
+                await writer.drain()
 
     async def _append(self, body: Any) -> int:
+        keeper = self._keeper
         sandbox_id, generation = sandbox_of(body)
-        # A result may come after the end: it still belongs to the sandbox as long as that end is unreported.
-        ended = self._keeper.ended.get(sandbox_id)
-        if body.get("phase") == "result" and ended is not None:
-            event = from_gateway(body, Past.of(ended), self._keeper.node_id)
+        if body.get("phase") == "result":
+            subject = keeper.witnessed(sandbox_id, generation)
         else:
-            sandbox = self._keeper.require(sandbox_id, generation)
-            event = from_gateway(body, sandbox.spec, self._keeper.node_id)
-        return await self._keeper.spool.append(event)
+            subject = keeper.require(sandbox_id, generation).spec
+        try:
+            return await keeper.spool.append(from_gateway(body, subject, keeper.node_id))
+        except SpoolFull as refusal:
+            if "sandbox" in refusal.details:
+                keeper.report_overflow(subject)
+            raise
 
 
 def _code_of(error: NodeError) -> str:
-    return "bad_event" if isinstance(error, BadRequest) else error.code
+    if isinstance(error, BadRequest):
+        return "bad_event"
+    return "unknown_sandbox" if isinstance(error, GenerationConflict) else error.code
