@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
+
 from sandboxes.node import linux
 from sandboxes.node.cgroups import Cgroup, CgroupParent, Limits
 from sandboxes.node.errors import StartFailed
@@ -28,18 +30,22 @@ if TYPE_CHECKING:
     from sandboxes.node.images import BlankDisks, Templates
     from sandboxes.node.spec import Recipe
 
+logger = structlog.get_logger()
+
 _MIB = 1024 * 1024
 _PREPARE_TIMEOUT_S = 20.0
 _BLOCK_BYTES_PER_S = 256 * _MIB
 _OPEN_FILES = 16_384
 _KEPT_LOG_BYTES = 8_192
 _PIPE_DEFAULT_BYTES = 60_000
+_READ_PAUSE_S = 0.05
 
 
 class LogPipe:
     """The member's stdout and stderr: one line says that it is ready, the end that everybody hung up.
 
-    Only the last few kilobytes are kept, so that a chatty guest costs nothing.
+    Only the last few kilobytes are kept, and after the verdict the pipe is read a few times a second, so that a chatty
+    guest costs the node neither memory nor time.
     """
 
     def __init__(self, fd: int) -> None:
@@ -50,6 +56,7 @@ class LogPipe:
         self._loop = loop
         self._tail: deque[bytes] = deque()
         self._size = 0
+        self._pause: asyncio.TimerHandle | None = None
         os.set_blocking(fd, False)
         loop.add_reader(fd, self._on_readable)
 
@@ -67,15 +74,29 @@ class LogPipe:
             self.close()
             return
         self._keep(data)
-        if not self.verdict.done():
+        if self.verdict.done():
+            self._loop.remove_reader(self._fd)
+            self._pause = self._loop.call_later(_READ_PAUSE_S, self._read_on)
+        else:
             self._look_for_verdict()
+
+    def _read_on(self) -> None:
+        self._loop.add_reader(self._fd, self._on_readable)
 
     def _look_for_verdict(self) -> None:
         # The OCI runtime may have written something before.
-        for line in self.text.splitlines(keepends=True):
-            if line.startswith(("ready ", "error ")) and line.endswith("\n"):
-                self.verdict.set_result(line.strip())
+        written = b"".join(self._tail)
+        for line in written.splitlines(keepends=True):
+            if line.startswith((b"ready ", b"error ")) and line.endswith(b"\n"):
+                self.verdict.set_result(line.decode(errors="replace").strip())
+                if line.startswith(b"ready "):  # what follows are the guest's own words
+                    self._replace_tail(written.partition(line)[2])
                 return
+
+    def _replace_tail(self, data: bytes) -> None:
+        self._tail.clear()
+        self._size = 0
+        self._keep(data)
 
     def _keep(self, data: bytes) -> None:
         self._tail.append(data)
@@ -87,6 +108,8 @@ class LogPipe:
         """Stop reading. Safe to repeat."""
         if self.closed.done():
             return
+        if self._pause is not None:
+            self._pause.cancel()
         self._loop.remove_reader(self._fd)
         os.close(self._fd)
         if not self.verdict.done():
@@ -100,15 +123,18 @@ class Zygote:
     def __init__(self) -> None:
         self._channel: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
+        # Many may give the first order at once.
+        self._turn = asyncio.Lock()
 
     async def order(self, order: Order, stdin_fd: int, output_fd: int) -> None:
         """Ask for one member that lives on the two descriptors."""
-        try:
-            channel = self._channel or await self._start()
-            socket.send_fds(channel, [order.pack()], [stdin_fd, output_fd])
-        except (BrokenPipeError, ConnectionResetError):
-            await self.stop()
-            socket.send_fds(await self._start(), [order.pack()], [stdin_fd, output_fd])
+        async with self._turn:
+            try:
+                channel = self._channel or await self._start()
+                socket.send_fds(channel, [order.pack()], [stdin_fd, output_fd])
+            except (BrokenPipeError, ConnectionResetError):
+                await self.stop()
+                socket.send_fds(await self._start(), [order.pack()], [stdin_fd, output_fd])
 
     async def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -253,9 +279,8 @@ class MemberMaker:
             async with asyncio.timeout(_PREPARE_TIMEOUT_S):
                 word, _, rest = (await asyncio.shield(member.log.verdict)).partition(" ")
             if word != "ready":
-                raise StartFailed(
-                    f"A sandbox could not be prepared: {member.log.text[-500:] or rest}", reason="prepare"
-                )
+                words = member.log.text[-500:].strip() or rest
+                raise StartFailed(f"A sandbox could not be prepared: {words}", reason="prepare")
             member.pid = _first_process(member.cgroup)
             member.device = rest
             member.cgroup.limit_block_io(_BLOCK_BYTES_PER_S, rest)
@@ -333,19 +358,26 @@ class MemberMaker:
         await self.remove(member.slot)
 
     async def remove(self, slot: int) -> None:
-        """Kill what still runs in a slot, remove its files and give the slot back."""
-        await asyncio.to_thread(self._remove, slot)
-        self._slots.release(slot)
+        """Kill what still runs in a slot, remove its files and give the slot back.
 
-    def _remove(self, slot: int) -> None:
+        A slot whose control group can't be removed, because something in it does not die, is not given back: nobody
+        else may get its uids.
+        """
+        if await asyncio.to_thread(self._remove, slot):
+            self._slots.release(slot)
+        else:
+            logger.error("slot_not_released", slot=slot)
+
+    def _remove(self, slot: int) -> bool:
         group = self._parent.group(str(slot))
         with contextlib.suppress(FileNotFoundError):
             group.kill()
-        group.destroy(patience_s=2.0)
+        empty = group.destroy(patience_s=2.0)
         # None of these can be written by a guest: its disk was mounted only in its own mount namespace.
         shutil.rmtree(self._members / str(slot), ignore_errors=True)
         shutil.rmtree(self._notes(slot), ignore_errors=True)
         shutil.rmtree(self.socket_path(slot).parent, ignore_errors=True)
+        return empty
 
     def claim(self, slot: int) -> None:
         """Keep a slot for a sandbox that was adopted."""
@@ -362,7 +394,8 @@ class MemberMaker:
                 shutil.rmtree(entry, ignore_errors=True)
         strays = sorted(name for name in found if name.isdigit() and int(name) not in owned)
         for name in strays:
-            await asyncio.to_thread(self._remove, int(name))
+            if not await asyncio.to_thread(self._remove, int(name)):
+                self._slots.claim(int(name))
         return strays
 
     async def stop(self) -> None:

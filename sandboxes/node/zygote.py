@@ -174,9 +174,13 @@ def _build_root(order: Order) -> str:
 
 def _create_container(order: Order, groups: list[int], listener: socket.socket) -> int:
     """Run the OCI runtime in the sandbox's control groups; return its exit status."""
+    member = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
+            linux.set_parent_death_signal(signal.SIGKILL)
+            if os.getppid() != member:
+                os._exit(1)
             for group in groups:
                 os.write(group, b"0")
             # Should the host itself run out of memory, sandboxes go before anything else on it.
@@ -208,9 +212,16 @@ def _become_member(order: Order) -> str:
 
 
 def _start_member(order: Order, fds: list[int]) -> None:
+    zygote = os.getpid()
     if os.fork():
         return
     try:
+        # A member waits for its children itself; the zygote's handler would take them away.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # A half-made member must not go on in directories that the next node gives to somebody else.
+        linux.set_parent_death_signal(signal.SIGKILL)
+        if os.getppid() != zygote:
+            os._exit(1)
         os.dup2(fds[0], 0)
         os.dup2(fds[1], 1)
         os.dup2(fds[1], 2)
@@ -222,7 +233,7 @@ def _start_member(order: Order, fds: list[int]) -> None:
         os._exit(0)
 
 
-def _reap() -> None:
+def _reap(_number: int, _frame: object) -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -231,11 +242,11 @@ def _reap() -> None:
 def serve(channel: socket.socket) -> None:
     """Fork a member for every order until the node closes the channel."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, _reap)
     while True:
         data, fds, _flags, _address = socket.recv_fds(channel, _MAX_ORDER_BYTES, 2)
         if not data:
             return
-        _reap()
         try:
             _start_member(Order.unpack(data), fds)
         except OSError as error:

