@@ -129,6 +129,19 @@ def is_alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
+def children_of(pid: int) -> list[int]:
+    """Return the children of a process's main thread, zombies too."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command_line(pid: int) -> str:
+    """Return the process's arguments, separated by spaces; empty when it is gone or a zombie."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def loop_devices_of(home: Path) -> list[str]:
     """Return the loop devices that are backed by a file of this home."""
     found = []
