@@ -23,14 +23,24 @@ def end_row(sandbox_id: str, *, reason: str, ended_at: datetime | None = None) -
 
     Returns False, and changes nothing, when it had ended already: the first reason stays.
     """
+    moved = mark_ended(sandbox_id, reason=reason, ended_at=ended_at)
+    if moved:
+        quota.release(sandbox_id)
+    return moved
+
+
+def mark_ended(sandbox_id: str, *, reason: str, ended_at: datetime | None = None) -> bool:
+    """Do the first half of `end_row`; who gets True must release the reservation in the same transaction.
+
+    Whoever ends several in one transaction marks them all before it releases the first, because the others
+    lock a row before its tenant's counters too.
+    """
     changes: dict[str, Any] = {"end_reason": known_reason(reason), "ended_at": ended_at or clock.now()}
     if reason == EndReason.START_FAILED:
         # A create that failed may be asked for again with the same key.
         changes["idempotency_key"] = None
-    moved = Sandbox.everywhere().filter(pk=sandbox_id, state__in=LIVE).update(state=SandboxState.ENDED, **changes)
-    if moved:
-        quota.release(sandbox_id)
-    return bool(moved)
+    live = Sandbox.everywhere().filter(pk=sandbox_id, state__in=LIVE)
+    return bool(live.update(state=SandboxState.ENDED, **changes))
 
 
 def mark_ending(sandbox_id: str, *, reason: EndReason) -> bool:

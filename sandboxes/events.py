@@ -12,6 +12,7 @@ from audit import recording
 from corekit import clock
 from sandboxes import endings, nodes
 from sandboxes.models import Node, Sandbox
+from tenants import quota
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,9 +70,7 @@ def _store(node: Node, events: Sequence[Json]) -> int:
     with transaction.atomic():
         owned = Sandbox.everywhere().filter(node=node).in_bulk({str(event.get("sandbox")) for event in events})
         fresh = recording.record_node_events([(event, _tenant_of(event, owned)) for event in events])
-        for event in events:
-            if event.get("code") == "sandbox.ended":
-                _end(event, owned.get(str(event.get("sandbox"))))
+        _end_all([event for event in events if event.get("code") == "sandbox.ended"], owned)
         Node.objects.filter(pk=node.pk, events_upto__lt=upto).update(events_upto=upto)
     node.events_upto = max(node.events_upto, upto)
     return sum(fresh)
@@ -88,13 +87,19 @@ def _tenant_of(event: Json, owned: Mapping[str, Sandbox]) -> UUID | None:
     return None if row is None else row.tenant_id
 
 
-def _end(event: Json, row: Sandbox | None) -> None:
-    if row is None or event.get("generation") != row.generation:
-        return
+def _end_all(ends: Sequence[Json], owned: Mapping[str, Sandbox]) -> None:
+    moved = [row.pk for event in ends if (row := owned.get(str(event.get("sandbox")))) and _mark(event, row)]
+    for sandbox_id in sorted(moved):
+        quota.release(sandbox_id)
+
+
+def _mark(event: Json, row: Sandbox) -> bool:
+    if event.get("generation") != row.generation:
+        return False
     details = event.get("details")
     said = str(details.get("reason") or "") if isinstance(details, dict) else ""
     reason = endings.final_reason(wanted=row.end_reason, said=said)
-    endings.end_row(row.pk, reason=reason, ended_at=_moment(event.get("at")))
+    return endings.mark_ended(row.pk, reason=reason, ended_at=_moment(event.get("at")))
 
 
 def _moment(at: object) -> datetime | None:

@@ -13,6 +13,7 @@ from sandboxes.e2b import requests, shapes
 from tenants import policy
 
 if TYPE_CHECKING:
+    from django.http import HttpRequest
     from rest_framework.request import Request
 
     from corekit.actor import Actor
@@ -26,7 +27,20 @@ def actor_of(request: Request) -> Actor:
     return cast("Actor", request.auth)
 
 
-class CreateAndListV1(APIView):
+class E2bView(APIView):
+    """Base of all calls: reads bodies that come in chunks too."""
+
+    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
+        """Return the framework's request, with the length of a body that has none.
+
+        The JavaScript client sends chunks and no Content-Length, which the framework takes for no body.
+        """
+        if "CONTENT_LENGTH" not in request.META and "HTTP_TRANSFER_ENCODING" in request.META:
+            request.META["CONTENT_LENGTH"] = str(len(request.body))
+        return super().initialize_request(request, *args, **kwargs)
+
+
+class CreateAndListV1(E2bView):
     """`POST /sandboxes` and `GET /sandboxes`: what older clients call."""
 
     def post(self, request: Request) -> Response:
@@ -38,7 +52,7 @@ class CreateAndListV1(APIView):
         return list_sandboxes(request, max_page=LONGEST_V1_PAGE)
 
 
-class CreateAndListV2(APIView):
+class CreateAndListV2(E2bView):
     """`POST /v2/sandboxes` and `GET /v2/sandboxes`."""
 
     def post(self, request: Request) -> Response:
@@ -77,7 +91,7 @@ def list_sandboxes(request: Request, *, max_page: int) -> Response:
     return Response([shapes.listed(sandbox) for sandbox in page], headers=headers)
 
 
-class DetailAndKill(APIView):
+class DetailAndKill(E2bView):
     """`GET` and `DELETE /sandboxes/{id}`."""
 
     def get(self, request: Request, sandbox_id: str) -> Response:
@@ -90,7 +104,7 @@ class DetailAndKill(APIView):
         return Response(status=204)
 
 
-class Connect(APIView):
+class Connect(E2bView):
     """`POST /v2/sandboxes/{id}/connect`; version 1 demands the timeout."""
 
     default_timeout_s: ClassVar[int | None] = requests.DEFAULT_TIMEOUT_V2_S
@@ -108,7 +122,7 @@ class ConnectV1(Connect):
     default_timeout_s = None
 
 
-class Timeout(APIView):
+class Timeout(E2bView):
     """`POST /sandboxes/{id}/timeout`."""
 
     def post(self, request: Request, sandbox_id: str) -> Response:
@@ -118,7 +132,7 @@ class Timeout(APIView):
         return Response(status=204)
 
 
-class Refreshes(APIView):
+class Refreshes(E2bView):
     """`POST /sandboxes/{id}/refreshes`: the keep-alive of old clients."""
 
     def post(self, request: Request, sandbox_id: str) -> Response:
@@ -128,7 +142,7 @@ class Refreshes(APIView):
         return Response(status=204)
 
 
-class Metrics(APIView):
+class Metrics(E2bView):
     """`GET /sandboxes/{id}/metrics`."""
 
     def get(self, request: Request, sandbox_id: str) -> Response:
@@ -142,7 +156,7 @@ class Metrics(APIView):
         return Response([sample])
 
 
-class ManyMetrics(APIView):
+class ManyMetrics(E2bView):
     """`GET /sandboxes/metrics?sandbox_ids=a,b`."""
 
     def get(self, request: Request) -> Response:
@@ -169,7 +183,7 @@ def _sample(actor: Actor, sandbox_id: str) -> dict[str, Any] | None:
         return None
 
 
-class NotYet(APIView):
+class NotYet(E2bView):
     """A call of the protocol that a later version brings: 501, for authenticated callers."""
 
     what: ClassVar[str] = "This call"
