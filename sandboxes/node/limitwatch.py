@@ -35,12 +35,14 @@ class LimitWatch:
     def _struck(self, code: str, fd: int) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(fd, _READ_BYTES)
-        if code not in self._quiet:
-            self._quiet[code] = self._loop.call_later(_QUIET_S, self._speak_again, code)
-            self._speak(code)
+        # Not even listened to meanwhile: a fork bomb strikes thousands of times a second.
+        self._loop.remove_reader(fd)
+        self._quiet[code] = self._loop.call_later(_QUIET_S, self._listen_again, code, fd)
+        self._speak(code)
 
-    def _speak_again(self, code: str) -> None:
+    def _listen_again(self, code: str, fd: int) -> None:
         del self._quiet[code]
+        self._loop.add_reader(fd, self._struck, code, fd)
         self._speak(code)
 
     def _speak(self, code: str) -> None:
