@@ -31,7 +31,7 @@ func Run() int {
 	syscall.Umask(0o022)
 	surviveSignals()
 	if err := serve(); err != nil {
-		report(err)
+		nodeLog{}.tell(err)
 		return 1
 	}
 	return 0
@@ -54,9 +54,9 @@ func serve() error {
 	go threads.Prewarm()
 	adoptOrphans()
 	if err := limitProcesses(settings.MaxProcesses); err != nil {
-		report(err)
+		nodeLog{}.tell(err)
 	}
-	return server.Serve(server.New(settings, reaper.Start()), listener)
+	return server.Serve(server.New(settings, reaper.Start(), nodeLog{}), listener)
 }
 
 // surviveSignals keeps signals that a tenant's root may send from ending the sandbox, and those that the kernel sends
@@ -78,10 +78,4 @@ func releaseStdin() error {
 	}
 	defer syscall.Close(null)
 	return syscall.Dup3(null, 0, 0)
-}
-
-// report writes one line to the node's log pipe, and drops it when the pipe is full.
-func report(err error) {
-	syscall.SetNonblock(2, true)
-	syscall.Write(2, []byte("gatehouse-guest: "+err.Error()+"\n"))
 }

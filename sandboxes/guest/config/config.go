@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 const maxBytes = 1 << 20
@@ -38,6 +39,11 @@ func Read(source io.Reader) (*Config, error) {
 	}
 	if config.MaxProcesses < 0 {
 		return nil, errors.New("max_processes is negative")
+	}
+	for name, value := range config.Env {
+		if name == "" || strings.ContainsAny(name, "=\x00") || strings.Contains(value, "\x00") {
+			return nil, fmt.Errorf("env: %q is not a valid variable", name)
+		}
 	}
 	return config, nil
 }

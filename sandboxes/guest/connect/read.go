@@ -2,6 +2,7 @@ package connect
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -95,4 +96,17 @@ func Timeout(r *http.Request) (time.Duration, error) {
 		return 0, Errorf(InvalidArgument, "Connect-Timeout-Ms is not a number of at most 10 digits")
 	}
 	return time.Duration(ms) * time.Millisecond, nil
+}
+
+// limited returns the request with its caller's time limit.
+func limited(r *http.Request) (*http.Request, context.CancelFunc, error) {
+	timeout, err := Timeout(r)
+	if err != nil {
+		return r, nil, err
+	}
+	if timeout == 0 {
+		return r, func() {}, nil
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), timeout)
+	return r.WithContext(ctx), cancel, nil
 }

@@ -91,7 +91,11 @@ func ClientStream(serve func(r *http.Request, next func(message any) error) erro
 		if !accepts(w, r, "application/connect+json") {
 			return
 		}
-		err := serve(r, func(message any) error { return readEnvelope(r.Body, message) })
+		r, cancel, err := limited(r)
+		if err == nil {
+			defer cancel()
+			err = serve(r, func(message any) error { return readEnvelope(r.Body, message) })
+		}
 		stream := openStream(w)
 		_, wait := readRest(r)
 		defer wait()

@@ -1,7 +1,6 @@
 package connect
 
 import (
-	"context"
 	"encoding/json"
 	"mime"
 	"net/http"
@@ -31,10 +30,11 @@ func Unary[Request any](answer func(r *http.Request, request *Request) (any, err
 }
 
 func callUnary[Request any](r *http.Request, answer func(*http.Request, *Request) (any, error)) (any, error) {
-	timeout, err := Timeout(r)
+	r, cancel, err := limited(r)
 	if err != nil {
 		return nil, err
 	}
+	defer cancel()
 	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
 		return nil, Errorf(Unimplemented, "content encoding %q is not supported", coding)
 	}
@@ -42,11 +42,6 @@ func callUnary[Request any](r *http.Request, answer func(*http.Request, *Request
 	err = budgeted(r.Body, MaxMessage, func(body []byte) error { return decode(body, &request) })
 	if err != nil {
 		return nil, err
-	}
-	if timeout > 0 {
-		ctx, cancel := context.WithTimeout(r.Context(), timeout)
-		defer cancel()
-		r = r.WithContext(ctx)
 	}
 	return answer(r, &request)
 }

@@ -98,10 +98,27 @@ func sendUnsized(w http.ResponseWriter, r *http.Request, file *os.File) {
 // slotted reads a file while holding a slot for blocking calls.
 type slotted struct{ file *os.File }
 
-// Read reads as the file does.
+// Read reads as the file does, but fails where that would wait: some of the kernel's files never end.
 func (s *slotted) Read(b []byte) (n int, err error) {
-	threads.Disk(func() { n, err = s.file.Read(b) })
-	return n, err
+	raw, err := s.file.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	threads.Disk(func() {
+		controlErr := raw.Control(func(fd uintptr) {
+			for n, err = syscall.Read(int(fd), b); err == syscall.EINTR; {
+				n, err = syscall.Read(int(fd), b)
+			}
+		})
+		err = errors.Join(err, controlErr)
+	})
+	switch {
+	case err != nil:
+		return 0, &os.PathError{Op: "read", Path: s.file.Name(), Err: err}
+	case n == 0 && len(b) > 0:
+		return 0, io.EOF
+	}
+	return n, nil
 }
 
 // Seek moves as the file does.

@@ -82,8 +82,17 @@ func (p *process) feed(ctx context.Context, given *input) error {
 	}
 	defer release()
 	target.SetWriteDeadline(time.Time{})
-	stop := context.AfterFunc(ctx, func() { target.SetWriteDeadline(time.Unix(1, 0)) })
-	defer stop()
+	fired := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		target.SetWriteDeadline(time.Unix(1, 0))
+		close(fired)
+	})
+	defer func() {
+		// The deadline must not reach the next writer.
+		if !stop() {
+			<-fired
+		}
+	}()
 	written, err := target.Write(data)
 	switch {
 	case err == nil:

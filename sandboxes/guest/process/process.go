@@ -10,11 +10,8 @@ import (
 	"gatehouse/guest/reaper"
 )
 
-const (
-	// drainLimit is how long the end event waits for a descendant that keeps the output open after the process ended.
-	drainLimit = time.Second
-	drainPoll  = 20 * time.Millisecond
-)
+// drainLimit is how long the end event waits for a descendant that keeps the output open after the process ended.
+const drainLimit = time.Second
 
 // process is one that was started for a caller.
 type process struct {
@@ -33,9 +30,11 @@ type process struct {
 	typing  chan struct{}
 	waiting atomic.Int32
 
-	// status is how it ended; valid once output has ended. expired says that it was killed at its time limit.
+	// status is how it ended; valid once output has ended. expired says that it was killed at its time limit, exited
+	// that it has ended although its output may not have.
 	status  syscall.WaitStatus
 	expired atomic.Bool
+	exited  atomic.Bool
 	endedAt time.Time
 }
 
@@ -119,6 +118,7 @@ func (p *process) watch(ended func()) {
 		go pump.run(p.output)
 	}
 	p.status = <-p.child.Status()
+	p.exited.Store(true)
 	p.drain()
 	p.output.finish()
 	if p.stdin != nil {
@@ -147,8 +147,6 @@ func (p *process) drain() {
 		}
 	}
 	for i, pump := range p.pumps {
-		for !pump.reached(backlogs[i]) {
-			time.Sleep(drainPoll)
-		}
+		pump.wait(backlogs[i])
 	}
 }

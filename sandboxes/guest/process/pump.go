@@ -22,6 +22,9 @@ type pump struct {
 	mu     sync.Mutex
 	taken  uint64
 	stored uint64
+	// goal is the position at which reached is closed, if somebody waits for it.
+	goal    uint64
+	reached chan struct{}
 }
 
 func newPump(file *os.File, k kind) *pump {
@@ -42,9 +45,17 @@ func (p *pump) run(into *output) {
 		}
 		into.write(p.kind, (*chunk)[:n])
 		chunks.Put(chunk)
-		p.mu.Lock()
-		p.stored += uint64(n)
-		p.mu.Unlock()
+		p.advance(n)
+	}
+}
+
+func (p *pump) advance(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stored += uint64(n)
+	if p.reached != nil && p.stored >= p.goal {
+		close(p.reached)
+		p.reached = nil
 	}
 }
 
@@ -95,14 +106,18 @@ func (p *pump) backlog() uint64 {
 	return p.taken + uint64(waiting)
 }
 
-// reached reports whether everything up to the position is in the output, or nothing more will come.
-func (p *pump) reached(position uint64) bool {
-	select {
-	case <-p.done:
-		return true
-	default:
-	}
+// wait returns when everything up to the position is in the output, or nothing more will come.
+func (p *pump) wait(position uint64) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.stored >= position
+	if p.stored >= position {
+		p.mu.Unlock()
+		return
+	}
+	reached := make(chan struct{})
+	p.goal, p.reached = position, reached
+	p.mu.Unlock()
+	select {
+	case <-reached:
+	case <-p.done:
+	}
 }

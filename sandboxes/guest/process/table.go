@@ -153,7 +153,7 @@ func (t *table) find(s *selector, alsoEnded bool) (*process, error) {
 		return t.byPID(int(*s.PID), alsoEnded)
 	}
 	for _, p := range t.running {
-		if p.tag != nil && *p.tag == *s.Tag {
+		if p.tag != nil && *p.tag == *s.Tag && (alsoEnded || !p.exited.Load()) {
 			return p, nil
 		}
 	}
@@ -166,7 +166,7 @@ func (t *table) find(s *selector, alsoEnded bool) (*process, error) {
 }
 
 func (t *table) byPID(pid int, alsoEnded bool) (*process, error) {
-	if p := t.running[pid]; p != nil {
+	if p := t.running[pid]; p != nil && (alsoEnded || !p.exited.Load()) {
 		return p, nil
 	}
 	if p := t.ended[pid]; p != nil && alsoEnded {
@@ -181,7 +181,9 @@ func (t *table) list() []*process {
 	defer t.mu.Unlock()
 	all := make([]*process, 0, len(t.running))
 	for _, p := range t.running {
-		all = append(all, p)
+		if !p.exited.Load() {
+			all = append(all, p)
+		}
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].pid < all[j].pid })
 	return all

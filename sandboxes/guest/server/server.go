@@ -25,14 +25,16 @@ const (
 	maxConnections = 512
 	maxHeader      = 64 << 10
 	headerTimeout  = 30 * time.Second
+	healthPath     = "/health"
 )
 
 type routes map[string]http.Handler
 
 // New makes the server of a sandbox.
-func New(c *config.Config, r *reaper.Reaper) *http.Server {
+// It tells what goes wrong inside to problems, a line at a time.
+func New(c *config.Config, r *reaper.Reaper, problems io.Writer) *http.Server {
 	all := routes{
-		"/health":  http.HandlerFunc(health),
+		healthPath: http.HandlerFunc(health),
 		"/metrics": &metrics.Meter{},
 		"/envs":    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { plain.JSON(w, http.StatusOK, c.Defaults()) }),
 	}
@@ -48,14 +50,14 @@ func New(c *config.Config, r *reaper.Reaper) *http.Server {
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(true)
 	return &http.Server{
-		Handler:           all,
+		Handler:           &quiet{next: all},
 		Protocols:         protocols,
 		ReadHeaderTimeout: headerTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			return connect.WithConn(ctx, conn.(*counted))
 		},
-		ErrorLog: log.New(io.Discard, "", 0),
+		ErrorLog: log.New(problems, "", 0),
 	}
 }
 
