@@ -345,8 +345,6 @@ def main(arguments: list[str]) -> int:
     if not arguments or any(name not in STEPS for name in arguments):
         say(f"name the steps to carry out: {', '.join(STEPS)}.")
         return 2
-    # Other users will read and run what is made here.
-    os.umask(0o022)
     try:
         for name in arguments:
             STEPS[name]()
@@ -360,4 +358,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # Other users will read and run what is made here.
+    os.umask(0o022)
     sys.exit(main(sys.argv[1:]))

@@ -154,11 +154,14 @@ def user_namespace_fact() -> Fact:
     return Fact("user namespaces", good=True, value=f"{limit} allowed, one was made")
 
 
-def mount_facts() -> list[Fact]:
-    """Try an id-mapped mount and an overlay on top of it, in a mount namespace of their own."""
+def mount_facts(directory: Path) -> list[Fact]:
+    """Try an id-mapped mount and an overlay on top of it, in a mount namespace of their own.
+
+    `directory` decides which file system is tried: it must be the one that templates lie on.
+    """
     if os.geteuid() != 0:
         return [Fact(name, good=None, value="not tried without root") for name in ("idmapped mounts", "overlay")]
-    with tempfile.TemporaryDirectory(prefix="gatehouse-doctor-", dir="/var/tmp") as name:
+    with tempfile.TemporaryDirectory(prefix=".doctor-", dir=directory) as name:
         idmap = _in_child(lambda: _try_idmap(Path(name)))
         overlay = _in_child(lambda: _try_overlay(Path(name))) if idmap is None else None
     facts = [
@@ -272,27 +275,33 @@ def confidential_fact() -> Fact:
 # --- all together
 
 
-def gather() -> HostFacts:
-    """Look at everything. Takes well under a second."""
-    hierarchies = cgroups.detect()
-    facts = [
-        root_fact(),
-        cgroup_fact(hierarchies),
-        user_namespace_fact(),
-        *mount_facts(),
-        loop_fact(),
-        seccomp_fact(),
-        landlock_fact(),
-        kvm_fact(),
-        confidential_fact(),
-    ]
+def gather(directory: Path) -> HostFacts:
+    """Look at everything, for an installation in `directory`. Takes well under a second."""
+    facts = container_facts(directory)
     tiers = [
         _without_runtime("L0", "language", {}),
         _without_runtime("L1", "process", _versions("bwrap")),
         container_tier(facts, _versions("crun", "runc")),
         _without_runtime("L3", "microvm", _versions("qemu-system-x86_64")),
     ]
-    return HostFacts(_host(), facts, tiers)
+    return HostFacts(_host(directory), [*facts, landlock_fact(), kvm_fact(), confidential_fact()], tiers)
+
+
+def container_facts(directory: Path) -> list[Fact]:
+    """Look at what tier L2 rests on."""
+    return [
+        root_fact(),
+        cgroup_fact(cgroups.detect()),
+        user_namespace_fact(),
+        *mount_facts(directory),
+        loop_fact(),
+        seccomp_fact(),
+    ]
+
+
+def container_verdict(directory: Path) -> Tier:
+    """Say whether tier L2, without which nothing starts, can run for an installation in `directory`."""
+    return container_tier(container_facts(directory), _versions("crun", "runc"))
 
 
 def container_tier(facts: list[Fact], runtimes: dict[str, str]) -> Tier:
@@ -322,7 +331,7 @@ def _without_runtime(level: str, name: str, runtimes: dict[str, str]) -> Tier:
     )
 
 
-def _host() -> dict[str, str]:
+def _host(directory: Path) -> dict[str, str]:
     release = dict(
         line.split("=", 1) for line in _text("/etc/os-release").splitlines() if "=" in line and line[0] != "#"
     )
@@ -333,7 +342,7 @@ def _host() -> dict[str, str]:
         "machine": platform.machine(),
         "processors": str(os.cpu_count() or 1),
         "memory_mib": str(int(memory[1]) // 1024) if memory else "unknown",
-        "disk_free_mib": str(shutil.disk_usage("/var").free // 1024**2),
+        "disk_free_mib": str(shutil.disk_usage(directory).free // 1024**2),
     }
 
 

@@ -34,7 +34,7 @@ BAD = HostFacts(
 
 def doctor(monkeypatch: pytest.MonkeyPatch, facts: HostFacts, *arguments: str) -> tuple[int, str]:
     """Run the command on a host with these facts; return exit status and output."""
-    monkeypatch.setattr(hostfacts, "gather", lambda: facts)
+    monkeypatch.setattr(hostfacts, "gather", lambda _directory: facts)
     out = io.StringIO()
     with pytest.raises(SystemExit) as ended:
         call_command("doctor", *arguments, stdout=out)
@@ -47,7 +47,7 @@ def test_a_good_host_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert code == 0
     assert text.splitlines() == [
-        "Debian GNU/Linux 12 (bookworm), Linux 6.1.0, x86_64, 2 processors, 16000 MiB memory, 50000 MiB free in /var",
+        "Debian GNU/Linux 12 (bookworm), Linux 6.1.0, x86_64, 2 processors, 16000 MiB memory, 50000 MiB free disk",
         "",
         "Isolation tiers",
         "  yes L2 container            crun 1.8.1",

@@ -18,8 +18,8 @@ GOOD = [
 ]
 
 
-def test_this_host_can_run_containers() -> None:
-    facts = hostfacts.gather()
+def test_this_host_can_run_containers(tmp_path: Path) -> None:
+    facts = hostfacts.gather(tmp_path)
 
     assert facts.can_run_containers, facts
     assert [(tier.level, tier.name) for tier in facts.tiers] == [
@@ -30,8 +30,8 @@ def test_this_host_can_run_containers() -> None:
     ]
 
 
-def test_whatever_is_not_available_has_a_reason_and_a_fix() -> None:
-    facts = hostfacts.gather()
+def test_whatever_is_not_available_has_a_reason_and_a_fix(tmp_path: Path) -> None:
+    facts = hostfacts.gather(tmp_path)
 
     for tier in facts.tiers:
         assert tier.available or (tier.reason and tier.fix), tier
@@ -40,14 +40,14 @@ def test_whatever_is_not_available_has_a_reason_and_a_fix() -> None:
         assert fact.good is not False or fact.fix, fact
 
 
-def test_looking_changes_nothing() -> None:
+def test_looking_changes_nothing(tmp_path: Path) -> None:
     def seen() -> tuple[object, ...]:
         null = Path("/dev/null").stat()
-        left = list(Path("/var/tmp").glob("gatehouse-doctor-*"))
+        left = list(tmp_path.iterdir())
         return Path("/proc/self/mountinfo").read_text(), null.st_uid, null.st_mode, left
 
     before = seen()
-    hostfacts.gather()
+    hostfacts.gather(tmp_path)
 
     assert seen() == before
 
@@ -111,12 +111,12 @@ def test_switched_off_user_namespaces_are_told(monkeypatch: pytest.MonkeyPatch) 
     )
 
 
-def test_a_kernel_without_idmapped_mounts_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_without_idmapped_mounts_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_source: str, _namespace: int) -> int:
         raise OSError(errno.EINVAL, "mount_setattr: Invalid argument")
 
     monkeypatch.setattr(linux, "idmapped_tree", refuse)
-    idmap, overlay = hostfacts.mount_facts()
+    idmap, overlay = hostfacts.mount_facts(tmp_path)
 
     assert idmap.good is False
     assert "mount_setattr: Invalid argument" in idmap.value

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sandboxes.node import linux
+from sandboxes.node import hostfacts, linux
 from sandboxes.node.config import NodeConfig
+from sandboxes.node.hostfacts import Tier
 from sandboxes.node.supervisor import SetupError, preflight, services
 from sandboxes.node.supervisor.loop import Account
 
@@ -66,6 +67,22 @@ def test_anybody_but_root_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(SetupError, match="sudo make run"):
         preflight.require_root()
+
+
+def test_this_host_is_accepted(tmp_path: Path) -> None:
+    preflight.require_containers(tmp_path)
+
+
+def test_a_host_without_a_kernel_feature_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tier = Tier("L2", "container", reason="Idmapped mounts: Invalid argument.", fix="use Linux 5.19 or newer")
+    monkeypatch.setattr(hostfacts, "container_verdict", lambda _home: tier)
+
+    with pytest.raises(SetupError) as refused:
+        preflight.require_containers(tmp_path)
+    assert str(refused.value) == (
+        "This host can't run sandboxes yet. Idmapped mounts: Invalid argument. "
+        "Mend: use Linux 5.19 or newer; `manage.py doctor` says more."
+    )
 
 
 def test_a_free_port_is_accepted(tmp_path: Path) -> None:

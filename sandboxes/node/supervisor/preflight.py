@@ -13,7 +13,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sandboxes.node import linux
+from sandboxes.node import hostfacts, linux
 from sandboxes.node.supervisor import SetupError
 from sandboxes.node.supervisor.loop import Account
 
@@ -65,6 +65,15 @@ def require_bootstrap(home: Path) -> None:
     for name in ("keys/django.key", "keys/seed.key", "run", "db"):
         if not (home / name).exists():
             raise SetupError(f"{home / name} is missing: {_BOOTSTRAP}.")
+
+
+def require_containers(home: Path) -> None:
+    """Refuse to start on a host whose kernel or programs cannot run any sandbox."""
+    tier = hostfacts.container_verdict(home)
+    if not tier.available:
+        raise SetupError(
+            f"This host can't run sandboxes yet. {tier.reason} Mend: {tier.fix}; `manage.py doctor` says more."
+        )
 
 
 def take_lock(home: Path) -> int:

@@ -40,11 +40,17 @@ class Command(BaseCommand):
             hostsetup.make_keys(settings.GATEHOUSE.home)
         except (OSError, hostsetup.HostSetupError) as error:
             raise CommandError(f"The host could not be made ready: {error}") from error
-        os.umask(0o007)
+        # The database that root makes is shared with web and worker, and with nobody else.
+        previous = os.umask(0o007)
+        try:
+            self._fill()
+        finally:
+            os.umask(previous)
+
+    def _fill(self) -> None:
         self._migrate()
         self._register_template()
-        operator = self._operator()
-        key = _first_key(operator)
+        key = _first_key(self._operator())
         if key is not None:
             self._show_key(key)
 

@@ -6,6 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from sandboxes.node import hostfacts
@@ -21,7 +22,7 @@ def render(facts: hostfacts.HostFacts) -> str:
     host = facts.host
     lines = [
         f"{host['system']}, Linux {host['kernel']}, {host['machine']}, {host['processors']} processors, "
-        f"{host['memory_mib']} MiB memory, {host['disk_free_mib']} MiB free in /var",
+        f"{host['memory_mib']} MiB memory, {host['disk_free_mib']} MiB free disk",
         "",
         "Isolation tiers",
     ]
@@ -60,7 +61,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: object, json: bool, **options: object) -> None:
         """Print and exit."""
-        facts = hostfacts.gather()
+        home = settings.GATEHOUSE.home
+        facts = hostfacts.gather(next(path for path in (home, *home.parents) if path.is_dir()))
         self.stdout.write(_as_json(facts) if json else render(facts))
         sys.exit(0 if facts.can_run_containers else 1)
 
