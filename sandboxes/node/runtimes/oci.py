@@ -57,6 +57,7 @@ _MASKED = (
     "/sys/firmware",
 )
 _READ_ONLY = ("/proc/irq", "/proc/sys")
+_NOTHING_SPECIAL = ("nosuid", "noexec", "nodev")
 # The kernel has some thousand pseudo terminals for the whole host.
 _TERMINALS = "max=128"
 
@@ -117,12 +118,12 @@ def workstation(facts: ContainerFacts) -> dict[str, Any]:
             },
         },
         "mounts": [
-            _mount("/proc", "proc", "nosuid", "noexec", "nodev"),
-            _mount("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=64k"),
+            _mount("/proc", "proc", *_NOTHING_SPECIAL),
+            _mount("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=64k", "nr_inodes=1k"),
             _mount("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", _TERMINALS),
-            _mount("/dev/shm", "tmpfs", "nosuid", "nodev", "noexec", "mode=1777", "size=64m"),  # noqa: S108 - inside
-            _mount("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev"),
-            _mount("/sys", "tmpfs", "nosuid", "noexec", "nodev", "ro", "mode=555", "size=0"),
+            _mount("/dev/shm", "tmpfs", *_NOTHING_SPECIAL, "mode=1777", "size=64m", "nr_inodes=32k"),  # noqa: S108 - inside
+            _mount("/dev/mqueue", "mqueue", *_NOTHING_SPECIAL),
+            _mount("/sys", "tmpfs", *_NOTHING_SPECIAL, "ro", "mode=555", "size=0"),
         ],
         "linux": {
             "namespaces": namespaces,
