@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from django.db import IntegrityError, transaction
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from sandboxes.node_client import NodeClient
 
 READ, WRITE, USE = "sandboxes:read", "sandboxes:write", "sandboxes:use"
-LONGEST_LIFETIME_S = 31 * 24 * 3600
-"""No node takes more, whatever a tenant's quota says."""
 _BUILD_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
@@ -61,7 +60,7 @@ def create_sandbox(
             return first
     client = node_client.local_node()
     found = selectors.template_for(actor, template)
-    _require_lifetime(actor.tenant_id, timeout_s)
+    _require_lifetime(UUID(actor.tenant_id), timeout_s)
     wanted = launch.Wanted(
         tenant_id=actor.tenant_id,
         template=found,
@@ -211,8 +210,8 @@ def register_build(
     return template
 
 
-def _require_lifetime(tenant_id: str, timeout_s: int, field: str = "timeout") -> int:
-    longest = min(quota.usage(tenant_id).max_lifetime_s, LONGEST_LIFETIME_S)
+def _require_lifetime(tenant_id: UUID, timeout_s: int, field: str = "timeout") -> int:
+    longest = selectors.longest_lifetime_s(tenant_id)
     if timeout_s > longest:
         raise InvalidInput(
             f"{field.capitalize()} cannot be greater than {_duration(longest)}", field=field, maximum=longest
@@ -229,7 +228,7 @@ def _move_deadline(
     actor: Actor, sandbox_id: str, timeout_s: int, code: str, *, extend_only: bool, field: str = "timeout"
 ) -> Sandbox:
     sandbox = selectors.sandbox_for(actor, sandbox_id)
-    longest = _require_lifetime(sandbox.tenant_id.hex, timeout_s, field)
+    longest = _require_lifetime(sandbox.tenant_id, timeout_s, field)
     if sandbox.state != SandboxState.RUNNING:
         raise Conflict(f"The sandbox is {sandbox.state}; try again in a moment.", state=str(sandbox.state))
     # However often it is extended, a sandbox does not outlive the tenant's longest lifetime.

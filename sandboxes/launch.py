@@ -16,7 +16,7 @@ from django.db import transaction
 from audit import recording
 from corekit import clock, tokens
 from corekit.errors import GatehouseError, StartFailed, TierUnavailable
-from sandboxes import access, endings
+from sandboxes import access, endings, statements
 from sandboxes.errors import BuildMissing, NodeSilent, NodeUnavailable, NoRoom
 from sandboxes.models import Sandbox, metadata_digests
 from sandboxes.node_client import StartSpec
@@ -184,16 +184,12 @@ def write_running(sandbox: Sandbox, answer: Json) -> bool:
     """Write that the node runs the sandbox. Returns False when the row was ended meanwhile."""
     started_at, end_at = clock.from_ms(answer["started_at"]), clock.from_ms(answer["end_at"])
     with transaction.atomic():
-        moved = (
-            Sandbox.everywhere()
-            .filter(pk=sandbox.pk, state=SandboxState.STARTING)
-            .update(state=SandboxState.RUNNING, started_at=started_at, end_at=end_at)
-        )
+        moved = statements.move_to_running(sandbox.pk, started_at, end_at)
         if moved:
             quota.commit(sandbox.pk)
     if moved:
         sandbox.state, sandbox.started_at, sandbox.end_at = SandboxState.RUNNING, started_at, end_at
-    return bool(moved)
+    return moved
 
 
 def drop_unwanted(client: NodeClient, sandbox: Sandbox) -> StartFailed:

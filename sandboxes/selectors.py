@@ -7,11 +7,13 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from django.db.models import Q
 
 from corekit import ids
 from corekit.errors import InvalidInput, NotFound
+from sandboxes import statements
 from sandboxes.models import Sandbox, Template, metadata_digest
 from sandboxes.states import LIVE
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from corekit.actor import Actor
 
 MAX_PAGE = 100
+LONGEST_LIFETIME_S = 31 * 24 * 3600
+"""No node takes more, whatever a tenant's quota says."""
 DEFAULT_TAG = "default"
 _TEMPLATE_REFERENCE = re.compile(r"(?:(?P<space>[a-z0-9_-]+)/)?(?P<name>[a-z0-9_-]+)(?::(?P<tag>[a-z0-9_.-]+))?")
 
@@ -70,11 +74,18 @@ def _live(actor: Actor) -> QuerySet[Sandbox]:
 
 
 def _template_named(actor: Actor, space: str | None, name: str) -> Template | None:
-    visible = Template.visible_to(actor)
     if space is not None:
-        return visible.filter(tenant__slug=space, name=name).first()
-    found = list(visible.filter(Q(pk=name) | Q(name=name))[:3])
+        return Template.visible_to(actor).filter(tenant__slug=space, name=name).first()
+    found = statements.templates_named(UUID(actor.tenant_id) if actor.tenant_id else None, name)
     return min(found, key=lambda one: (one.pk != name, one.tenant_id is None), default=None)
+
+
+def longest_lifetime_s(tenant_id: UUID) -> int:
+    """Return how long a tenant's sandboxes may live, in seconds. Raises NotFound for an unknown tenant."""
+    found = statements.longest_lifetime_s(tenant_id)
+    if found is None:
+        raise NotFound("There is no such tenant.")
+    return min(found, LONGEST_LIFETIME_S)
 
 
 @dataclass(frozen=True, slots=True)
