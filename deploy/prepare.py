@@ -360,4 +360,6 @@ def main(arguments: list[str]) -> int:
 if __name__ == "__main__":
     # Other users will read and run what is made here.
     os.umask(0o022)
+    # dpkg wants these, and a shell of plain `su` lacks them.
+    os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
     sys.exit(main(sys.argv[1:]))

@@ -30,6 +30,8 @@ _KVM_API_VERSION = 12
 _SHIFT = 100_000
 _SHIFT_COUNT = 65_536
 _PROGRAM_TIMEOUT_S = 5
+# Where programs of the system may lie although the caller's PATH does not say so.
+_SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,12 @@ class HostFacts:
 
 def program_version(program: str, *arguments: str) -> str | None:
     """Return the version that a program tells, or None when it is absent or broken."""
-    if shutil.which(program) is None:
+    found = _find(program)
+    if found is None:
         return None
     try:
         done = subprocess.run(
-            [program, *(arguments or ("--version",))],
+            [found, *(arguments or ("--version",))],
             capture_output=True,
             text=True,
             check=False,
@@ -92,6 +95,10 @@ def program_version(program: str, *arguments: str) -> str | None:
         return None
     match = re.search(r"\d+(\.\d+)+\S*", done.stdout + done.stderr)
     return match[0].rstrip(",)") if done.returncode == 0 and match else None
+
+
+def _find(program: str) -> str | None:
+    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}")
 
 
 def _in_child(task: Callable[[], None]) -> str | None:
@@ -204,7 +211,7 @@ def loop_fact() -> Fact:
         fix = "load the module: modprobe loop" if isinstance(error, FileNotFoundError) else "run as root"
         return Fact("disk quota", good=False, value=f"no loop devices ({error.strerror})", fix=fix)
     os.close(handle)
-    if shutil.which("mkfs.ext4") is None:
+    if _find("mkfs.ext4") is None:
         return Fact("disk quota", good=False, value="mkfs.ext4 is missing", fix="apt-get install e2fsprogs")
     return Fact("disk quota", good=True, value="ext4 images on loop devices")
 

@@ -58,7 +58,7 @@ def mmdebstrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
         return programs / "mmdebstrap"
 
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    monkeypatch.setattr(debian, "PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr(rootfs, "PATH", f"{programs}:{os.environ['PATH']}")
     return write
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEY_BYTES = 32
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _SHARED_MEMBERS = ("gatehouse-web", "gatehouse-worker")
 
 # Directory below the home → mode, group. All belong to root.
@@ -97,6 +98,6 @@ def _absent(lookup: Callable[[str], object], name: str) -> bool:
 
 
 def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env={"PATH": _PATH}, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise HostSetupError(f"`{' '.join(command)}` failed: {done.stderr.strip() or 'no reason given'}.")

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 
-PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
 _STEPS = {
     "running apt-get update": "fetching the package lists",
@@ -111,7 +110,7 @@ def _install(root: Path, recipe: Recipe, sources: str, progress: Progress) -> No
         text=True,
         errors="replace",
         env={
-            "PATH": PATH,
+            "PATH": rootfs.PATH,
             "LC_ALL": "C.UTF-8",
             "DEBIAN_FRONTEND": "noninteractive",
         }

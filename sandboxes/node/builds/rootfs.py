@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from sandboxes.node.builds.recipe import Recipe
 
+# The tree's own programs run with it too; the caller's shell may not know /usr/sbin.
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _KEYRING = "usr/share/keyrings/debian-archive-keyring.gpg"
 
 
@@ -48,7 +50,7 @@ def add_user(root: Path, recipe: Recipe) -> None:
         "/bin/bash",
     ]
     command += ["--uid", str(recipe.user_id), "--groups", ",".join(recipe.user_groups), recipe.default_user]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env={"PATH": PATH}, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BuildError(f"The user {recipe.default_user} could not be made: {done.stderr.strip()}.")
     _write(

@@ -68,6 +68,8 @@ def _notify_systemd(path: str) -> None:
 def main() -> int:
     """Run until told to stop; return the exit status."""
     config = NodeConfig.from_env()
+    # Checks look for programs where the services will: a shell of `su` knows no /usr/sbin.
+    os.environ["PATH"] = services.PATH
     begun = time.monotonic()
     try:
         accounts = check(config)

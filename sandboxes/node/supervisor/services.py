@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sandboxes.node.config import NodeConfig
     from sandboxes.node.supervisor.preflight import Accounts
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BACKLOG = 2048
 _PROBE_TIMEOUT_S = 0.5
 # Which process may see which secret; each may also come as NAME_FILE. No other variable of the shell is passed on.
@@ -41,7 +41,7 @@ def environment(service: str, user: str, root: Path, shell: Mapping[str, str]) -
     }
     chosen |= {name: shell[name] for name, owners in secret_names.items() if service in owners and name in shell}
     return chosen | {
-        "PATH": _PATH,
+        "PATH": PATH,
         "LANG": "C.UTF-8",
         "HOME": pwd.getpwnam(user).pw_dir,
         "USER": user,
