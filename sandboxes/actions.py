@@ -16,7 +16,7 @@ from django.db import IntegrityError, transaction
 from audit import recording
 from corekit import clock
 from corekit.errors import Conflict, GatehouseError, InvalidInput, NotFound, QuotaExceeded
-from sandboxes import access, endings, idempotency, launch, node_client, nodes, reconcile, selectors
+from sandboxes import access, endings, idempotency, launch, node_client, nodes, reconcile, selectors, turns
 from sandboxes.access import Access
 from sandboxes.errors import UnknownAtNode
 from sandboxes.models import Sandbox, Template
@@ -110,7 +110,7 @@ def _write_intent(client: NodeClient, actor: Actor, wanted: launch.Wanted) -> Sa
 
 
 def _record_refusal(actor: Actor, refusal: QuotaExceeded) -> None:
-    with transaction.atomic():
+    with turns.write():
         recording.record(
             "quota.refused",
             actor=actor,
@@ -262,7 +262,7 @@ def _gone(client: NodeClient, sandbox: Sandbox) -> NotFound:
 
 
 def _end(actor: Actor, sandbox_id: str, code: str, reason: EndReason) -> None:
-    with transaction.atomic():
+    with turns.write():
         sandbox = selectors.sandbox_for(actor, sandbox_id)
         if not endings.mark_ending(sandbox.pk, reason=reason):
             raise selectors.no_sandbox()
@@ -279,7 +279,7 @@ def _end(actor: Actor, sandbox_id: str, code: str, reason: EndReason) -> None:
 
 
 def _record(actor: Actor, sandbox: Sandbox, code: str, ttl_ms: int, *, outcome: str = "ok") -> None:
-    with transaction.atomic():
+    with turns.write():
         recording.record(
             code,
             actor=actor,

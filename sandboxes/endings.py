@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django.db import transaction
-
 from corekit import clock
+from sandboxes import turns
 from sandboxes.errors import UnknownAtNode
 from sandboxes.models import Sandbox
 from sandboxes.states import LIVE, TABLE, EndReason, SandboxState
@@ -66,7 +65,7 @@ def finish_ending(client: NodeClient, sandbox: Sandbox, *, reason: EndReason) ->
         said = str(client.stop(sandbox.pk, sandbox.generation).get("reason") or "")
     except UnknownAtNode:
         said = ""
-    with transaction.atomic():
+    with turns.write():
         end_row(sandbox.pk, reason=final_reason(wanted=reason, said=said))
 
 

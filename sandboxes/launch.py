@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.conf import settings
-from django.db import transaction
 
 from audit import recording
 from corekit import clock, tokens
 from corekit.errors import GatehouseError, StartFailed, TierUnavailable
-from sandboxes import access, endings, statements
+from sandboxes import access, endings, statements, turns
 from sandboxes.errors import BuildMissing, NodeSilent, NodeUnavailable, NoRoom
 from sandboxes.models import Sandbox, metadata_digests
 from sandboxes.node_client import StartSpec
@@ -90,7 +89,7 @@ def write_intent(actor: Actor, wanted: Wanted) -> Sandbox:
     Raises QuotaExceeded or RateLimited; then nothing was written.
     """
     sandbox = wanted.row(actor)
-    with transaction.atomic():
+    with turns.write():
         quota.take_create_permit(wanted.tenant_id)
         quota.reserve(tenant_id=wanted.tenant_id, sandbox_id=sandbox.pk, amounts=wanted.resources.amounts())
         sandbox.save(force_insert=True)
@@ -155,7 +154,7 @@ def give_up(client: NodeClient, actor: Actor, sandbox: Sandbox, error: Gatehouse
     can't be asked now, the reconciler does it later.
     """
     certain = _nothing_was_left(error)
-    with transaction.atomic():
+    with turns.write():
         if certain:
             endings.end_row(sandbox.pk, reason=EndReason.START_FAILED)
         else:
@@ -183,7 +182,7 @@ def _nothing_was_left(error: GatehouseError) -> bool:
 def write_running(sandbox: Sandbox, answer: Json) -> bool:
     """Write that the node runs the sandbox. Returns False when the row was ended meanwhile."""
     started_at, end_at = clock.from_ms(answer["started_at"]), clock.from_ms(answer["end_at"])
-    with transaction.atomic():
+    with turns.write():
         moved = statements.move_to_running(sandbox.pk, started_at, end_at)
         if moved:
             quota.commit(sandbox.pk)
