@@ -139,7 +139,7 @@ class Keeper:
             raise
         self._take_in(sandbox)
         # Not awaited: the caller's answer does not depend on the report, and the spool keeps the order.
-        self._spawn(self.spool.append(fact("sandbox.started", sandbox.spec, self.node_id), fact=True))
+        self._spawn(self.spool.append(fact("sandbox.started", sandbox.spec, self.node_id), fact=True, lazy=True))
         return sandbox
 
     def _keep(self, spec: Spec, runtime: Runtime, state: State) -> Sandbox:

@@ -1,7 +1,7 @@
 """Events on their way to the control plane: on disk before they are acknowledged, kept until it has committed them.
 
-One append-only file of JSON lines per segment, named after the first sequence number in it. Many events share one
-fdatasync (group commit), so that a slow disk costs each event one write, however many wait.
+Segments of JSON lines, each named after the first sequence number in it. Many events share one fdatasync (group
+commit), so that a slow disk costs each event one write, however many wait.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
 from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from sandboxes.node.errors import SpoolFull
+from sandboxes.node.segment import Segment, lines_of, prepare_spare
+from sandboxes.node.store import write_private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +32,8 @@ SANDBOX_BYTES = 4 * 1024 * 1024
 _TOTAL_BYTES = 256 * 1024 * 1024
 # An act that was let through must be able to say how it ended: results may pass the quota by this factor.
 _ROOM_FOR_RESULTS = 2
-_SEGMENT_BYTES = 16 * 1024 * 1024
+# How long an event that nobody waits for may wait for company on its way to the disk.
+_LAZY_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -51,62 +53,47 @@ class Spool:
         self._bytes_of: Counter[str] = Counter()
         self._total = 0
         self._next_seq = 1
-        self._file = -1
-        self._file_bytes = 0
+        self._acknowledged = 0
+        self._segment: Segment | None = None
         # After a failed write: nothing may follow what it left in the file.
         self._spoilt = False
         self._flusher: asyncio.Task[None] | None = None
+        self._preparing: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
 
     def open(self) -> None:
-        """Read what an earlier run left and begin a new segment. A torn last line was never acknowledged: dropped."""
+        """Read what an earlier run left and begin a new segment."""
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.suppress(OSError, ValueError):
+            self._acknowledged = int((self._root / "acknowledged").read_bytes())
+        self._next_seq = self._acknowledged + 1
         for path in self._segments():
             self._next_seq = max(self._next_seq, int(path.stem))
-            for line in path.read_bytes().splitlines(keepends=True):
+            for line in lines_of(path):
                 self._recover(line)
-        self._begin_segment(self._next_seq)
+        self._segment = Segment(self._root, self._next_seq)
 
     def _recover(self, line: bytes) -> None:
-        if not line.endswith(b"\n"):
-            return
         try:
             event = json.loads(line)
-            entry = _Entry(event["seq"], event["sandbox"], line)
+            entry = _Entry(event["seq"], event["sandbox"], line + b"\n")
         except (ValueError, KeyError, TypeError):
             logger.error("spool_line_unreadable", next_seq=self._next_seq)
             return
-        self._remember(entry)
+        if entry.seq > self._acknowledged:
+            self._remember(entry)
         self._next_seq = max(self._next_seq, entry.seq + 1)
 
     def _segments(self) -> list[Path]:
         return sorted(self._root.glob("*.jsonl"), key=lambda path: int(path.stem))
-
-    def _begin_segment(self, first_seq: int) -> None:
-        """Go on in a new file that holds nothing below `first_seq`; OSError leaves the old one in use."""
-        # A file of this name holds no event, at most a torn line.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
-        fresh = os.open(self._root / f"{first_seq}.jsonl", flags, 0o600)
-        try:
-            directory = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
-        except OSError:
-            os.close(fresh)
-            raise
-        if self._file >= 0:
-            os.close(self._file)
-        self._file, self._file_bytes, self._spoilt = fresh, 0, False
 
     def _remember(self, entry: _Entry) -> None:
         self._entries.append(entry)
         self._bytes_of[entry.sandbox] += len(entry.line)
         self._total += len(entry.line)
 
-    async def append(self, event: Event, *, fact: bool = False) -> int:
-        """Put an event on disk and return its sequence number once it is there.
+    async def append(self, event: Event, *, fact: bool = False, lazy: bool = False) -> int:
+        """Put an event on disk and return its sequence number once it is there; a `lazy` one waits for company.
 
         SpoolFull when the sandbox's share or the whole spool is used up, or when the disk takes nothing; `fact`s of
         the node itself always fit. ValueError for a number that JSON does not know.
@@ -122,9 +109,15 @@ class Spool:
         self._total += len(line)
         written: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._unwritten.append((entry, written))
-        if self._flusher is None or self._flusher.done():
-            self._flusher = asyncio.create_task(self._flush(), name="spool")
+        if lazy:
+            asyncio.get_running_loop().call_later(_LAZY_S, self._start_flush)
+        else:
+            self._start_flush()
         return await written
+
+    def _start_flush(self) -> None:
+        if self._unwritten and (self._flusher is None or self._flusher.done()):
+            self._flusher = asyncio.create_task(self._flush(), name="spool")
 
     def _require_room(self, sandbox: str, size: int, factor: int) -> None:
         if self._bytes_of[sandbox] + size > SANDBOX_BYTES * factor:
@@ -148,21 +141,29 @@ class Spool:
                     written.set_result(entry.seq)
             self._news.set()
 
+        if self._preparing is None or self._preparing.done():
+            self._preparing = asyncio.create_task(self._prepare_spare(), name="spool-spare")
+
+    async def _prepare_spare(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk: the next segment tries again and says so
+            await asyncio.to_thread(prepare_spare, self._root)
+
     def _write(self, entries: list[_Entry]) -> None:
-        if self._spoilt or self._file_bytes > _SEGMENT_BYTES:
-            self._begin_segment(entries[0].seq)
         data = b"".join(entry.line for entry in entries)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._file, view) :]
-        os.fdatasync(self._file)
-        self._file_bytes += len(data)
+        segment = self._segment
+        if segment is None or self._spoilt or (segment.size and not segment.has_room(len(data))):
+            fresh = Segment(self._root, entries[0].seq)
+            if segment is not None:
+                segment.close()
+            self._segment = segment = fresh
+            self._spoilt = False
+        segment.append(data)
 
     def _fail(self, batch: list[tuple[_Entry, asyncio.Future[int]]], error: OSError) -> None:
         logger.error("spool_write_failed", error=str(error))
         self._spoilt = True
-        with contextlib.suppress(OSError):  # what was refused must not come back after a restart
-            os.ftruncate(self._file, self._file_bytes)
+        if self._segment is not None:
+            self._segment.cut()
         for entry, written in batch:
             self._forget(entry)
             if not written.done():
@@ -203,31 +204,30 @@ class Spool:
 
     def acknowledge(self, upto: int) -> list[Event]:
         """Forget events up to and including `upto`; return those of the node about ends (`sandbox.ended`)."""
+        upto = min(upto, self.last_seq)
         ended: list[Event] = []
         while self._entries and self._entries[0].seq <= upto:
             entry = self._entries.popleft()
             self._forget(entry)
             if b'"sandbox.ended"' in entry.line:
                 ended.append(json.loads(entry.line))
-        self._drop_segments(upto)
+        if upto > self._acknowledged:
+            self._acknowledged = upto
+            with contextlib.suppress(OSError):  # then they are reported once more after a restart
+                write_private(self._root / "acknowledged", str(upto).encode())
+            self._drop_segments()
         return ended
 
-    def _drop_segments(self, upto: int) -> None:
-        if not self._entries and not self._is_writing and self._file_bytes:
-            # All is reported: the empty new segment's name alone carries the numbering on.
-            with contextlib.suppress(OSError):  # then it is reported once more after a restart
-                self._begin_segment(self._next_seq)
+    def _drop_segments(self) -> None:
         for path, following in itertools.pairwise(self._segments()):
-            if int(following.stem) <= upto + 1:
+            if int(following.stem) <= self._acknowledged + 1:
                 path.unlink(missing_ok=True)
-
-    @property
-    def _is_writing(self) -> bool:
-        # The file belongs to the flusher's thread until it has written what waits.
-        return bool(self._unwritten) or (self._flusher is not None and not self._flusher.done())
 
     async def close(self) -> None:
         """Write what waits and close the file."""
-        if self._flusher is not None:
-            await self._flusher
-        os.close(self._file)
+        self._start_flush()
+        for task in (self._flusher, self._preparing):
+            if task is not None:
+                await task
+        if self._segment is not None:
+            self._segment.close()

@@ -75,7 +75,9 @@ class Tap:
         else:
             subject = keeper.require(sandbox_id, generation).spec
         try:
-            return await keeper.spool.append(from_gateway(body, subject, keeper.node_id))
+            # An intent holds its act up; a result holds up nothing.
+            lazy = body.get("phase") == "result"
+            return await keeper.spool.append(from_gateway(body, subject, keeper.node_id), lazy=lazy)
         except SpoolFull as refusal:
             if "sandbox" in refusal.details:
                 keeper.report_overflow(subject)
