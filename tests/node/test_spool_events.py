@@ -270,7 +270,9 @@ async def test_a_disk_that_takes_half_a_line_and_no_new_file_harms_no_later_even
     real_write, real_open = os.pwrite, os.open
     await spool.append(event())
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", lambda fd, data: real_write(fd, data[:10]) if len(data) > 50 else _broken_disk())
+        patch.setattr(
+            os, "pwrite", lambda fd, data, at: real_write(fd, data[:10], at) if len(data) > 50 else _broken_disk()
+        )
         patch.setattr(os, "ftruncate", _broken_disk)
         patch.setattr(
             os, "open", lambda path, *rest: _broken_disk() if "jsonl" in str(path) else real_open(path, *rest)
