@@ -27,6 +27,9 @@ logger = structlog.get_logger()
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 5.0
 _STOP_TIMEOUT_S = 5.0
+# The gateway connects to unix sockets only, so it has no network but the public listener that it is handed. Connections
+# made from here would show the host's interfaces to whoever holds their other end: a guest agent.
+_CONFINED = ("unshare", "--net", "--", "setpriv", "--clear-groups", "--no-new-privs", "--bounding-set=-all")
 _PASSED_ON = ("PATH", "LANG", "GATEHOUSE_DOMAIN", "GATEHOUSE_LOG_LEVEL", "VIRTUAL_ENV")
 
 
@@ -109,14 +112,15 @@ class GatewayService:
             "GATEHOUSE_LISTEN_FD": str(self._listener.fileno()),
         }
         process = await asyncio.create_subprocess_exec(
+            *_CONFINED,
+            f"--reuid={user.pw_uid}",
+            f"--regid={user.pw_gid}",
+            "--",
             sys.executable,
             "-m",
             "sandboxes.gateway",
             stdin=asyncio.subprocess.DEVNULL,
             env=environment,
-            user=user.pw_uid,
-            group=user.pw_gid,
-            extra_groups=[],
             pass_fds=[self._listener.fileno()],
             umask=0o077,
             start_new_session=True,

@@ -199,10 +199,11 @@ def _create_container(order: Order, groups: list[int], listener: socket.socket) 
 def _become_member(order: Order) -> str:
     """Prepare one container and return its disk's device; raises OSError when a step fails."""
     os.chdir(order.directory)
-    listener = _listen(order)
     # Opened while every tree is still mounted, joined last: what is set up here is not charged to the sandbox.
     groups = [os.open(name, os.O_WRONLY | os.O_CLOEXEC) for name in order.cgroup_files]
     _leave_host(order)
+    # Made out here, it would show the host's interfaces to whoever holds it inside.
+    listener = _listen(order)
     os.umask(0o022)
     device = _build_root(order)
     status = _create_container(order, groups, listener)
