@@ -14,7 +14,10 @@ async def answers(socket_path: str) -> bool:
     True only for an HTTP answer 200 or 204. The listener exists before the guest does, so that the question is simply
     answered the moment the guest is up: nothing is polled.
     """
-    reader, writer = await asyncio.open_unix_connection(socket_path, limit=_MAX_ANSWER_BYTES)
+    try:
+        reader, writer = await asyncio.open_unix_connection(socket_path, limit=_MAX_ANSWER_BYTES)
+    except OSError:  # the guest and its listener are gone already
+        return False
     try:
         writer.write(_REQUEST)
         line = await reader.readline()

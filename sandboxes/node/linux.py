@@ -5,9 +5,11 @@ Numbers are those of the kernel's headers: calls added since Linux 5.1 have the 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
+import select
 import socket
 import struct
 from pathlib import Path
@@ -248,6 +250,23 @@ def is_first_of_pid_namespace(pid: int) -> bool:
         return False
     ids = next(line.split()[1:] for line in status.split(b"\n") if line.startswith(b"NSpid:"))
     return len(ids) > 1 and ids[-1] == b"1"
+
+
+def reap(pid: int, *, patience_s: float) -> None:
+    """Bury a child that was killed; nothing happens when it is no child of this process or does not end in time."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            ended = select.poll()
+            ended.register(pidfd, select.POLLIN)
+            ended.poll(patience_s * 1_000)
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    finally:
+        os.close(pidfd)
 
 
 def boot_id() -> str:

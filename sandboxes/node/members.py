@@ -140,7 +140,12 @@ class Zygote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "sandboxes.node.zygote", str(theirs.fileno()), pass_fds=[theirs.fileno()]
+                sys.executable,
+                "-m",
+                "sandboxes.node.zygote",
+                str(theirs.fileno()),
+                pass_fds=[theirs.fileno()],
+                process_group=0,
             )
         self._channel = ours
         return ours
@@ -152,6 +157,10 @@ class Zygote:
             self._channel = None
         if self._process is not None:
             await self._process.wait()
+            # What it forked is ours to bury now, and all of it is in its process group.
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-self._process.pid, os.WNOHANG)[0]:
+                    pass
             self._process = None
 
 
@@ -249,46 +258,44 @@ class MemberMaker:
         Raises StartFailed, UnknownBuild or NoRoom; on failure nothing is left behind.
         """
         rootfs = self._templates.rootfs(recipe.build)
-        slot = self._slots.take()
-        stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
-        output_read, output_write = os.pipe2(os.O_CLOEXEC)
-        member = Member(
-            recipe,
-            slot,
-            self._members / str(slot),
-            self._parent.group(str(slot)),
-            stdin_write,
-            LogPipe(output_read),
-            self._notes(slot),
-        )
+        member, stdin_fd, output_fd = self._begin(recipe)
         try:
-            order = await asyncio.to_thread(self._lay_out, member, rootfs, runtime)
-            await self._zygote.order(order, stdin_read, output_write)
-        except BaseException:
-            os.close(stdin_read)
-            os.close(output_write)
-            await self.discard(member)
-            raise
-        os.close(stdin_read)
-        os.close(output_write)
-        await self._await_ready(member)
-        return member
-
-    async def _await_ready(self, member: Member) -> None:
-        try:
-            async with asyncio.timeout(_PREPARE_TIMEOUT_S):
-                word, _, rest = (await asyncio.shield(member.log.verdict)).partition(" ")
-            if word != "ready":
-                words = member.log.text[-500:].strip() or rest
-                raise StartFailed(f"A sandbox could not be prepared: {words}", reason="prepare")
-            member.pid = _first_process(member.cgroup)
-            member.device = rest
-            member.cgroup.limit_block_io(_BLOCK_BYTES_PER_S, rest)
+            try:
+                order = await asyncio.to_thread(self._lay_out, member, rootfs, runtime)
+                await self._zygote.order(order, stdin_fd, output_fd)
+            finally:
+                os.close(stdin_fd)
+                os.close(output_fd)
+            await self._await_ready(member)
         except BaseException as error:
             await self.discard(member)
             if isinstance(error, TimeoutError | OSError):
                 raise StartFailed(f"A sandbox could not be prepared: {error!r}", reason="prepare") from error
             raise
+        return member
+
+    def _begin(self, recipe: Recipe) -> tuple[Member, int, int]:
+        """Return an empty member and the far ends of its stdin and its output."""
+        slot = self._slots.take()
+        try:
+            stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
+            output_read, output_write = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            self._slots.release(slot)
+            raise StartFailed(f"A sandbox could not be prepared: {error!r}", reason="prepare") from error
+        group, log = self._parent.group(str(slot)), LogPipe(output_read)
+        member = Member(recipe, slot, self._members / str(slot), group, stdin_write, log, self._notes(slot))
+        return member, stdin_read, output_write
+
+    async def _await_ready(self, member: Member) -> None:
+        async with asyncio.timeout(_PREPARE_TIMEOUT_S):
+            word, _, rest = (await asyncio.shield(member.log.verdict)).partition(" ")
+        if word != "ready":
+            words = member.log.text[-500:].strip() or rest
+            raise StartFailed(f"A sandbox could not be prepared: {words}", reason="prepare")
+        member.pid = _first_process(member.cgroup)
+        member.device = rest
+        member.cgroup.limit_block_io(_BLOCK_BYTES_PER_S, rest)
 
     def _lay_out(self, member: Member, rootfs: Path, runtime: tuple[str, ...]) -> Order:
         recipe, base = member.recipe, uid_base(member.slot)
@@ -370,9 +377,12 @@ class MemberMaker:
 
     def _remove(self, slot: int) -> bool:
         group = self._parent.group(str(slot))
+        pids = group.pids()
         with contextlib.suppress(FileNotFoundError):
             group.kill()
         empty = group.destroy(patience_s=2.0)
+        for pid in pids:
+            linux.reap(pid, patience_s=1.0)
         # None of these can be written by a guest: its disk was mounted only in its own mount namespace.
         shutil.rmtree(self._members / str(slot), ignore_errors=True)
         shutil.rmtree(self._notes(slot), ignore_errors=True)
