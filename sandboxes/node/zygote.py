@@ -141,7 +141,9 @@ def _listen(order: Order) -> socket.socket:
     path = Path(order.socket_path)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
+    # The sandbox can read the name that was bound, so it is a relative one.
+    os.chdir(path.parent)
+    listener.bind(path.name)
     os.chown(path, 0, order.socket_gid)
     path.chmod(stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IWGRP)
     listener.listen(256)
@@ -198,12 +200,12 @@ def _create_container(order: Order, groups: list[int], listener: socket.socket) 
 
 def _become_member(order: Order) -> str:
     """Prepare one container and return its disk's device; raises OSError when a step fails."""
-    os.chdir(order.directory)
     # Opened while every tree is still mounted, joined last: what is set up here is not charged to the sandbox.
     groups = [os.open(name, os.O_WRONLY | os.O_CLOEXEC) for name in order.cgroup_files]
     _leave_host(order)
     # Made out here, it would show the host's interfaces to whoever holds it inside.
     listener = _listen(order)
+    os.chdir(order.directory)
     os.umask(0o022)
     device = _build_root(order)
     status = _create_container(order, groups, listener)
