@@ -24,6 +24,7 @@ _V1_CONTROLLERS = ("cpu", "cpuacct", "memory", "pids", "blkio", "devices", "free
 _V2_WANTED = ("cpu", "memory", "pids", "io")
 # Short periods keep a throttled command from stalling for up to a tenth of a second.
 _CPU_PERIOD_US = 20_000
+_MOST_BYTES = 1024 * 1024
 # The part of a sandbox's memory limit that its socket buffers may take on top of it, as a divisor.
 _SOCKET_SHARE = 4
 # null, zero, full, random, urandom, tty, console's ptmx and the pseudo terminals: what a container's /dev needs.
@@ -110,11 +111,26 @@ def detect(mountinfo: str | None = None) -> Hierarchies:
     return Hierarchies(v1, v2, offered)
 
 
-def _read(path: Path) -> str:
+# These files are read and written by the dozen for every sandbox: plain calls, plain names.
+def _read(path: str) -> str:
     try:
-        return path.read_text()
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
+    try:
+        return os.read(handle, _MOST_BYTES).decode()
+    except OSError:
+        return ""
+    finally:
+        os.close(handle)
+
+
+def _write(path: str, value: int | str) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        os.write(handle, str(value).encode())
+    finally:
+        os.close(handle)
 
 
 def _keyed(text: str) -> dict[str, int]:
@@ -133,83 +149,85 @@ class Cgroup:
 
     hierarchies: Hierarchies
     name: str
-    dirs: dict[Path, Path] = field(repr=False)
+    dirs: dict[Path, str] = field(repr=False)
 
-    def _v1(self, controller: str) -> Path | None:
+    def _v1(self, controller: str) -> str | None:
         root = self.hierarchies.v1.get(controller)
         return self.dirs[root] if root is not None else None
 
     @property
-    def _v2(self) -> Path | None:
+    def _v2(self) -> str | None:
         return self.dirs[self.hierarchies.v2] if self.hierarchies.v2 is not None else None
 
     def join_files(self) -> list[str]:
         """Return the files into which a process writes `0` to join."""
-        return [str(directory / "cgroup.procs") for directory in self.dirs.values()]
+        # The tree that can kill comes first: from there on nothing gets away.
+        ordered = sorted(self.dirs.values(), key=lambda directory: directory != self._v2)
+        return [f"{directory}/cgroup.procs" for directory in ordered]
 
     def limit(self, limits: Limits) -> None:
         """Put all limits but the block I/O rate in force."""
         quota = max(1_000, limits.cpu_milli * _CPU_PERIOD_US // 1_000)
         if (cpu := self._v1("cpu")) is not None:
-            (cpu / "cpu.cfs_period_us").write_text(str(_CPU_PERIOD_US))
-            (cpu / "cpu.cfs_quota_us").write_text(str(quota))
+            _write(f"{cpu}/cpu.cfs_period_us", _CPU_PERIOD_US)
+            _write(f"{cpu}/cpu.cfs_quota_us", quota)
             # An idle sandbox saves up one period, so that a short command is not cut into slices.
             with contextlib.suppress(OSError):
-                (cpu / "cpu.cfs_burst_us").write_text(str(quota))
+                _write(f"{cpu}/cpu.cfs_burst_us", quota)
         elif self._v2 is not None:
-            (self._v2 / "cpu.max").write_text(f"{quota} {_CPU_PERIOD_US}")
+            _write(f"{self._v2}/cpu.max", f"{quota} {_CPU_PERIOD_US}")
             with contextlib.suppress(OSError):
-                (self._v2 / "cpu.max.burst").write_text(str(quota))
+                _write(f"{self._v2}/cpu.max.burst", quota)
         if (memory := self._v1("memory")) is not None:
-            (memory / "memory.limit_in_bytes").write_text(str(limits.memory_bytes))
+            _write(f"{memory}/memory.limit_in_bytes", limits.memory_bytes)
             with contextlib.suppress(OSError):  # absent when the kernel does not account swap
-                (memory / "memory.memsw.limit_in_bytes").write_text(str(limits.memory_bytes))
+                _write(f"{memory}/memory.memsw.limit_in_bytes", limits.memory_bytes)
             # v1 counts the buffers of TCP and UDP only where they have a limit of their own; v2 counts them as memory.
             with contextlib.suppress(OSError):  # absent when the kernel was built without it
                 socket_bytes = limits.memory_bytes // _SOCKET_SHARE
-                (memory / "memory.kmem.tcp.limit_in_bytes").write_text(str(socket_bytes))
+                _write(f"{memory}/memory.kmem.tcp.limit_in_bytes", socket_bytes)
         elif self._v2 is not None:
-            (self._v2 / "memory.max").write_text(str(limits.memory_bytes))
+            _write(f"{self._v2}/memory.max", limits.memory_bytes)
             with contextlib.suppress(OSError):
-                (self._v2 / "memory.swap.max").write_text("0")
+                _write(f"{self._v2}/memory.swap.max", "0")
         pids = self._v1("pids") or self._v2
         if pids is not None:
-            (pids / "pids.max").write_text(str(limits.pids))
+            _write(f"{pids}/pids.max", limits.pids)
         self._limit_devices()
 
     def _limit_devices(self) -> None:
         # On v2 devices are kept out by `nodev` mounts and the missing CAP_MKNOD; v1 adds its list to that.
         if (devices := self._v1("devices")) is not None:
-            (devices / "devices.deny").write_text("a")
+            _write(f"{devices}/devices.deny", "a")
             for rule in _ALLOWED_DEVICES:
-                (devices / "devices.allow").write_text(rule)
+                _write(f"{devices}/devices.allow", rule)
 
     def limit_block_io(self, rate: int, device: str) -> None:
         """Hold reads and writes of the device `major:minor` to `rate` bytes per second each."""
         if (blkio := self._v1("blkio")) is not None:
-            (blkio / "blkio.throttle.read_bps_device").write_text(f"{device} {rate}")
-            (blkio / "blkio.throttle.write_bps_device").write_text(f"{device} {rate}")
+            _write(f"{blkio}/blkio.throttle.read_bps_device", f"{device} {rate}")
+            _write(f"{blkio}/blkio.throttle.write_bps_device", f"{device} {rate}")
         elif self._v2 is not None and "io" in self.hierarchies.v2_controllers:
-            (self._v2 / "io.max").write_text(f"{device} rbps={rate} wbps={rate}")
+            _write(f"{self._v2}/io.max", f"{device} rbps={rate} wbps={rate}")
 
     def pids(self) -> list[int]:
         """Return the processes in the group, as the host numbers them."""
         found: set[int] = set()
         for directory in self.dirs.values():
-            found.update(int(pid) for pid in _read(directory / "cgroup.procs").split())
+            found.update(int(pid) for pid in _read(f"{directory}/cgroup.procs").split())
         return sorted(found)
 
     def freeze(self, *, frozen: bool) -> None:
         """Stop every process where it stands, or let them go on."""
-        if self._v2 is not None and (self._v2 / "cgroup.freeze").exists():
-            (self._v2 / "cgroup.freeze").write_text("1" if frozen else "0")
+        if self._v2 is not None and Path(self._v2, "cgroup.freeze").exists():
+            _write(f"{self._v2}/cgroup.freeze", "1" if frozen else "0")
         elif (freezer := self._v1("freezer")) is not None:
-            (freezer / "freezer.state").write_text("FROZEN" if frozen else "THAWED")
+            _write(f"{freezer}/freezer.state", "FROZEN" if frozen else "THAWED")
 
     def kill(self) -> None:
         """Send SIGKILL to every process, so that none can fork out of the way."""
-        if self._v2 is not None and (self._v2 / "cgroup.kill").exists():
-            (self._v2 / "cgroup.kill").write_text("1")
+        if self._v2 is not None and Path(self._v2, "cgroup.kill").exists():
+            _write(f"{self._v2}/cgroup.kill", "1")
             return
         self.freeze(frozen=True)
         for pid in self.pids():
@@ -220,22 +238,22 @@ class Cgroup:
     def stats(self) -> Stats:
         """Read what the sandbox uses; zeros once its group is gone."""
         cpuacct, memory, pids = self._v1("cpuacct"), self._v1("memory"), self._v1("pids")
-        v2 = self._v2 or Path("/nonexistent")
+        v2 = self._v2 or ""
         if cpuacct is not None:
-            cpu_usec = _number(_read(cpuacct / "cpuacct.usage")) // 1_000
+            cpu_usec = _number(_read(f"{cpuacct}/cpuacct.usage")) // 1_000
         else:
-            cpu_usec = _keyed(_read(v2 / "cpu.stat")).get("usage_usec", 0)
+            cpu_usec = _keyed(_read(f"{v2}/cpu.stat")).get("usage_usec", 0)
         if memory is not None:
-            used = _number(_read(memory / "memory.usage_in_bytes"))
-            cache = _keyed(_read(memory / "memory.stat")).get("total_cache", 0)
-            oom = _keyed(_read(memory / "memory.oom_control")).get("oom_kill", 0)
+            used = _number(_read(f"{memory}/memory.usage_in_bytes"))
+            cache = _keyed(_read(f"{memory}/memory.stat")).get("total_cache", 0)
+            oom = _keyed(_read(f"{memory}/memory.oom_control")).get("oom_kill", 0)
         else:
-            used = _number(_read(v2 / "memory.current"))
-            cache = _keyed(_read(v2 / "memory.stat")).get("file", 0)
-            oom = _keyed(_read(v2 / "memory.events")).get("oom_kill", 0)
+            used = _number(_read(f"{v2}/memory.current"))
+            cache = _keyed(_read(f"{v2}/memory.stat")).get("file", 0)
+            oom = _keyed(_read(f"{v2}/memory.events")).get("oom_kill", 0)
         count_dir = pids or v2
-        refused = _keyed(_read(count_dir / "pids.events")).get("max", 0)
-        return Stats(cpu_usec, used, cache, _number(_read(count_dir / "pids.current")), oom, refused)
+        refused = _keyed(_read(f"{count_dir}/pids.events")).get("max", 0)
+        return Stats(cpu_usec, used, cache, _number(_read(f"{count_dir}/pids.current")), oom, refused)
 
     def watch_memory(self) -> int:
         """Return a non-blocking descriptor that becomes readable when memory runs out in the group.
@@ -244,12 +262,12 @@ class Cgroup:
         """
         memory = self._v1("memory")
         if memory is None:
-            return linux.watch_file(self._controller_dir("memory") / "memory.events")
+            return linux.watch_file(Path(self._controller_dir("memory"), "memory.events"))
         event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
-            control = os.open(memory / "memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+            control = os.open(f"{memory}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                (memory / "cgroup.event_control").write_text(f"{event} {control}")
+                _write(f"{memory}/cgroup.event_control", f"{event} {control}")
             finally:
                 os.close(control)
         except OSError:
@@ -259,9 +277,9 @@ class Cgroup:
 
     def watch_processes(self) -> int:
         """Return a non-blocking descriptor that becomes readable when a new process was refused."""
-        return linux.watch_file(self._controller_dir("pids") / "pids.events")
+        return linux.watch_file(Path(self._controller_dir("pids"), "pids.events"))
 
-    def _controller_dir(self, controller: str) -> Path:
+    def _controller_dir(self, controller: str) -> str:
         directory = self._v1(controller) or self._v2
         if directory is None:
             raise FileNotFoundError(f"this host has no {controller} controller")
@@ -279,9 +297,9 @@ class Cgroup:
             time.sleep(0.002)
 
 
-def _removed(directory: Path) -> bool:
+def _removed(directory: str) -> bool:
     try:
-        directory.rmdir()
+        os.rmdir(directory)  # noqa: PTH106 - see _read
     except FileNotFoundError:
         return True
     except OSError:
@@ -313,7 +331,7 @@ class CgroupParent:
 
     def group(self, name: str) -> Cgroup:
         """Return the handle of a group, whether it exists or not."""
-        dirs = {root: root / self.name / name for root in self.hierarchies.roots()}
+        dirs = {root: f"{root}/{self.name}/{name}" for root in self.hierarchies.roots()}
         return Cgroup(self.hierarchies, f"{self.name}/{name}", dirs)
 
     def create(self, name: str) -> Cgroup:
@@ -321,11 +339,11 @@ class CgroupParent:
         group = self.group(name)
         for directory in group.dirs.values():
             try:
-                directory.mkdir()
+                os.mkdir(directory)  # noqa: PTH102 - see _read
             except FileExistsError:
                 group.kill()
                 group.destroy(patience_s=2.0)
-                directory.mkdir(exist_ok=True)
+                os.makedirs(directory, exist_ok=True)  # noqa: PTH103
         return group
 
     def names(self) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sandboxes.node.errors import BadRequest
@@ -85,7 +85,7 @@ class Spec:
 
     def dump(self) -> bytes:
         """Return the spec as it is kept on disk."""
-        return json.dumps(asdict(self), sort_keys=True).encode()
+        return json.dumps({**vars(self), "resources": vars(self.resources)}, sort_keys=True).encode()
 
     @classmethod
     def load(cls, data: bytes) -> Spec:
