@@ -20,7 +20,7 @@ import signal
 import socket
 import stat
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from sandboxes.node import linux
@@ -57,7 +57,7 @@ class Order:
 
     def pack(self) -> bytes:
         """Return the order as it travels to the zygote."""
-        return json.dumps(asdict(self)).encode()
+        return json.dumps(vars(self)).encode()
 
     @classmethod
     def unpack(cls, data: bytes) -> Order:
