@@ -9,7 +9,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +142,11 @@ def command_line(pid: int) -> str:
         return ""
 
 
+def open_descriptors() -> int:
+    """Return how many descriptors this process has."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 def loop_devices_of(home: Path) -> list[str]:
     """Return the loop devices that are backed by a file of this home."""
     found = []
@@ -187,7 +192,6 @@ class Rig:
 
     home: Path
     node: Node
-    made: list[str] = field(default_factory=list)
 
     @property
     def keeper(self) -> Keeper:
@@ -222,7 +226,9 @@ class Rig:
 
     async def is_clean(self) -> None:
         """Return when nothing of any sandbox is left on the host; fail when something stays."""
-        await eventually(lambda: not leftovers(self.home) or None)
+        with contextlib.suppress(AssertionError):
+            await eventually(lambda: leftovers(self.home) == {} and self.node.maker._slots.used == 0)
+        assert (leftovers(self.home), self.node.maker._slots.used) == ({}, 0)
 
     def use_guest(self, script: str) -> None:
         """Give the sandboxes that are started from now on another guest agent: a shell script."""
