@@ -7,7 +7,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Self
 
-from sandboxes.gateway import authentication, context, cors, errors, routing, web
+from sandboxes.gateway import authentication, context, cors, errors, executions, routing, web
 from sandboxes.gateway.edge import RouteFeed
 from sandboxes.gateway.operations import AGENT_PORT
 from sandboxes.gateway.ports import PortCall
@@ -73,6 +73,7 @@ class Gateway:
             await asyncio.sleep(0)
             await server.shutdown(1.0)
         await self.services.tap.settle(1.0)
+        executions.flush()
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:

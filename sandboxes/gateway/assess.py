@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from audit.risk import seed_v1
-from corekit import clock, fingerprint, ids, tokens
-from corekit.logs import logger
+from corekit import fingerprint, ids, tokens
+from sandboxes.gateway import executions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +46,8 @@ class Act:
         "_arguments_hash",
         "_common",
         "_details",
+        "_key_id",
+        "_request_id",
         "_route",
         "_score",
         "_shape",
@@ -78,6 +80,8 @@ class Act:
         self._score = seed_v1.score(tool, arguments)
         self._details = dict(details or {})
         self._started = time.perf_counter()
+        self._key_id = key_id
+        self._request_id = request_id
         self.id = ids.new_event_id()
         self.intended = self.concluded = False
         self._common: Event = {
@@ -119,17 +123,15 @@ class Act:
         duration = round((time.perf_counter() - self._started) * 1000, 3)
         if self.intended:
             self._tap.result(self._event("result", outcome, duration, {**self._details, **details}))
-        logger.info(
-            "tool_execution",
+        executions.log(
             sandbox_id=self._route.id,
             tool_name=self._tool,
             args_hash=self._arguments_hash,
             result_status=outcome,
             duration_ms=duration,
-            timestamp=clock.to_rfc3339(clock.epoch_ms()),
             risk_score=self._score.value,
-            key_id=self._common["key_id"],
-            request_id=self._common["request_id"],
+            key_id=self._key_id,
+            request_id=self._request_id,
         )
 
 

@@ -90,8 +90,10 @@ class Body:
             return None
         self.invite()
         content = self._request.content
-        if content.is_eof() and not content.total_bytes:
-            return b""
+        if content.is_eof():
+            # It came together with the head, as small messages do.
+            data = content.read_nowait()
+            return data if len(data) <= limit else None
         pieces: list[bytes] = []
         size = 0
         try:
