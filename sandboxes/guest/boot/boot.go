@@ -30,6 +30,8 @@ func Run() int {
 	keepDescriptors()
 	syscall.Umask(0o022)
 	surviveSignals()
+	// A sandbox that is prepared ahead waits for its configuration: the threads are there by then.
+	go threads.Prewarm()
 	if err := serve(); err != nil {
 		nodeLog{}.tell(err)
 		return 1
@@ -51,7 +53,6 @@ func serve() error {
 		return fmt.Errorf("use descriptor %d as the listener: %w", listenerFD, err)
 	}
 	file.Close()
-	go threads.Prewarm()
 	adoptOrphans()
 	if err := limitProcesses(settings.MaxProcesses); err != nil {
 		nodeLog{}.tell(err)
