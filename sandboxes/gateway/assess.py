@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from audit.risk import seed_v1
 from corekit import fingerprint, ids, tokens
 from sandboxes.gateway import executions
+from sandboxes.gateway.tap import TapAway, TapRefused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,7 +114,17 @@ class Act:
 
     async def intend(self) -> None:
         """Put the intent on the node's disk. Raises TapAway or TapRefused; then the act must not happen."""
-        await self._tap.intent(self._event("intent", None, None, self._details))
+        try:
+            await self._tap.intent(self._event("intent", None, None, self._details))
+        except TapRefused:
+            raise
+        except TapAway as error:
+            self.intended = error.sent
+            raise
+        except asyncio.CancelledError:
+            # The intent may be on record, so its result must say that nothing came of it.
+            self.intended = True
+            raise
         self.intended = True
 
     def conclude(self, outcome: str, **details: object) -> None:
@@ -159,18 +171,21 @@ class Record:
         self._acts: list[Act] = []
 
     async def begin(self, arguments: Mapping[str, object], details: Mapping[str, object]) -> None:
-        """Put one act's intent on disk. Raises TapAway or TapRefused; then it must not happen."""
-        act = Act(
-            self._tap,
-            self._route,
-            code=self._code,
-            tool=self._tool,
-            arguments=arguments,
-            key_id=self._key_id,
-            origin=self._origin,
-            request_id=self._request_id,
-            details=details,
-        )
+        """Put one act's intent on disk. Raises TapAway, TapRefused or BadArguments; then it must not happen."""
+        try:
+            act = Act(
+                self._tap,
+                self._route,
+                code=self._code,
+                tool=self._tool,
+                arguments=arguments,
+                key_id=self._key_id,
+                origin=self._origin,
+                request_id=self._request_id,
+                details=details,
+            )
+        except RecursionError as error:
+            raise BadArguments("the message is nested too deeply") from error
         self._acts.append(act)
         await act.intend()
 

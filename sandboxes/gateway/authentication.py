@@ -45,6 +45,8 @@ class FileQuery:
 
 def read_file_query(query: str) -> FileQuery:
     """Read a file URL's query; the first of repeated names counts. Raises BadQuery."""
+    if not query.isascii():
+        raise BadQuery("the query is not valid")
     try:
         pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=32)
     except ValueError as error:

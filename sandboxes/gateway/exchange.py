@@ -79,10 +79,10 @@ class Body:
         except (ConnectionError, web.RequestPayloadError) as error:
             raise ClientGone from error
 
-    async def whole(self, limit: int) -> bytes | None:
+    async def whole(self, limit: int, seconds: float) -> bytes | None:
         """Return the whole body, or None when it is longer than the limit.
 
-        Raises ClientSilent when it does not come within the time of one message, or ClientGone.
+        Raises ClientSilent when it does not come in time, or ClientGone.
         """
         if self.empty:
             return b""
@@ -97,7 +97,7 @@ class Body:
         pieces: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(self._limits.message_seconds):
+            async with asyncio.timeout(seconds):
                 while piece := await content.readany():
                     size += len(piece)
                     if size > limit:
@@ -221,7 +221,7 @@ class Exchange:
                 for piece in pieces:
                     observe(piece)
             reply.send(pieces)
-            await reply.drain()
+            await reply.wait_for_room(idle)
         reply.finish()
         outcome.complete = True
 

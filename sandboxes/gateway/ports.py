@@ -84,6 +84,16 @@ class PortCall:
         except TooManyStreams:
             return errors.too_many_connections(request, sandbox_id, self._limits.streams_per_sandbox)
         except authentication.Denied as denial:
+            assess.report_refusal(
+                self._services.tap,
+                self._route,
+                code="port.connect",
+                tool="connect_port",
+                reason=str(denial),
+                token=request.headers.get("X-Access-Token"),
+                origin=context.origin(request),
+                request_id=context.request_id(request),
+            )
             return errors.json_error(request, 401, str(denial))
 
     def _authenticate(self) -> str | None:
@@ -114,7 +124,7 @@ class PortCall:
         path = self._request.raw_path.partition("?")[0]
         if self._port != CODE_PORT or self._request.method != "POST" or path != "/execute":
             return b"" if body.empty else None
-        data = await body.whole(self._limits.message)
+        data = await body.whole(self._limits.message, self._limits.message_seconds)
         if data is None:
             raise CellTooLarge
         self._code_cell = self._record("command.start", "exec_code", stream.key_id)

@@ -74,6 +74,7 @@ _FROM_AGENT = frozenset(
 )
 _MOVES = frozenset({300, 301, 302, 303, 305, 306, 307, 308})
 _NO_SNIFF = (b"X-Content-Type-Options", b"nosniff")
+_PRIVATE = (b"Cache-Control", b"private, no-cache")
 _SANDBOXED = (b"Content-Security-Policy", b"sandbox")
 
 
@@ -170,12 +171,12 @@ class AgentCall:
         """Return the whole body where it must be judged or is small, None where it is streamed."""
         match operation.shape:
             case Shape.UNARY | Shape.SERVER_STREAM:
-                data = await body.whole(self._limits.message)
+                data = await body.whole(self._limits.message, self._limits.message_seconds)
                 if data is None:
                     raise MessageTooLarge
                 return data
             case Shape.UPLOAD if body.length is not None and body.length <= self._limits.small_body:
-                return await body.whole(self._limits.small_body)
+                return await body.whole(self._limits.small_body, self._limits.idle_seconds)
             case Shape.UPLOAD | Shape.CLIENT_STREAM:
                 return None
             case _:
@@ -267,7 +268,7 @@ class AgentCall:
         if head.status in _MOVES:
             raise http1.BadAnswer("the agent never sends a client elsewhere")
         fields: Fields = [field for field in head.fields if field[0].lower() in _FROM_AGENT]
-        fields += [*cors.OPEN_TO_ALL, _NO_SNIFF]
+        fields += [*cors.OPEN_TO_ALL, _NO_SNIFF, _PRIVATE]
         if self._shared_host:
             fields.append(_SANDBOXED)
         if self._file is not None and self._request.method == "GET" and head.status < 300:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -107,13 +108,16 @@ class Reply(web.StreamResponse):
             transport.write(self._head)
             self._head = b""
 
-    async def drain(self) -> None:
-        """Wait until the client has taken most of what was sent. Raises ClientGone."""
+    async def wait_for_room(self, seconds: float) -> None:
+        """Wait until the client has taken most of what was sent. Raises ClientGone, also when it takes too long."""
         if self._protocol.writing_paused:
+            timer = asyncio.get_running_loop().call_later(seconds, self.abort)
             try:
                 await self._protocol._drain_helper()
             except ConnectionError as error:
                 raise ClientGone from error
+            finally:
+                timer.cancel()
 
     def finish(self) -> None:
         """End the body."""

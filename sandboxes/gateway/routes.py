@@ -100,8 +100,12 @@ class Route:
     refusal_reported: float = -1.0
 
     def open_stream(self, key_id: str | None) -> Stream:
-        """Register a request of this sandbox. Raises TooManyStreams."""
-        if len(self.streams) >= self.limits.streams_per_sandbox:
+        """Register a request of this sandbox. Raises TooManyStreams.
+
+        Callers without a key may take three quarters of the room, so that they can't shut the owner out.
+        """
+        room = self.limits.streams_per_sandbox
+        if len(self.streams) >= (room if key_id is not None else max(1, room * 3 // 4)):
             raise TooManyStreams
         stream = Stream(self, key_id)
         self.streams.add(stream)

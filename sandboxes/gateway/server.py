@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sandboxes.gateway.settings import Limits
 
-_WRITE_HIGH_WATER = 512 * 1024
+_WRITE_HIGH_WATER = 256 * 1024
 
 
 class BoundedHandler(RequestHandler):
@@ -60,12 +60,17 @@ class BoundedHandler(RequestHandler):
         if not self._request_in_progress and not self._messages:
             self.force_close()
 
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being served or waiting."""
+        return not self._request_in_progress and not self._messages
+
     def retire(self) -> None:
         """Take no more requests: close now when idle, else after the request that is being served."""
-        if self._request_in_progress or self._messages:
-            self.close()
-        else:
+        if self.idle:
             self.force_close()
+        else:
+            self.close()
 
     def handle_error(
         self,
@@ -105,10 +110,11 @@ class BoundedServer(web.Server):
         return BoundedHandler(self, loop=self._loop, head_seconds=self._limits.header_seconds, **self._options)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        """Note a connection, or cut it when there are too many already."""
+        """Note a connection; above the limit the oldest idle one makes room, or else the new one goes."""
         super().connection_made(handler, transport)
         if len(self._connections) > self._limits.client_connections:
-            transport.abort()
+            idle = (one for one in self._connections if isinstance(one, BoundedHandler) and one.idle)
+            next(idle, handler).force_close()
 
     def retire_all(self) -> None:
         """Let every connection end with what it is doing."""

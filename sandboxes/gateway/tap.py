@@ -30,7 +30,14 @@ Event = dict[str, object]
 
 
 class TapAway(Exception):
-    """The node did not confirm the intent in time. The act must not happen."""
+    """The node did not confirm the intent in time. The act must not happen.
+
+    `sent` says that the intent was on its way, so that it may be on record all the same.
+    """
+
+    def __init__(self, *, sent: bool = False) -> None:
+        super().__init__()
+        self.sent = sent
 
 
 class TapRefused(Exception):
@@ -164,7 +171,7 @@ class Tap(asyncio.Protocol):
     def _expire(self, number: int) -> None:
         pending = self._forget(number)
         if pending is not None and pending.waiter is not None and not pending.waiter.done():
-            pending.waiter.set_exception(TapAway())
+            pending.waiter.set_exception(TapAway(sent=pending.sends > 0))
 
     def result(self, event: Event) -> None:
         """Hand over a result; it leaves as soon as the node is there."""

@@ -99,7 +99,7 @@ async def relay_upgrade(
     try:
         while data := await connection.read_raw(limits.upgraded_idle_seconds):
             reply.send([data])
-            await reply.drain()
+            await reply.wait_for_room(limits.idle_seconds)
     except (upstream.UpstreamError, ClientGone):
         reply.abort()
     finally:
@@ -114,7 +114,7 @@ async def _relay_refusal(
     try:
         while pieces := await connection.read_body(limits.idle_seconds):
             reply.send(pieces)
-            await reply.drain()
+            await reply.wait_for_room(limits.idle_seconds)
         reply.finish()
     except (upstream.UpstreamError, http1.BadAnswer, ClientGone):
         reply.abort()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_HIGH_WATER = 1024 * 1024
+_HIGH_WATER = 256 * 1024
 _MAX_INTERIM = 8
 HEAD_SECONDS = 30.0  # for a whole head, once its first byte is there
 _IDLE_KEPT = 32
@@ -60,6 +60,7 @@ class Connection(asyncio.Protocol):
         self._left: int | None = 0
         self._chunks: http1.ChunkedDecoder | None = None
         self._kept_alive = False
+        self._crowded = False
         self.sending = False  # while a request body is on its way, the other side may be silent
         self.reused = False
         self.on_lost: Callable[[], None] | None = None
@@ -224,6 +225,10 @@ class Connection(asyncio.Protocol):
 
         Raises BadAnswer, Disconnected when it ends too early, Silent, or what `fail` was given.
         """
+        if self._crowded:
+            # Very small chunks: the others' turn first.
+            self._crowded = False
+            await asyncio.sleep(0)
         while True:
             if self._error is not None:
                 raise self._error
@@ -247,8 +252,9 @@ class Connection(asyncio.Protocol):
             data = self._take()
             if chunks is not None:
                 rest = chunks.feed(data, pieces)
-                self._put_back(rest)
                 if rest:
+                    self._put_back(rest)
+                    self._crowded = not chunks.finished
                     break
             elif self._left is None:
                 pieces.append(data)

@@ -57,8 +57,10 @@ async def handle(services: Services, request: web.BaseRequest) -> Reply:
 
 
 async def _small_body(services: Services, body: Body) -> bytes | None:
-    limit = services.limits.small_body
-    return await body.whole(limit) if body.length is not None and body.length <= limit else None
+    limits = services.limits
+    if body.length is None or body.length > limits.small_body:
+        return None
+    return await body.whole(limits.small_body, limits.idle_seconds)
 
 
 async def _attempt(

@@ -24,6 +24,7 @@ def limits() -> Limits:
         message=10_000,
         idle_seconds=0.5,
         client_connections=20,
+        intent_seconds=0.5,
     )
 
 
@@ -226,17 +227,29 @@ async def test_a_silent_upload_is_cut(place: Place) -> None:
     assert status == 408
 
 
-async def test_only_so_many_clients(place: Place) -> None:
+async def test_above_the_limit_idle_clients_make_room(place: Place) -> None:
     clients = [await asyncio.open_connection("127.0.0.1", place.port) for _ in range(25)]
     ends = [asyncio.ensure_future(end_of(reader)) for reader, _ in clients]
-    await asyncio.sleep(0.1)
+    await until(lambda: sum(one.done() for one in ends) == 5)
 
-    assert sum(one.done() for one in ends) == 5
+    assert [one.done() for one in ends] == [True] * 5 + [False] * 20
+    assert (await place.raw("GET / HTTP/1.1"))[0] == 200
     for _, writer in clients:
         writer.close()
     await asyncio.gather(*ends)
-    await until(lambda: place.gateway.connections <= 1)
-    assert (await place.raw("GET / HTTP/1.1"))[0] == 200
+
+
+async def test_above_the_limit_busy_clients_stay(place: Place) -> None:
+    place.tap.silent = True
+    body = doubles.envelope({"process": {"cmd": "x"}})
+    headers = place.headers(Content_Type="application/connect+json", Content_Length=str(len(body)))
+    waiting = [asyncio.ensure_future(place.raw(START, body, **headers)) for _ in range(20)]
+    await until(lambda: place.gateway.connections == 20)
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+    assert await end_of(reader) == b""
+    writer.close()
+    assert {status for status, _, _ in await asyncio.gather(*waiting)} == {503}
 
 
 async def test_requests_may_be_pipelined(place: Place) -> None:

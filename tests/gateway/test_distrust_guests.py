@@ -163,17 +163,15 @@ async def test_tiny_chunks_do_not_stop_others(place: Place) -> None:
         writer.write(b"0\r\n\r\n")
 
     place.guest.on("POST", START, start)
-    worst = 0.0
-    loop = asyncio.get_running_loop()
+    answered = 0
     async with place.start(COMMAND) as response:
         reading = asyncio.ensure_future(response.read())
         while not reading.done():
-            began = loop.time()
             async with place.http.get(f"{place.url}/health", headers=place.headers()) as health:
                 assert health.status == 204
-            worst = max(worst, loop.time() - began)
+            answered += 1
         assert await reading == b"x" * 200_000
-    assert worst < 1.0
+    assert answered >= 5
 
 
 async def test_one_client_connection_survives_every_lie(place: Place) -> None:

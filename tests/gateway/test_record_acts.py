@@ -114,6 +114,46 @@ async def test_an_act_with_many_names_still_fits_the_nodes_lines(place: Place) -
     assert place.tap.of("command.start", "intent")[0]["args_shape"] == {"…": "too large"}
 
 
+async def test_an_intent_that_may_be_on_record_gets_a_result_that_nothing_came_of_it(place: Place) -> None:
+    place.tap.silent = True
+    async with place.start(COMMAND) as response:
+        assert response.status == 503
+    place.tap.silent = False
+    await place.tap.stop()
+    await place.tap.start()
+    await until(lambda: place.tap.of("command.start", "result"))
+
+    (result,) = place.tap.of("command.start", "result")
+    assert (result["outcome"], result["details"]) == ("error", {"reason": "not_recorded"})
+    assert place.tap.of("command.start", "intent") == []
+
+
+async def test_a_client_that_leaves_before_the_confirmation_leaves_no_open_end(place: Place) -> None:
+    place.tap.silent = True
+    call = asyncio.ensure_future(place.start(COMMAND))
+    await asyncio.sleep(0.1)
+    call.cancel()
+    await asyncio.sleep(0.05)
+    place.tap.silent = False
+    await place.tap.stop()
+    await place.tap.start()
+    await until(lambda: place.tap.of("command.start", "result"))
+
+    assert place.guest.requests == []
+    assert place.tap.of("command.start", "result")[0]["details"] == {"reason": "client_left"}
+
+
+async def test_an_intent_that_never_left_needs_no_result(place: Place) -> None:
+    await place.tap.stop()
+    async with place.start(COMMAND) as response:
+        assert response.status == 503
+    await place.tap.start()
+    async with place.rpc("process.Process/List", {}):
+        pass
+
+    assert place.tap.of("command.start", "result") == []
+
+
 OPERATIONS: list[tuple[str, dict[str, object], str, str]] = [
     ("process.Process/SendInput", {"process": {"pid": 1}, "input": {"stdin": "aGk="}}, "command.input", "send_input"),
     ("process.Process/CloseStdin", {"process": {"pid": 1}}, "command.input", "send_input"),
@@ -177,7 +217,20 @@ async def test_the_arguments_themselves_go_nowhere(place: Place, capfd: pytest.C
     assert "unique-value" not in said
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b'{"a":1,"a":2}', b"\xff", b"[" * 100_000, b'{"a":NaN} x'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b'{"a":1,"a":2}',
+        b"\xff",
+        b"[" * 100_000,
+        b'{"a":' * 900 + b"1" + b"}" * 900,
+        b'{"a":NaN} x',
+    ],
+)
 async def test_a_message_that_can_be_read_two_ways_is_refused(place: Place, body: bytes) -> None:
     headers = place.headers(Content_Type="application/json")
     async with place.http.post(f"{place.url}/filesystem.Filesystem/Stat", data=body, headers=headers) as response:

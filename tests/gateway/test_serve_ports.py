@@ -383,31 +383,33 @@ class TestCodeInterpreter:
 
 
 class TestBounds:
-    """Only so many connections a sandbox."""
+    """Only so many connections a sandbox, and some of them are its owner's."""
 
     @pytest.fixture
     def limits(self) -> Limits:
-        """Allow two at a time."""
-        return Limits(drain_seconds=0.2, streams_per_sandbox=2)
+        """Allow four at a time, of which strangers may take three."""
+        return Limits(drain_seconds=0.2, streams_per_sandbox=4)
 
     async def test_a_sandbox_takes_only_so_many_requests(self, place: Place) -> None:
         async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read()
 
         place.guest.open_port(8080, hang)
-        waiting = [asyncio.ensure_future(place.raw("GET / HTTP/1.1", Host=HOST)) for _ in range(2)]
-        await until(lambda: len(place.gateway.services.table.get(ALICE).streams) == 2)  # type: ignore[union-attr]
+        waiting = [asyncio.ensure_future(place.raw("GET / HTTP/1.1", Host=HOST)) for _ in range(3)]
+        await until(lambda: len(place.gateway.services.table.get(ALICE).streams) == 3)  # type: ignore[union-attr]
 
         status, _, body = await place.raw("GET / HTTP/1.1", Host=HOST)
         assert status == 429
         assert body == {
             "sandboxId": ALICE,
             "message": "The sandbox has too many open connections",
-            "connectionLimit": 2,
+            "connectionLimit": 4,
             "code": 429,
         }
+        async with place.start({"process": {"cmd": "x"}}) as response:
+            assert response.status == 200
         place.edge.drop(ALICE)
-        assert [status for status, _, _ in await asyncio.gather(*waiting)] == [502, 502]
+        assert [status for status, _, _ in await asyncio.gather(*waiting)] == [502] * 3
 
 
 async def test_many_callers_do_not_keep_connections_for_ever(place: Place, site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from urllib.parse import urlencode
 
@@ -10,7 +11,7 @@ import pytest
 from corekit import tokens
 from sandboxes.gateway.settings import Limits
 from tests.gateway import doubles
-from tests.gateway.place import ALICE, ALICE_KEY, MALLORY, MALLORY_KEY, Place, until
+from tests.gateway.place import ALICE, ALICE_KEY, MALLORY, MALLORY_KEY, Place, read_answer, until
 
 FILE = doubles.answer(200, b"content")
 
@@ -129,6 +130,14 @@ async def test_a_query_that_can_not_be_read_is_refused(place: Place, query: str)
     status, _ = await get(place, f"signature=v1_x&{query}")
 
     assert status == 400
+
+
+async def test_raw_bytes_in_a_query_are_refused(place: Place) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+    writer.write(b"GET /files?signature=v1_x&path=\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+    assert (await read_answer(reader))[0] == 400
+    writer.close()
 
 
 async def test_the_guest_reads_the_path_that_was_signed(place: Place) -> None:
