@@ -68,6 +68,8 @@ def _store(node: Node, events: Sequence[Json]) -> int:
         return 0
     upto = max(int(event["seq"]) for event in events)
     with transaction.atomic():
+        # Two collectors take the same batch one after the other: the second one finds it there.
+        Node.objects.select_for_update().get(pk=node.pk)
         owned = Sandbox.everywhere().filter(node=node).in_bulk({str(event.get("sandbox")) for event in events})
         fresh = recording.record_node_events([(event, _tenant_of(event, owned)) for event in events])
         _end_all([event for event in events if event.get("code") == "sandbox.ended"], owned)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 20.0
 _IDLE_CONNECTIONS = 16
 _MAX_ANSWER = 64 * 1024 * 1024
 
@@ -187,7 +188,7 @@ class NodeClient:
     def stop(self, sandbox_id: str, generation: int) -> Json:
         """End a sandbox; returns when it is really gone."""
         query = urlencode({"generation": generation})
-        return self._call("DELETE", f"{_path(sandbox_id)}?{query}", timeout=START_TIMEOUT_S)
+        return self._call("DELETE", f"{_path(sandbox_id)}?{query}", timeout=STOP_TIMEOUT_S)
 
     def set_deadline(self, sandbox_id: str, generation: int, ttl_ms: int, *, extend_only: bool) -> Json:
         """Let a sandbox end `ttl_ms` from now and return its end_at (ms). `extend_only` never shortens."""

@@ -34,7 +34,7 @@ def test_it_connects_and_extends(node: NodeDouble, base: Template, alice: Caller
     assert answer.status_code == 200
     assert answer.json() == made
     guest = node.guests[made["sandboxID"]]
-    assert 590_000 < guest.end_at - guest.started_at <= 601_000
+    assert 600_000 <= guest.end_at - guest.started_at < 630_000
     assert end_at(made["sandboxID"]) == guest.end_at
     assert Event.objects.get(code="sandbox.connected").details == {"timeout_ms": 600_000}
 
@@ -90,7 +90,7 @@ def test_a_lifetime_beyond_the_longest_one_is_cut_to_it(node: NodeDouble, base: 
 
     alice.call("POST", f"/sandboxes/{made['sandboxID']}/timeout", {"timeout": 86_400})
 
-    assert end_at(made["sandboxID"]) <= clock.to_ms(started) + 82_800_000 + 2000
+    assert end_at(made["sandboxID"]) <= clock.to_ms(started) + 82_800_000 + 30_000
 
 
 @pytest.mark.parametrize("state", ["starting", "ending"])

@@ -32,7 +32,7 @@ def test_it_sets_the_end_earlier_or_later(node: NodeDouble, base: Template, alic
     answer = alice.call("POST", f"/sandboxes/{sandbox_id}/timeout", {"timeout": timeout})
 
     assert (answer.status_code, answer.content) == (204, b"")
-    assert timeout <= lifetime_s(node, sandbox_id) < timeout + 2
+    assert timeout <= lifetime_s(node, sandbox_id) < timeout + 30
     row = Sandbox.everywhere().get()
     assert row.end_at == clock.from_ms(node.guests[sandbox_id].end_at)
     event = Event.objects.get(code="sandbox.timeout_set")
@@ -76,7 +76,7 @@ def test_a_refresh_extends_by_at_least_15_seconds(
     answer = alice.call("POST", f"/sandboxes/{sandbox_id}/refreshes", body)
 
     assert (answer.status_code, answer.content) == (204, b"")
-    assert seconds <= lifetime_s(node, sandbox_id) < seconds + 2
+    assert seconds <= lifetime_s(node, sandbox_id) < seconds + 30
     assert Event.objects.filter(code="sandbox.refreshed").count() == 1
 
 

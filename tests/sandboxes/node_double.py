@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
+from django.db import connections
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -213,7 +215,11 @@ class NodeDouble:
 
     def _on_start(self, _url: Any, body: Json) -> Answer:
         if self.before_start is not None:
-            self.before_start(body)
+            try:
+                self.before_start(body)
+            finally:
+                # What the test looked up in this thread must not stay open in it.
+                connections.close_all()
         with self.lock:
             known = self.guests.get(body["id"])
             if known is None:
