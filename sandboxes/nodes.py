@@ -5,7 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from django.db import transaction
+
+from audit import recording
 from corekit import clock
+from corekit.actor import SYSTEM
 from sandboxes.models import Node
 
 if TYPE_CHECKING:
@@ -48,19 +52,27 @@ def current_node_id(client: NodeClient) -> str:
 def register(client: NodeClient) -> Node:
     """Ask the node who it is and what it can do, and return its row."""
     health, capabilities = client.health(), client.capabilities()
-    node, _ = Node.objects.update_or_create(
-        pk=str(health["node_id"]),
-        defaults={
-            "version": str(health.get("version", "")),
-            "capabilities": capabilities,
-            "last_seen_at": clock.now(),
-        },
-        create_defaults={
-            "boot_id": str(health["boot_id"]),
-            "version": str(health.get("version", "")),
-            "capabilities": capabilities,
-        },
-    )
+    node_id, boot_id = str(health["node_id"]), str(health["boot_id"])
+    said = {"version": str(health.get("version", "")), "capabilities": capabilities}
+    with transaction.atomic():
+        node, is_new = Node.objects.update_or_create(
+            pk=node_id,
+            defaults=said | {"last_seen_at": clock.now()},
+            create_defaults=said | {"boot_id": boot_id},
+        )
+        if is_new:
+            recording.record(
+                "node.registered",
+                actor=SYSTEM,
+                object_type="node",
+                object_id=node_id,
+                tenant_id=None,
+                details={
+                    "boot_id": boot_id,
+                    "version": said["version"],
+                    "capacity": capabilities.get("capacity"),
+                },
+            )
     return node
 
 

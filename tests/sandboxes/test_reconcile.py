@@ -8,6 +8,7 @@ import pytest
 
 from audit.models import Event
 from corekit import clock
+from gatehouse import queues
 from sandboxes import node_client, reconcile, tasks
 from sandboxes.models import Node, Sandbox
 from sandboxes.states import TABLE, SandboxState
@@ -41,6 +42,9 @@ def test_the_node_is_registered_and_its_boot_remembered(node: NodeDouble, db: No
     row = Node.objects.get()
     assert (row.pk, row.boot_id, row.version) == (node.node_id, node.boot_id, "0.0.0")
     assert row.capabilities["tiers"]["container"]["available"] is True
+    assert Event.objects.get(code="node.registered").object_id == node.node_id
+    run()
+    assert Event.objects.filter(code="node.registered").count() == 1
 
 
 def test_what_the_node_says_ended_ends(node: NodeDouble, base: Template, alice: Caller) -> None:
@@ -192,6 +196,12 @@ def test_leaked_reservations_are_swept_and_live_ones_kept(
     tasks.sweep_reservations()
     assert used(alice.tenant) == 1
     assert_counters_equal_reality(alice.tenant, node)
+
+
+def test_the_worker_runs_these_tasks() -> None:
+    names = {task.name for task in (tasks.collect_events, tasks.reconcile, tasks.sweep_reservations)}
+
+    assert names == set(queues.PERIODIC)
 
 
 def test_every_state_can_be_left_and_leads_to_the_end() -> None:
