@@ -194,40 +194,38 @@ class Record:
         for act in self._acts:
             act.conclude(outcome, **details)
 
+    def refuse(self, reason: str, token: str | None) -> None:
+        """Record that a caller without a right tried it: at most one event a second for each sandbox.
 
-def report_refusal(
-    tap: Tap, route: Route, *, code: str, tool: str, reason: str, token: str | None, origin: str, request_id: str
-) -> None:
-    """Record that a caller without a right tried something: at most one event a second for each sandbox.
-
-    The key that the caller named is a claim, not a fact: the token did not prove it.
-    """
-    route.refusals += 1
-    now = time.monotonic()
-    if now - route.refusal_reported < 1.0:
-        return
-    claimed = tokens.key_id_of(token) if token else None
-    tap.result(
-        {
-            "id": ids.new_event_id(),
-            "sandbox": route.id,
-            "generation": route.generation,
-            "tenant": route.tenant,
-            "code": code,
-            "phase": "fact",
-            "ref": None,
-            "key_id": None,
-            "origin": origin,
-            "request_id": request_id,
-            "tool_name": tool or None,
-            "args_hash": None,
-            "args_shape": None,
-            "risk_score": None,
-            "risk_reasons": [],
-            "outcome": "refused",
-            "duration_ms": None,
-            "details": {"reason": reason, "claimed_key_id": claimed, "refusals": route.refusals},
-        }
-    )
-    route.refusal_reported = now
-    route.refusals = 0
+        The key that the token names is a claim, not a fact: the token did not prove it.
+        """
+        route = self._route
+        route.refusals += 1
+        now = time.monotonic()
+        if now - route.refusal_reported < 1.0:
+            return
+        claimed = tokens.key_id_of(token) if token else None
+        self._tap.result(
+            {
+                "id": ids.new_event_id(),
+                "sandbox": route.id,
+                "generation": route.generation,
+                "tenant": route.tenant,
+                "code": self._code,
+                "phase": "fact",
+                "ref": None,
+                "key_id": None,
+                "origin": self._origin,
+                "request_id": self._request_id,
+                "tool_name": self._tool,
+                "args_hash": None,
+                "args_shape": None,
+                "risk_score": None,
+                "risk_reasons": [],
+                "outcome": "refused",
+                "duration_ms": None,
+                "details": {"reason": reason, "claimed_key_id": claimed, "refusals": route.refusals},
+            }
+        )
+        route.refusal_reported = now
+        route.refusals = 0

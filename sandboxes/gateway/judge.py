@@ -28,16 +28,17 @@ class Unsupported(Exception):
 
 
 def username_of(request: web.BaseRequest) -> str | None:
-    """Return the user name of a Basic authorization; anything else there is no name."""
+    """Return the user name of a Basic authorization, or None without one. Raises BadArguments for a bad name."""
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "basic":
         return None
     try:
-        text = base64.b64decode(value.strip(), validate=True).decode()
-    except (binascii.Error, ValueError):
-        return None
-    name = text.partition(":")[0]
-    return name if 0 < len(name) <= 256 and name.isprintable() else None
+        name = base64.b64decode(value.strip(), validate=True).decode().partition(":")[0]
+    except (binascii.Error, ValueError) as error:
+        raise assess.BadArguments("the Authorization header is not valid") from error
+    if len(name) > 256 or not name.isprintable():
+        raise assess.BadArguments("the user name is not valid")
+    return name or None
 
 
 def basic(username: str) -> bytes:

@@ -70,6 +70,7 @@ class PortCall:
         self._route = route
         self._port = port
         self._shared_host = shared_host
+        self._request_id = context.request_id(request)
         self._code_cell: assess.Record | None = None
 
     async def handle(self) -> Reply:
@@ -84,16 +85,8 @@ class PortCall:
         except TooManyStreams:
             return errors.too_many_connections(request, sandbox_id, self._limits.streams_per_sandbox)
         except authentication.Denied as denial:
-            assess.report_refusal(
-                self._services.tap,
-                self._route,
-                code="port.connect",
-                tool="connect_port",
-                reason=str(denial),
-                token=request.headers.get("X-Access-Token"),
-                origin=context.origin(request),
-                request_id=context.request_id(request),
-            )
+            record = self._record("port.connect", "connect_port", None)
+            record.refuse(str(denial), request.headers.get("X-Access-Token"))
             return errors.json_error(request, 401, str(denial))
 
     def _authenticate(self) -> str | None:
@@ -139,7 +132,7 @@ class PortCall:
             tool=tool,
             key_id=key_id,
             origin=context.origin(self._request),
-            request_id=context.request_id(self._request),
+            request_id=self._request_id,
         )
 
     def _conclude(self, outcome: str, **details: object) -> None:

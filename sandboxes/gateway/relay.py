@@ -110,7 +110,8 @@ class AgentCall:
         except TooManyStreams:
             return errors.too_many_connections(request, self._route.id, self._limits.streams_per_sandbox)
         except authentication.Denied as denial:
-            self._report_refusal(operation, str(denial))
+            if (record := self._new_record(operation, None)) is not None:
+                record.refuse(str(denial), request.headers.get("X-Access-Token"))
             return errors.json_error(request, 401, str(denial))
         except authentication.BadQuery as error:
             return errors.json_error(request, 400, str(error))
@@ -129,16 +130,15 @@ class AgentCall:
         verb = "read" if operation.shape is Shape.DOWNLOAD else "write"
         return self._services.signatures.on_route(self._route, self._file, verb)
 
-    def _report_refusal(self, operation: Operation, reason: str) -> None:
+    def _new_record(self, operation: Operation, key_id: str | None) -> assess.Record | None:
         if operation.code is None:
-            return
-        assess.report_refusal(
+            return None
+        return assess.Record(
             self._services.tap,
             self._route,
             code=operation.code,
             tool=operation.tool,
-            reason=reason,
-            token=self._request.headers.get("X-Access-Token"),
+            key_id=key_id,
             origin=context.origin(self._request),
             request_id=context.request_id(self._request),
         )
@@ -184,17 +184,9 @@ class AgentCall:
 
     async def _begin(self, operation: Operation, key_id: str | None, data: bytes | None) -> None:
         """Put the intent of what is known by now on disk; a watch does so for what the body will tell."""
-        if operation.code is None:
+        record = self._record = self._new_record(operation, key_id)
+        if record is None:
             return
-        record = self._record = assess.Record(
-            self._services.tap,
-            self._route,
-            code=operation.code,
-            tool=operation.tool,
-            key_id=key_id,
-            origin=context.origin(self._request),
-            request_id=context.request_id(self._request),
-        )
         if operation.shape is Shape.CLIENT_STREAM:
             self._watch = InputWatch(record, operation, self._route.audit_key, self._username, self._limits.message)
         elif self._file is None:

@@ -181,3 +181,11 @@ async def test_control_routes_are_unknown_from_outside(place: Place, method: str
     assert status == 404
     assert body == {"message": "The requested path was not found", "path": path, "code": 404}
     assert place.guest.requests == []
+
+
+@pytest.mark.parametrize("value", ["Basic !!!", "Basic /w==", "Basic YQpiOg==", "Basic " + "QUFB" * 100])
+async def test_a_bad_user_name_is_refused_instead_of_ignored(place: Place, value: str) -> None:
+    async with place.rpc("process.Process/List", {}, Authorization=value) as response:
+        assert response.status == 400
+        assert (await response.json())["code"] == "invalid_argument"
+    assert place.guest.requests == []
