@@ -57,7 +57,13 @@ def grants_for(actor: Actor) -> dict[str, int | None]:
 def grant(client: NodeClient, sandbox: Sandbox, actor: Actor) -> None:
     """Let the actor's token open the sandbox, unless it was the creator's from the start."""
     if may_execute(actor) and sandbox.created_by != actor.id:
-        client.grant(sandbox.pk, sandbox.generation, actor.id, key_expiry(actor.id))
+        _grant_once(client, sandbox.pk, sandbox.generation, actor.id)
+
+
+@functools.lru_cache(maxsize=8192)
+def _grant_once(client: NodeClient, sandbox_id: str, generation: int, key_id: str) -> None:
+    """Put a grant at the node, which keeps it as long as the sandbox lives: those who poll need it once."""
+    client.grant(sandbox_id, generation, key_id, key_expiry(key_id))
 
 
 @functools.lru_cache(maxsize=4096)

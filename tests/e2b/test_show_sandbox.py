@@ -62,6 +62,8 @@ def test_a_colleague_gets_a_token_of_their_own_that_the_node_knows(
     access_key = tokens.access_key(bytes.fromhex(SEED), made["sandboxID"], 1)
     assert shown["envdAccessToken"] == tokens.mint(access_key, bob.key.pk)
     assert set(node.guests[made["sandboxID"]].grants) == {alice.key.pk, bob.key.pk}
+    assert bob.call("GET", f"/sandboxes/{made['sandboxID']}").json() == shown
+    assert node.count()["grant"] == 1
 
 
 def test_a_viewer_gets_no_token_and_no_grant(node: NodeDouble, base: Template, alice: Caller, vera: Caller) -> None:
