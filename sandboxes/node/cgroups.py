@@ -11,11 +11,10 @@ import contextlib
 import os
 import signal
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from sandboxes.node import linux
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -246,38 +245,43 @@ class Cgroup:
         if memory is not None:
             used = _number(_read(f"{memory}/memory.usage_in_bytes"))
             cache = _keyed(_read(f"{memory}/memory.stat")).get("total_cache", 0)
-            oom = _keyed(_read(f"{memory}/memory.oom_control")).get("oom_kill", 0)
         else:
             used = _number(_read(f"{v2}/memory.current"))
             cache = _keyed(_read(f"{v2}/memory.stat")).get("file", 0)
-            oom = _keyed(_read(f"{v2}/memory.events")).get("oom_kill", 0)
         count_dir = pids or v2
-        refused = _keyed(_read(f"{count_dir}/pids.events")).get("max", 0)
-        return Stats(cpu_usec, used, cache, _number(_read(f"{count_dir}/pids.current")), oom, refused)
+        pids_current = _number(_read(f"{count_dir}/pids.current"))
+        return Stats(cpu_usec, used, cache, pids_current, self.oom_kills(), self.refused_processes())
 
-    def watch_memory(self) -> int:
-        """Return a non-blocking descriptor that becomes readable when memory runs out in the group.
-
-        The caller reads and closes it. On v1 it is an eventfd, on v2 an inotify descriptor of memory.events.
-        """
+    def oom_kills(self) -> int:
+        """Return how many processes were killed because memory ran out."""
         memory = self._v1("memory")
-        if memory is None:
-            return linux.watch_file(Path(self._controller_dir("memory"), "memory.events"))
-        event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        try:
-            control = os.open(f"{memory}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                _write(f"{memory}/cgroup.event_control", f"{event} {control}")
-            finally:
-                os.close(control)
-        except OSError:
-            os.close(event)
-            raise
-        return event
+        file = f"{memory}/memory.oom_control" if memory is not None else f"{self._v2 or ''}/memory.events"
+        return _keyed(_read(file)).get("oom_kill", 0)
 
-    def watch_processes(self) -> int:
-        """Return a non-blocking descriptor that becomes readable when a new process was refused."""
-        return linux.watch_file(Path(self._controller_dir("pids"), "pids.events"))
+    def refused_processes(self) -> int:
+        """Return how many processes and threads the group's limit has refused."""
+        return _keyed(_read(f"{self._v1('pids') or self._v2 or ''}/pids.events")).get("max", 0)
+
+    def process_count(self) -> int:
+        """Return how many processes and threads the group has."""
+        return _number(_read(f"{self._controller_dir('pids')}/pids.current"))
+
+    def user_process_limit(self) -> int:
+        """Return how many processes and threads each user may have, as the first process hands it on; 0 for any."""
+        first = next(iter(self.pids()), 0)
+        limits = _read(f"/proc/{first}/limits")
+        words = next((line.split() for line in limits.splitlines() if line.startswith("Max processes")), [])
+        return _number(words[2]) if len(words) > 2 else 0
+
+    def busiest_user(self) -> int:
+        """Return how many processes and threads the user has who has most of them in the group."""
+        directory = Path(self._controller_dir("pids"))
+        file = directory / ("cgroup.threads" if self._v1("pids") is None else "tasks")
+        owners: Counter[int] = Counter()
+        for task in _read(str(file)).split():
+            with contextlib.suppress(OSError):
+                owners[Path("/proc", task).stat().st_uid] += 1
+        return max(owners.values(), default=0)
 
     def _controller_dir(self, controller: str) -> str:
         directory = self._v1(controller) or self._v2

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,52 +10,50 @@ if TYPE_CHECKING:
 
     from sandboxes.node.cgroups import Cgroup
 
-_QUIET_S = 1.0
-_READ_BYTES = 65_536
+_LOOK_S = 2.0
+# A user counts as being at the limit with this many processes fewer: those of a fork bomb come and go.
+_SLACK = 2
 
 
 class LimitWatch:
-    """Calls `report(code, counters)` when the kernel struck; at most once a second for each limit."""
+    """Calls `report(code, counters)` when a limit struck, within two seconds and at most once for each look.
+
+    It looks instead of being told: on v1 recent kernels announce no refused process, an inotify instance for each
+    sandbox would be more than a user may have, and nothing announces that one user of a sandbox has as many processes
+    as its share. A look reads three small files.
+    """
 
     def __init__(self, group: Cgroup, report: Callable[[str, dict[str, int]], None]) -> None:
         self._group = group
         self._report = report
         self._loop = asyncio.get_running_loop()
-        self._fds: list[int] = []
-        self._quiet: dict[str, asyncio.TimerHandle] = {}
-        self._reported = {"limit.memory": 0, "limit.pids": 0}
-        for code, open_watch in (("limit.memory", group.watch_memory), ("limit.pids", group.watch_processes)):
-            with contextlib.suppress(OSError):  # a kernel without the file: metrics still count it
-                fd = open_watch()
-                self._fds.append(fd)
-                self._loop.add_reader(fd, self._struck, code, fd)
+        # What an earlier process of the node has reported, or could have.
+        self._seen = {"limit.memory": group.oom_kills(), "limit.pids": group.refused_processes()}
+        self._user_limit: int | None = None
+        self._is_crowded = False
+        self._timer = self._loop.call_later(_LOOK_S, self._look)
 
-    def _struck(self, code: str, fd: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(fd, _READ_BYTES)
-        # Not even listened to meanwhile: a fork bomb strikes thousands of times a second.
-        self._loop.remove_reader(fd)
-        self._quiet[code] = self._loop.call_later(_QUIET_S, self._listen_again, code, fd)
-        self._speak(code)
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(_LOOK_S, self._look)
+        self._compare("limit.memory", self._group.oom_kills())
+        self._compare("limit.pids", self._group.refused_processes())
+        self._look_for_crowd()
 
-    def _listen_again(self, code: str, fd: int) -> None:
-        del self._quiet[code]
-        self._loop.add_reader(fd, self._struck, code, fd)
-        self._speak(code)
-
-    def _speak(self, code: str) -> None:
-        stats = self._group.stats()
-        count = stats.oom_kills if code == "limit.memory" else stats.pids_refused
-        if count > self._reported[code]:
-            self._reported[code] = count
+    def _compare(self, code: str, count: int) -> None:
+        if count > self._seen[code]:
+            self._seen[code] = count
             self._report(code, {"count": count})
+
+    def _look_for_crowd(self) -> None:
+        if self._user_limit is None:
+            self._user_limit = self._group.user_process_limit()
+        full = self._user_limit - _SLACK
+        was_crowded = self._is_crowded
+        # Counting by owner is dear, and needed only where there are enough processes at all.
+        self._is_crowded = 0 < full <= self._group.process_count() and full <= self._group.busiest_user()
+        if self._is_crowded and not was_crowded:
+            self._report("limit.pids", {"count": self._seen["limit.pids"], "user_limit": self._user_limit})
 
     def close(self) -> None:
         """Stop watching. Safe to repeat."""
-        for fd in self._fds:
-            self._loop.remove_reader(fd)
-            os.close(fd)
-        self._fds.clear()
-        for timer in self._quiet.values():
-            timer.cancel()
-        self._quiet.clear()
+        self._timer.cancel()

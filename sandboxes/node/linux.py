@@ -51,8 +51,6 @@ _LOOP_CONFIGURE = 0x4C0A
 _LO_FLAGS_AUTOCLEAR = 0x4
 _LO_FLAGS_DIRECT_IO = 0x10
 
-_IN_MODIFY = 0x2
-
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 0x1
@@ -210,17 +208,6 @@ def bring_up_loopback() -> None:
         answer = fcntl.ioctl(sock, _SIOCGIFFLAGS, request)
         flags = struct.unpack_from("16xh", answer)[0]
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
-
-
-def watch_file(path: Path) -> int:
-    """Return a non-blocking inotify descriptor that becomes readable each time the kernel changes `path`."""
-    watch = _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify_init1")
-    try:
-        _check(_libc.inotify_add_watch(watch, os.fsencode(path), ctypes.c_uint32(_IN_MODIFY)), f"watch {path}")
-    except OSError:
-        os.close(watch)
-        raise
-    return watch
 
 
 def peer_uid(sock: socket.socket) -> int:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -125,7 +126,9 @@ class ContainerRuntime:
             os.close(pidfd)
         # Only a sandbox that this process started is its child; an adopted one is reaped by the supervisor.
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found and not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
+                return Exit(out_of_memory=False)
         return self._exit_of(state)
 
     def _exit_of(self, state: State) -> Exit:
