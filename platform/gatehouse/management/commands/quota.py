@@ -31,7 +31,9 @@ class Command(BaseCommand):
         verbs.add_parser("show", help="show all limits of one tenant").add_argument("tenant", help="its slug")
         setting = verbs.add_parser("set", help="change limits")
         setting.add_argument("tenant", help="the tenant's slug")
-        setting.add_argument("limits", nargs="+", metavar="NAME=NUMBER", help="such as max_sandboxes=10 or sandbox.max_cpu_milli=2000")
+        setting.add_argument(
+            "limits", nargs="+", metavar="NAME=NUMBER", help="such as max_sandboxes=10 or sandbox.max_cpu_milli=2000"
+        )
 
     def handle(self, *args: object, verb: str, **options: Any) -> None:
         """Do it."""
