@@ -192,6 +192,7 @@ class Rig:
 
     home: Path
     node: Node
+    handed_over: bool = False
 
     @property
     def keeper(self) -> Keeper:
@@ -230,6 +231,14 @@ class Rig:
             await eventually(lambda: leftovers(self.home) == {} and self.node.maker._slots.used == 0)
         assert (leftovers(self.home), self.node.maker._slots.used) == ({}, 0)
 
+    async def hand_over(self) -> None:
+        """Stop this node as a restart does: its sandboxes live on, for the next one to adopt."""
+        await self.node.stop(end_gateway=True)
+        # In a process of its own these would have gone with it.
+        for member in self.node.container._running.values():
+            member.log.close()
+        self.handed_over = True
+
     def use_guest(self, script: str) -> None:
         """Give the sandboxes that are started from now on another guest agent: a shell script."""
         path = self.home / "other-guest"
@@ -252,6 +261,11 @@ async def running_node(home: Path, **environment: str) -> AsyncIterator[Rig]:
         yield rig
     finally:
         os.umask(umask)
-        with contextlib.suppress(Exception):
-            await asyncio.gather(*(rig.keeper.stop(name, None) for name in list(rig.keeper.sandboxes)))
-        await rig.node.stop(end_gateway=True)
+        if not rig.handed_over:
+            await _end(rig)
+
+
+async def _end(rig: Rig) -> None:
+    with contextlib.suppress(Exception):
+        await asyncio.gather(*(rig.keeper.stop(name, None) for name in list(rig.keeper.sandboxes)))
+    await rig.node.stop(end_gateway=True)
