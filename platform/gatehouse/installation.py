@@ -140,7 +140,7 @@ def installation(env: Mapping[str, str], root: Path) -> Installation:
         port=port,
         domain=domain,
         public_url=public_url.rstrip("/"),
-        pool_size=read.integer(env, "GATEHOUSE_POOL_SIZE", 16, minimum=0, maximum=1000),
+        pool_size=read.integer(env, "GATEHOUSE_POOL_SIZE", 32, minimum=0, maximum=1000),
         log_level=read.choice(env, "GATEHOUSE_LOG_LEVEL", "INFO", LOG_LEVELS),
         service=read.text(env, "GATEHOUSE_SERVICE") or "manage",
         seed_text=read.secret(env, "GATEHOUSE_SEED"),

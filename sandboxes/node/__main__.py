@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+import uvloop
 from aiohttp import web
 
 from corekit import logs
@@ -66,12 +69,13 @@ class Node:
         config.run.mkdir(parents=True, exist_ok=True)
         config.store.mkdir(parents=True, exist_ok=True, mode=0o700)
         config.store.chmod(0o700)
+        self._lock = _lock(config.store)
         hierarchies = cgroups.detect()
-        parent = cgroups.CgroupParent(config.cgroup_name, hierarchies)
-        parent.prepare()
+        self._parent = cgroups.CgroupParent(config.cgroup_name, hierarchies)
+        self._parent.prepare()
         disks = BlankDisks(config.store)
         disks.prepare()
-        self.maker = MemberMaker(config, parent, Slots(), Templates(config.templates), disks)
+        self.maker = MemberMaker(config, self._parent, Slots(), Templates(config.templates), disks)
         self.maker.prepare_store(guest_binary(_ROOT))
         self.container = ContainerRuntime(self.maker, hierarchies, config.pool_size)
         self.spool = Spool(config.store / "spool")
@@ -129,7 +133,20 @@ class Node:
         await self.keeper.close()
         await self.container.pool.stop()
         await self.maker.stop()
+        self._parent.remove_if_empty()
         await self.spool.close()
+        os.close(self._lock)
+
+
+def _lock(store: Path) -> int:
+    """Return a descriptor that keeps every other node out of the store until it is closed or this process is gone."""
+    handle = os.open(store / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise SystemExit(f"Another node already keeps {store.parent}: stop it, or set GATEHOUSE_HOME.") from None
+    return handle
 
 
 def _tell_supervisor() -> None:
@@ -144,6 +161,9 @@ def _tell_supervisor() -> None:
 async def run(config: NodeConfig) -> None:
     """Run a node until SIGTERM or SIGINT."""
     linux.set_child_subreaper()
+    # Each sandbox and each caller takes a few; the usual 1,024 would do for some hundreds.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     node = Node(config)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -160,7 +180,8 @@ def main() -> Any:
         raise SystemExit("The node must run as root: it makes namespaces, control groups and mounts.")
     logs.configure("node", os.environ.get("GATEHOUSE_LOG_LEVEL", "INFO"))
     os.umask(0o077)
-    asyncio.run(run(NodeConfig.from_env()))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(NodeConfig.from_env()))
 
 
 if __name__ == "__main__":

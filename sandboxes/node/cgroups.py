@@ -333,6 +333,12 @@ class CgroupParent:
                 for directory in (self.hierarchies.v2, self.hierarchies.v2 / self.name):
                     (directory / "cgroup.subtree_control").write_text(words)
 
+    def remove_if_empty(self) -> None:
+        """Leave nothing on the host when the last sandbox is gone."""
+        for root in self.hierarchies.roots():
+            with contextlib.suppress(OSError):
+                (root / self.name).rmdir()
+
     def group(self, name: str) -> Cgroup:
         """Return the handle of a group, whether it exists or not."""
         dirs = {root: f"{root}/{self.name}/{name}" for root in self.hierarchies.roots()}

@@ -60,7 +60,7 @@ class NodeConfig:
             home=Path(env.get("GATEHOUSE_HOME") or _ROOT / "var").resolve(),
             bind=env.get("GATEHOUSE_BIND", "127.0.0.1"),
             port=_positive(env, "GATEHOUSE_PORT", 8000),
-            pool_size=_positive(env, "GATEHOUSE_POOL_SIZE", 16),
+            pool_size=_positive(env, "GATEHOUSE_POOL_SIZE", 32),
             memory_overcommit=_positive(env, "GATEHOUSE_MEMORY_OVERCOMMIT", 4),
             disk_overcommit=_positive(env, "GATEHOUSE_DISK_OVERCOMMIT", 4),
             serve_gateway=env.get("GATEHOUSE_NODE_GATEWAY", "1") != "0",

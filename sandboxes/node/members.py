@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import socket
+import subprocess
 import sys
 from collections import deque
 from dataclasses import dataclass
@@ -122,7 +123,7 @@ class Zygote:
 
     def __init__(self) -> None:
         self._channel: socket.socket | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         # Many may give the first order at once.
         self._turn = asyncio.Lock()
 
@@ -130,23 +131,17 @@ class Zygote:
         """Ask for one member that lives on the two descriptors."""
         async with self._turn:
             try:
-                channel = self._channel or await self._start()
+                channel = self._channel or self._start()
                 socket.send_fds(channel, [order.pack()], [stdin_fd, output_fd])
             except (BrokenPipeError, ConnectionResetError):
                 await self.stop()
-                socket.send_fds(await self._start(), [order.pack()], [stdin_fd, output_fd])
+                socket.send_fds(self._start(), [order.pack()], [stdin_fd, output_fd])
 
-    async def _start(self) -> socket.socket:
+    def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "sandboxes.node.zygote",
-                str(theirs.fileno()),
-                pass_fds=[theirs.fileno()],
-                process_group=0,
-            )
+            command = [sys.executable, "-m", "sandboxes.node.zygote", str(theirs.fileno())]
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], process_group=0)
         self._channel = ours
         return ours
 
@@ -156,7 +151,7 @@ class Zygote:
             self._channel.close()
             self._channel = None
         if self._process is not None:
-            await self._process.wait()
+            await asyncio.to_thread(self._process.wait)
             # What it forked is ours to bury now, and all of it is in its process group.
             with contextlib.suppress(ChildProcessError):
                 while os.waitpid(-self._process.pid, os.WNOHANG)[0]:

@@ -9,6 +9,7 @@ import os
 import pwd
 import signal
 import socket
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -92,7 +93,7 @@ class GatewayService:
         pause = _FIRST_PAUSE_S
         while True:
             if pid is None:
-                pid = await self._spawn()
+                pid = self._spawn()
             began = asyncio.get_running_loop().time()
             await _gone(pid)
             pid = None
@@ -101,7 +102,7 @@ class GatewayService:
             pause = _FIRST_PAUSE_S if lived > _LONGEST_PAUSE_S else min(pause * 2, _LONGEST_PAUSE_S)
             await asyncio.sleep(pause)
 
-    async def _spawn(self) -> int:
+    def _spawn(self) -> int:
         if self._listener is None:
             self._listener = bind_public(self._config.bind, self._config.port)
         user = _user("gatehouse-gateway")
@@ -111,15 +112,11 @@ class GatewayService:
             "GATEHOUSE_PORT": str(self._config.port),
             "GATEHOUSE_LISTEN_FD": str(self._listener.fileno()),
         }
-        process = await asyncio.create_subprocess_exec(
-            *_CONFINED,
-            f"--reuid={user.pw_uid}",
-            f"--regid={user.pw_gid}",
-            "--",
-            sys.executable,
-            "-m",
-            "sandboxes.gateway",
-            stdin=asyncio.subprocess.DEVNULL,
+        command = [*_CONFINED, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--"]
+        # Not the event loop's own child: the pidfd tells of its end, also of one that an earlier node started.
+        process = subprocess.Popen(
+            [*command, sys.executable, "-m", "sandboxes.gateway"],
+            stdin=subprocess.DEVNULL,
             env=environment,
             pass_fds=[self._listener.fileno()],
             umask=0o077,
