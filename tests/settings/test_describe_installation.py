@@ -18,7 +18,7 @@ def test_defaults_need_nothing() -> None:
     assert place.home == ROOT / "var"
     assert place.node_socket == ROOT / "var/run/node.sock"
     assert place.database_file == ROOT / "var/db/gatehouse.sqlite3"
-    assert (place.bind, place.port, place.domain, place.pool_size) == ("127.0.0.1", 8000, "", 16)
+    assert (place.bind, place.port, place.domain, place.pool_size) == ("127.0.0.1", 8000, "", 32)
     assert place.public_url == "http://localhost:8000"
     assert place.allowed_hosts() == ["localhost", "127.0.0.1", "[::1]"]
 
