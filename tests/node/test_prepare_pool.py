@@ -215,7 +215,7 @@ async def test_a_zygote_that_died_is_started_again_by_the_next_order(warm_node: 
     assert zygote._process is not None
     killed = zygote._process
     os.kill(killed.pid, signal.SIGKILL)
-    await killed.wait()
+    killed.wait()
     # What waits does not need it any more.
     assert waiting.waiting
     first = await warm_node.start()
