@@ -147,6 +147,11 @@ ATTEMPTS: dict[str, tuple[str, str]] = {
     "netlink of events": ("family(16, socket.SOCK_RAW, 15)", "EPROTONOSUPPORT"),
     "netlink of generic families": ("family(16, socket.SOCK_RAW, 16)", "EPROTONOSUPPORT"),
     "family with high bits set": ("call(41, (1 << 32) | 17, 3, 0)", "EAFNOSUPPORT"),
+    "socket filter": ("option(1, 26)", "EPERM"),
+    "socket filter, high bits of the level set": ("option((1 << 32) | 1, 26)", "EPERM"),
+    "socket filter, high bits of the option set": ("option(1, (1 << 32) | 26)", "EPERM"),
+    "extended socket filter": ("option(1, 50)", "EPERM"),
+    "socket filters of a group": ("[option(1, number) for number in (51, 52)]", "['EPERM', 'EPERM']"),
     # Other ways into the kernel.
     "32-bit call": ("apart(old_call)", "SIGSYS"),
     "x32 call": ("apart(lambda: call(0x40000000 | 39))", "SIGSYS"),
@@ -157,6 +162,9 @@ import mmap
 
 def family(*arguments):
     return attempt(lambda: socket.socket(*arguments).close())
+
+def option(level, number):
+    return call(54, socket.socket().fileno(), level, number, bytes(16), 16)
 
 def file():
     path = f"/tmp/file-{os.getpid()}"
@@ -198,3 +206,36 @@ async def answers(place: Place) -> dict[str, str]:
 @pytest.mark.parametrize("name", ATTEMPTS)
 async def test_root_inside_is_refused(answers: dict[str, str], name: str) -> None:
     assert answers[name] == ATTEMPTS[name][1]
+
+
+# What ordinary programs ask for must go on working beside all that.
+ORDINARY = {
+    "TCP and UDP, by number or not": "[family(f, t, p) for f in (2, 10) for t, p in ((1, 0), (1, 6), (2, 0), (2, 17))]",
+    "unix sockets": "[attempt(lambda: socket.socketpair()), family(1, 1), family(1, 2), family(1, 5)]",
+    "list of interfaces": "[attempt(socket.if_nameindex), family(16, 3, 0)]",
+    "socket options": """[
+        attempt(lambda: socket.socket(10, 1).setsockopt(level, number, 1))
+        for level, number in ((1, 2), (1, 6), (1, 8), (1, 9), (1, 15), (1, 60), (6, 1), (6, 4), (0, 1), (41, 26))
+    ]""",
+    "memory": "[attempt(lambda: mmap.mmap(-1, 1 << 20)), call(319, b'x', 1), call(29, 0, 4096, 0o1600)]",
+    "threads and processes": "[apart(lambda: 'done'), attempt(__import__('threading').Thread(target=int).start)]",
+    "other users": "[apart(lambda: attempt(lambda: act(1000))) for act in (os.setuid, os.setgid, os.setegid)]",
+    "files of others": "[attempt(lambda: os.chown(file(), 1000, 1000)), attempt(lambda: os.mkfifo(file() + '-fifo'))]",
+    "attributes": "[attempt(lambda: os.setxattr(file(), 'user.name', b'value'))]",
+    "a seccomp filter of its own": "[call(157, 38, 1, 0, 0, 0)]",
+    "sync": "[call(162), call(306, os.open('/tmp', os.O_RDONLY))]",
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def permissions(place: Place) -> dict[str, list[str]]:
+    """Return what the kernel answered to ordinary requests."""
+    texts = json.dumps(ORDINARY)
+    program = _PROGRAM.replace("apart(lambda: eval(text))", "eval(text)")
+    found: dict[str, list[str]] = await place.mallory.python(f"attempts = json.loads({texts!r})\n{program}")
+    return found
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+async def test_root_inside_is_given(permissions: dict[str, list[str]], name: str) -> None:
+    assert set(permissions[name]) == {"done"}
