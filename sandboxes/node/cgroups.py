@@ -24,6 +24,8 @@ _V2_WANTED = ("cpu", "memory", "pids", "io")
 # Short periods keep a throttled command from stalling for up to a tenth of a second.
 _CPU_PERIOD_US = 20_000
 _MOST_BYTES = 1024 * 1024
+_HALF_PAGE_BYTES = 2_048
+_FREEZE_PATIENCE_S = 0.5
 # The part of a sandbox's memory limit that its socket buffers may take on top of it, as a divisor.
 _SOCKET_SHARE = 4
 # null, zero, full, random, urandom, tty, console's ptmx and the pseudo terminals: what a container's /dev needs.
@@ -117,7 +119,12 @@ def _read(path: str) -> str:
     except OSError:
         return ""
     try:
-        return os.read(handle, _MOST_BYTES).decode()
+        data = chunk = os.read(handle, _MOST_BYTES)
+        # The kernel hands a long list over in pages, of which only the last is shorter than half of one.
+        while len(chunk) > _HALF_PAGE_BYTES:
+            chunk = os.read(handle, _MOST_BYTES)
+            data += chunk
+        return data.decode()
     except OSError:
         return ""
     finally:
@@ -229,10 +236,18 @@ class Cgroup:
             _write(f"{self._v2}/cgroup.kill", "1")
             return
         self.freeze(frozen=True)
+        self._await_frozen()
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.freeze(frozen=False)
+
+    def _await_frozen(self) -> None:
+        # Until all stand still, one may fork a child that the list of those to kill does not hold.
+        freezer = self._v1("freezer")
+        deadline = time.monotonic() + _FREEZE_PATIENCE_S
+        while freezer and _read(f"{freezer}/freezer.state") == "FREEZING\n" and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     def stats(self) -> Stats:
         """Read what the sandbox uses; zeros once its group is gone."""
