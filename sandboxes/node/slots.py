@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from sandboxes.node.errors import NoRoom
 
-_FIRST_UID = 0x1000_0000
+# From here to 0x7fff_ffff nobody else gives out ids: systemd's containers get lower ones, and higher ones are negative
+# to programs that take them for signed numbers.
+_FIRST_UID = 0x7000_0000
 UIDS_PER_SLOT = 65_536
 MAX_SLOTS = 4_096
 
