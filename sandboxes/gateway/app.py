@@ -71,7 +71,7 @@ class Gateway:
                 await asyncio.sleep(0.02)
             server.abort_all()
             await asyncio.sleep(0)
-            await server.shutdown(1.0)
+            await server.shutdown(0.5)
         await self.services.tap.settle(1.0)
         executions.flush()
         for task in self._tasks:

@@ -212,16 +212,18 @@ class Exchange:
     async def _relay_body(self, head: AnswerHead, fields: Fields, observe: Callable[[bytes], None] | None) -> None:
         outcome, connection = self.outcome, self._connection
         reply = outcome.reply
-        idle = self._limits.idle_seconds
         reply.start(head.status, fields, length=head.declared)
         if not connection.body_complete and not connection.has_received:
             reply.flush()
-        while pieces := await connection.read_body(idle):
+
+        def pass_on(pieces: list[bytes]) -> bool:
             if observe is not None:
                 for piece in pieces:
                     observe(piece)
             reply.send(pieces)
-            await reply.wait_for_room(idle)
+            return reply.has_room
+
+        await connection.pour(pass_on, reply.wait_for_room, self._limits.idle_seconds)
         reply.finish()
         outcome.complete = True
 

@@ -108,6 +108,11 @@ class Reply(web.StreamResponse):
             transport.write(self._head)
             self._head = b""
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the client has taken most of what was sent."""
+        return not self._protocol.writing_paused
+
     async def wait_for_room(self, seconds: float) -> None:
         """Wait until the client has taken most of what was sent. Raises ClientGone, also when it takes too long."""
         if self._protocol.writing_paused:

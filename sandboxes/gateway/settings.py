@@ -37,7 +37,8 @@ class Limits:
     waiting_intents: int = 4096
     waiting_results: int = 20_000
     route_wait_seconds: float = 0.15  # how long an id that was never seen may still arrive
-    drain_seconds: float = 5.0
+    # Shorter than the 5 s after which the node gives up waiting for the end.
+    drain_seconds: float = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from sandboxes.gateway import http1
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
 _HIGH_WATER = 256 * 1024
@@ -40,7 +40,7 @@ class Silent(UpstreamError):
 
 
 class Connection(asyncio.Protocol):
-    """One connection. Use: `write` a request, `read_head`, then `read_body` until it returns nothing.
+    """One connection. Use: `write` a request, `read_head`, then `pour` the body, or `read_body` until it is empty.
 
     Everything that the other side sends beyond the answer it owes makes the connection unusable.
     """
@@ -61,6 +61,11 @@ class Connection(asyncio.Protocol):
         self._chunks: http1.ChunkedDecoder | None = None
         self._kept_alive = False
         self._crowded = False
+        self._has_room = True
+        self._reset = False
+        self._heard = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._sink: Callable[[list[bytes]], bool] | None = None
         self.sending = False  # while a request body is on its way, the other side may be silent
         self.reused = False
         self.on_lost: Callable[[], None] | None = None
@@ -80,6 +85,14 @@ class Connection(asyncio.Protocol):
             return
         self._received.append(data)
         self._buffered += len(data)
+        self._heard = self._loop.time()
+        if self._sink is not None and self._waiter is not None:
+            try:
+                if self._pour_at_hand(self._sink):
+                    return
+            except Exception as error:  # noqa: BLE001  (raised again where the body is waited for)
+                self.fail(error)
+                return
         if self._buffered > _HIGH_WATER and not self._reading_paused and self._transport is not None:
             self._reading_paused = True
             self._transport.pause_reading()
@@ -93,6 +106,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end and free every waiter."""
         self._ended = True
+        self._reset = exc is not None
         self._transport = None
         self._wake()
         if self._writable is not None and not self._writable.done():
@@ -153,18 +167,21 @@ class Connection(asyncio.Protocol):
     async def _wait(self, seconds: float) -> None:
         """Wait for more bytes or the end, at most so long."""
         waiter = self._waiter = self._loop.create_future()
-        timer = self._loop.call_later(seconds, self._expire)
+        self._heard = self._loop.time()
+        self._timer = self._loop.call_later(seconds, self._expire, seconds)
         try:
             await waiter
         finally:
-            timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
             self._waiter = None
         if self._error is not None:
             raise self._error
 
-    def _expire(self) -> None:
-        if self.sending:
-            self._wake()
+    def _expire(self, seconds: float) -> None:
+        left = self._heard + seconds - self._loop.time()
+        if self.sending or left > 0.001:
+            self._timer = self._loop.call_later(seconds if self.sending else left, self._expire, seconds)
         else:
             self.fail(Silent("nothing came in time"))
 
@@ -236,14 +253,57 @@ class Connection(asyncio.Protocol):
             if pieces or self.body_complete:
                 return pieces
             if self._ended and not self._received:
-                if self._chunks is None and self._left is None:
-                    self._left = 0
-                    return []
-                raise Disconnected("the connection ended inside the answer")
+                self._end_here()
+                return []
             if self._received:
                 await asyncio.sleep(0)
             else:
                 await self._wait(seconds)
+
+    async def pour(
+        self, sink: Callable[[list[bytes]], bool], room: Callable[[float], Awaitable[None]], seconds: float
+    ) -> None:
+        """Hand the body to `sink` as it comes, until its proper end.
+
+        Pieces go straight from the socket's callback to the sink, so that nobody has to be woken for each. A sink
+        that returns False gets no more until `room` has returned. Raises what `read_body` raises, and what the
+        sink or `room` raises.
+        """
+        self._sink = sink
+        try:
+            while True:
+                if self._error is not None:
+                    raise self._error
+                self._pour_at_hand(sink)
+                if self.body_complete:
+                    return
+                if not self._has_room:
+                    await room(seconds)
+                    self._has_room = True
+                elif self._crowded:
+                    # Very small chunks: the others' turn first.
+                    self._crowded = False
+                    await asyncio.sleep(0)
+                elif self._ended and not self._received:
+                    self._end_here()
+                    return
+                else:
+                    await self._wait(seconds)
+        finally:
+            self._sink = None
+
+    def _pour_at_hand(self, sink: Callable[[list[bytes]], bool]) -> bool:
+        """Hand over what is there; say whether `pour` may go on sleeping."""
+        pieces = self._body_at_hand()
+        if pieces:
+            self._has_room = sink(pieces)
+        return self._has_room and not self._crowded and not self.body_complete
+
+    def _end_here(self) -> None:
+        """Take the connection's end as the body's, if that is how it ends. Raises Disconnected."""
+        if self._chunks is not None or self._left is not None or self._reset:
+            raise Disconnected("the connection ended inside the answer")
+        self._left = 0
 
     def _body_at_hand(self) -> list[bytes]:
         pieces: list[bytes] = []

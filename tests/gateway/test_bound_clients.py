@@ -9,7 +9,7 @@ import pytest
 
 from sandboxes.gateway.settings import Limits
 from tests.gateway import doubles
-from tests.gateway.place import Place, read_answer, request_bytes, until
+from tests.gateway.place import ALICE, Place, read_answer, request_bytes, until
 
 START = "POST /process.Process/Start HTTP/1.1"
 
@@ -244,7 +244,7 @@ async def test_above_the_limit_busy_clients_stay(place: Place) -> None:
     body = doubles.envelope({"process": {"cmd": "x"}})
     headers = place.headers(Content_Type="application/connect+json", Content_Length=str(len(body)))
     waiting = [asyncio.ensure_future(place.raw(START, body, **headers)) for _ in range(20)]
-    await until(lambda: place.gateway.connections == 20)
+    await until(lambda: len(place.gateway.services.table.get(ALICE).streams) == 20)  # type: ignore[union-attr]
 
     reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
     assert await end_of(reader) == b""
