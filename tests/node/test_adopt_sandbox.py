@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +20,6 @@ from tests.node.nodeprocess import NodeProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -246,21 +246,22 @@ async def test_an_intent_without_a_process_is_a_failed_start(node_home: Path) ->
 async def test_what_nobody_owns_is_swept(node_home: Path) -> None:
     async with rig.running_node(node_home):
         pass
-    stray = subprocess.Popen(["sleep", "1000"])
     parent = rig.parent_group(node_home)
     parent.prepare()
-    group = parent.create("4000")
-    for name in group.join_files():
-        with open(name, "w") as file:  # noqa: PTH123 - a control file, not a text
-            file.write(str(stray.pid))
-    for directory in ("node/members/4001", "run/guests/4002", "node/runtime/slot-4003"):
-        (node_home / directory).mkdir()
-        (node_home / directory / "file").touch()
-    async with rig.running_node(node_home) as second:
-        assert not rig.is_alive(stray.pid)
+    stray = subprocess.Popen(["sleep", "1000"])
+    try:
+        for name in parent.create("4000").join_files():
+            Path(name).write_text(str(stray.pid))
+        for directory in ("node/members/4001", "run/guests/4002", "node/runtime/slot-4003"):
+            (node_home / directory).mkdir()
+            (node_home / directory / "file").touch()
+        async with rig.running_node(node_home) as second:
+            assert not rig.is_alive(stray.pid)
+            await second.is_clean()
+            assert second.keeper.sandboxes == {}
+    finally:
+        stray.kill()
         stray.wait()
-        await second.is_clean()
-        assert second.keeper.sandboxes == {}
 
 
 async def test_an_adopted_sandbox_ends_as_any_other(node_home: Path) -> None:
