@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from sandboxes.node import cgroups
-from tests.node.rig import EVIL_CORP, leftovers, new_home, running_node
+from tests.node.rig import EVIL_CORP, ROOT, leftovers, new_home, running_node
 from tests.security.inside import Inside
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _SETTINGS = ("kernel", "fs", "net/core", "net/ipv4", "net/ipv6", "user", "vm")
 _SETTABLE = stat.S_IRUSR | stat.S_IWUSR
-_ACCOUNTS = ("/etc/passwd", "/etc/group", "/etc/subuid", "/etc/subgid", "/etc/shadow", "/etc/fstab", "/etc/resolv.conf")
+_ACCOUNTS = ("/etc/subuid", "/etc/subgid", "/etc/fstab", "/etc/resolv.conf", "/etc/hosts")
+# Where other tests that run beside these may mount something, and a node has no reason to.
+_OTHERS = ("/tmp/", "/var/tmp/", f"{ROOT}/var/")
 _GROUP_SETTINGS = ("cgroup.clone_children", "cgroup.subtree_control", "notify_on_release", "release_agent")
 
 # Root inside tries to change what reaches further than its own sandbox.
@@ -71,7 +73,8 @@ def _devices() -> dict[str, object]:
 
 def _mounts() -> dict[str, object]:
     lines = (line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines())
-    return {f"{fields[2]} {fields[4]}": (fields[3], fields[5:]) for fields in lines}
+    mine = (fields for fields in lines if not fields[4].startswith(_OTHERS))
+    return {f"{fields[2]} {fields[4]}": (fields[3], fields[5:]) for fields in mine}
 
 
 def _groups() -> dict[str, object]:
