@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,12 +82,9 @@ def from_environment(environ: Mapping[str, str]) -> GatewaySettings:
     home = environ.get("GATEHOUSE_HOME", "").strip()
     if not home:
         raise ValueError("GATEHOUSE_HOME must name the folder that holds run/")
-    run = Path(home).absolute() / "run"
     descriptor = environ.get("GATEHOUSE_LISTEN_FD", "").strip()
-    return GatewaySettings(
-        edge_socket=run / "edge.sock",
-        tap_socket=run / "tap.sock",
-        web_socket=run / "web.sock",
+    return replace(
+        GatewaySettings.under(Path(home).absolute()),
         domain=environ.get("GATEHOUSE_DOMAIN", "").strip().strip(".").lower(),
         listen_fd=_number(environ, "GATEHOUSE_LISTEN_FD", 0, 3, 65535) if descriptor else None,
         bind=environ.get("GATEHOUSE_BIND", "").strip() or "127.0.0.1",
