@@ -198,8 +198,10 @@ async def _deadline(request: web.Request) -> web.Response:
 
 async def _grant(request: web.Request) -> web.Response:
     body, key_id = await _body(request), request.match_info["key_id"]
+    if not is_grant(key_id, None):
+        raise BadRequest("The key's id has the wrong form.", field="key_id")
     if not is_grant(key_id, body.get("expires_at")):
-        raise BadRequest("The key's id or expires_at has the wrong form.", field="expires_at")
+        raise BadRequest("expires_at must be a time in milliseconds or null.", field="expires_at")
     request.app[_KEEPER].grant(
         request.match_info["id"], whole(body, "generation", 1, _MAX_INT), key_id, body.get("expires_at")
     )
