@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from sandboxes.node import cgroups
-from tests.node.rig import EVIL_CORP, ROOT, leftovers, new_home, running_node
+from tests.node.rig import EVIL_CORP, ROOT, leftovers, new_home, parent_group, running_node
 from tests.security.inside import Inside
 
 if TYPE_CHECKING:
@@ -149,6 +149,9 @@ async def story() -> Story:
             meanwhile = take()
             await running.keeper.stop(inside.sandbox.spec.id, None)
         left = leftovers(home)
+        parent = parent_group(home)
+        own = [str(path) for root in parent.hierarchies.roots() if (path := root / parent.name).exists()]
+        left |= {"parents": own} if own else {}
     return Story(before, meanwhile, take(), restless, left)
 
 
