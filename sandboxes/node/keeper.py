@@ -237,6 +237,7 @@ class Keeper:
 
     async def _watch(self, sandbox: Sandbox) -> None:
         end = await sandbox.runtime.wait(sandbox.state)
+        logger.warning("guest_gone", sandbox_id=sandbox.spec.id, guest_reported=end.last_words)
         self._end(sandbox, "out_of_memory" if end.out_of_memory else "guest_exited")
 
     # --- deadlines and grants

@@ -28,9 +28,10 @@ class Availability:
 
 @dataclass(frozen=True)
 class Exit:
-    """How a sandbox ended by itself."""
+    """How a sandbox ended by itself. `last_words` is the end of what the guest wrote to its log: its claim, no fact."""
 
     out_of_memory: bool
+    last_words: str
 
 
 class Runtime(Protocol):

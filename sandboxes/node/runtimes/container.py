@@ -128,11 +128,15 @@ class ContainerRuntime:
         with contextlib.suppress(ChildProcessError):
             found, status = os.waitpid(pid, os.WNOHANG)
             if found and not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
-                return Exit(out_of_memory=False)
+                return Exit(out_of_memory=False, last_words=self._last_words(state))
         return self._exit_of(state)
 
     def _exit_of(self, state: State) -> Exit:
-        return Exit(out_of_memory=self.stats(state).oom_kills > 0)
+        return Exit(out_of_memory=self.stats(state).oom_kills > 0, last_words=self._last_words(state))
+
+    def _last_words(self, state: State) -> str:
+        member = self._running.get(state["slot"])
+        return "" if member is None else _last_words(member)
 
     async def stop(self, state: State) -> None:
         """Kill the control group; the pid namespace goes with its first process."""
