@@ -52,9 +52,12 @@ class Tap:
             writer.close()
 
     async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
-        number: Any = None
+        number: int | None = None
+        answer: dict[str, Any]
         try:
             message = json.loads(line)
+            if type(message["n"]) is not int:
+                raise ValueError("n must be a whole number")
             number = message["n"]
             answer = {"n": number, "ok": True, "seq": await self._append(message["event"])}
         except NodeError as error:

@@ -14,6 +14,7 @@ from corekit import __version__
 from corekit.clock import epoch_ms
 from sandboxes.node import linux
 from tests.node import rig
+from tests.node.callers import NOBODY, call_as
 from tests.node.nodeprocess import call
 
 if TYPE_CHECKING:
@@ -23,28 +24,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-NOBODY = 65534
 KEY = "0a" * 8
 EVENT_FIELDS = {
     *("seq", "id", "at", "node_id", "sandbox", "generation", "tenant", "code", "phase", "ref", "key_id", "origin"),
     *("request_id", "tool_name", "args_hash", "args_shape", "risk_score", "risk_reasons", "outcome", "duration_ms"),
     "details",
 }
-# Connects to the path that it is given, sends a request and says what came back.
-CALLER = """
-import socket, sys
-connection = socket.socket(socket.AF_UNIX)
-connection.settimeout(20)
-connection.connect(sys.argv[1])
-try:
-    connection.sendall(sys.argv[2].encode())
-    data = b""
-    while chunk := connection.recv(65536):
-        data += chunk
-    print(repr(data))
-except (BrokenPipeError, ConnectionResetError):
-    print(repr(data))
-"""
 
 
 def path_of(node: Rig, name: str = "node.sock") -> Path:
@@ -63,19 +48,6 @@ async def refusal(node: Rig, method: str, path: str, body: object = None) -> tup
     assert list(answer) == ["error"]
     assert answer["error"]["message"]
     return status, answer["error"]["code"], answer["error"].get("details", {}).get("field")
-
-
-async def call_as(uid: int, path: Path, request: str) -> bytes:
-    """Send a request as another user and return all that came back."""
-    process = await asyncio.create_subprocess_exec(
-        *("/usr/bin/python3", "-c", CALLER, str(path), request),
-        user=uid,
-        group=uid,
-        extra_groups=[],
-        stdout=asyncio.subprocess.PIPE,
-    )
-    printed, _ = await process.communicate()
-    return bytes(eval(printed))  # noqa: S307 - the repr of bytes that our own program printed
 
 
 async def test_health(clean_node: Rig) -> None:
