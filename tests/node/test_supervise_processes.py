@@ -285,6 +285,7 @@ def test_a_restart_of_web_loses_no_connection(stage: Stage) -> None:
         stage.wait_for_words("ready")
         first = _ask(path)
         os.kill(int(first), signal.SIGKILL)
+        stage.wait_for(lambda: not alive(int(first)))
         # Between two processes: the connection waits in the listener, and the next process answers it.
         second = _ask(path)
 
