@@ -166,7 +166,7 @@ def test_what_is_killed_comes_back_within_a_moment(stage: Stage) -> None:
     stage.wait_for(lambda: stage.pid_of("web") != first)
 
     restarted_at = float(stage.log()[-1][3])
-    assert restarted_at - killed_at < 0.6  # 0.1 s of waiting, the rest is the interpreter's start
+    assert restarted_at - killed_at < 3  # 0.1 s of waiting, the rest is how long a busy machine takes to start Python
     assert "web ended (signal 9); starting it again in 0.1 s." in stage.read()
 
 
