@@ -67,11 +67,13 @@ class Hierarchies:
     """Where this host keeps its control groups.
 
     `v1` maps a controller to its mount point; `v2` is the unified mount point, `v2_controllers` what it offers.
+    `unused` are the mount points of version 1 that hold nothing a sandbox needs.
     """
 
     v1: dict[str, Path]
     v2: Path | None
     v2_controllers: frozenset[str]
+    unused: tuple[Path, ...] = ()
 
     @property
     def mode(self) -> str:
@@ -95,6 +97,7 @@ class Hierarchies:
 def detect(mountinfo: str | None = None) -> Hierarchies:
     """Read the host's hierarchies from /proc/self/mountinfo (or the text given)."""
     v1: dict[str, Path] = {}
+    v1_mounts: list[Path] = []
     v2: Path | None = None
     for line in (mountinfo or Path("/proc/self/mountinfo").read_text()).splitlines():
         left, _, right = line.partition(" - ")
@@ -103,13 +106,15 @@ def detect(mountinfo: str | None = None) -> Hierarchies:
         if fstype == "cgroup2":
             v2 = mountpoint
         elif fstype == "cgroup":
+            v1_mounts.append(mountpoint)
             for name in options.split(","):
                 if name in _V1_CONTROLLERS:
                     v1[name] = mountpoint
     offered: frozenset[str] = frozenset()
     if v2 is not None and (v2 / "cgroup.controllers").exists():
         offered = frozenset((v2 / "cgroup.controllers").read_text().split())
-    return Hierarchies(v1, v2, offered)
+    used = set(v1.values())
+    return Hierarchies(v1, v2, offered, tuple(mountpoint for mountpoint in v1_mounts if mountpoint not in used))
 
 
 # These files are read and written by the dozen for every sandbox: plain calls, plain names.
@@ -199,9 +204,10 @@ class Cgroup:
         pids = self._v1("pids") or self._v2
         if pids is not None:
             _write(f"{pids}/pids.max", limits.pids)
-        self._limit_devices()
+        self.limit_devices()
 
-    def _limit_devices(self) -> None:
+    def limit_devices(self) -> None:
+        """Allow the devices of a container's /dev and no other."""
         # On v2 devices are kept out by `nodev` mounts and the missing CAP_MKNOD; v1 adds its list to that.
         if (devices := self._v1("devices")) is not None:
             _write(f"{devices}/devices.deny", "a")

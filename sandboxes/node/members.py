@@ -27,6 +27,7 @@ from sandboxes.node.slots import UIDS_PER_SLOT, Slots, uid_base
 from sandboxes.node.zygote import Order
 
 if TYPE_CHECKING:
+    from sandboxes.node.cgroups import Hierarchies
     from sandboxes.node.config import NodeConfig
     from sandboxes.node.images import BlankDisks, Templates
     from sandboxes.node.spec import Recipe
@@ -224,7 +225,6 @@ class MemberMaker:
         self._disks = disks
         self._zygote = Zygote()
         self._stage = _stage_outside(config.home)
-        self._hidden = _mounts_hidden_from_crun(parent)
         self._guest_layer = config.store / "guest-layer"
         self._members = config.store / "members"
         # Where the OCI runtime keeps its own notes.
@@ -262,6 +262,8 @@ class MemberMaker:
                 os.close(stdin_fd)
                 os.close(output_fd)
             await self._await_ready(member)
+            if _manages_cgroups(runtime):  # runc adds the devices that it thinks a container should have
+                member.cgroup.limit_devices()
         except BaseException as error:
             await self.discard(member)
             if isinstance(error, TimeoutError | OSError):
@@ -325,7 +327,7 @@ class MemberMaker:
             uid_count=UIDS_PER_SLOT,
             hostname=facts.hostname,
             machine_id=identity,
-            hidden_mounts=self._hidden,
+            hidden_mounts=_hidden_mounts(self._parent.hierarchies, runtime),
             cgroup_files=tuple(member.cgroup.join_files()),
             limits={
                 "RLIMIT_NPROC": recipe.resources.pids,
@@ -412,12 +414,14 @@ def _manages_cgroups(runtime: tuple[str, ...]) -> bool:
     return "--cgroup-manager=disabled" not in runtime
 
 
-def _mounts_hidden_from_crun(parent: CgroupParent) -> tuple[str, ...]:
-    # crun refuses hosts with both trees; it looks for the second one at this place, in its own mount namespace.
-    hierarchies = parent.hierarchies
+def _hidden_mounts(hierarchies: Hierarchies, runtime: tuple[str, ...]) -> tuple[str, ...]:
+    """Return which trees of control groups a runtime does not get to see."""
+    # runc makes a group wherever it can, also where nobody would remove it.
+    hidden = list(hierarchies.unused) if _manages_cgroups(runtime) else []
+    # crun refuses hosts with both trees; it looks for the second one at this place.
     if hierarchies.mode == "hybrid" and hierarchies.v2 is not None:
-        return (str(hierarchies.v2),)
-    return ()
+        hidden.append(hierarchies.v2)
+    return tuple(str(mountpoint) for mountpoint in hidden)
 
 
 def _stage_outside(home: Path) -> str:

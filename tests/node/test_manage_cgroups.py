@@ -111,6 +111,7 @@ def test_a_host_with_version_1_is_detected() -> None:
     }
     assert found.missing() == []
     assert found.roots().count(root / "cpu,cpuacct") == 1
+    assert found.unused == (root / "systemd", root / "perf_event")
 
 
 def test_a_host_with_both_is_detected(tmp_path: Path) -> None:
