@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +58,9 @@ class Spool:
         self._segment: Segment | None = None
         # After a failed write: nothing may follow what it left in the file.
         self._spoilt = False
-        self._flusher: asyncio.Task[None] | None = None
-        self._preparing: asyncio.Task[None] | None = None
+        # One thread writes, the other one writes room ahead.
+        self._writer = ThreadPoolExecutor(2, thread_name_prefix="spool")
+        self._flushing: asyncio.Future[None] | None = None
         self._news = asyncio.Event()
 
     def open(self) -> None:
@@ -72,6 +74,7 @@ class Spool:
             for line in lines_of(path):
                 self._recover(line)
         self._segment = Segment(self._root, self._next_seq)
+        self._writer.submit(self._prepare_spare)
 
     def _recover(self, line: bytes) -> None:
         try:
@@ -112,12 +115,29 @@ class Spool:
         if lazy:
             asyncio.get_running_loop().call_later(_LAZY_S, self._start_flush)
         else:
-            self._start_flush()
+            # Not at once: what comes in the same turn of the loop shares the sync.
+            asyncio.get_running_loop().call_soon(self._start_flush)
         return await written
 
     def _start_flush(self) -> None:
-        if self._unwritten and (self._flusher is None or self._flusher.done()):
-            self._flusher = asyncio.create_task(self._flush(), name="spool")
+        if not self._unwritten or self._flushing is not None:
+            return
+        batch, self._unwritten = self._unwritten, []
+        loop = asyncio.get_running_loop()
+        self._flushing = loop.run_in_executor(self._writer, self._write, [entry for entry, _ in batch])
+        self._flushing.add_done_callback(lambda done: self._flushed(batch, done.exception()))
+
+    def _flushed(self, batch: list[tuple[_Entry, asyncio.Future[int]]], error: BaseException | None) -> None:
+        self._flushing = None
+        if error is not None:
+            self._fail(batch, error)
+        else:
+            for entry, written in batch:
+                self._entries.append(entry)
+                if not written.done():
+                    written.set_result(entry.seq)
+            self._news.set()
+        self._start_flush()
 
     def _require_room(self, sandbox: str, size: int, factor: int) -> None:
         if self._bytes_of[sandbox] + size > SANDBOX_BYTES * factor:
@@ -126,27 +146,6 @@ class Spool:
             )
         if self._total + size > _TOTAL_BYTES * factor:
             raise SpoolFull("The node's event spool is full; is the worker running?")
-
-    async def _flush(self) -> None:
-        while self._unwritten:
-            batch, self._unwritten = self._unwritten, []
-            try:
-                await asyncio.to_thread(self._write, [entry for entry, _ in batch])
-            except OSError as error:
-                self._fail(batch, error)
-                continue
-            for entry, written in batch:
-                self._entries.append(entry)
-                if not written.done():
-                    written.set_result(entry.seq)
-            self._news.set()
-
-        if self._preparing is None or self._preparing.done():
-            self._preparing = asyncio.create_task(self._prepare_spare(), name="spool-spare")
-
-    async def _prepare_spare(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk: the next segment tries again and says so
-            await asyncio.to_thread(prepare_spare, self._root)
 
     def _write(self, entries: list[_Entry]) -> None:
         data = b"".join(entry.line for entry in entries)
@@ -157,17 +156,23 @@ class Spool:
                 segment.close()
             self._segment = segment = fresh
             self._spoilt = False
+            self._writer.submit(self._prepare_spare)
         segment.append(data)
 
-    def _fail(self, batch: list[tuple[_Entry, asyncio.Future[int]]], error: OSError) -> None:
+    def _prepare_spare(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk: the next segment tries again and says so
+            prepare_spare(self._root)
+
+    def _fail(self, batch: list[tuple[_Entry, asyncio.Future[int]]], error: BaseException) -> None:
         logger.error("spool_write_failed", error=str(error))
+        cause = error.strerror if isinstance(error, OSError) else type(error).__name__
         self._spoilt = True
         if self._segment is not None:
             self._segment.cut()
         for entry, written in batch:
             self._forget(entry)
             if not written.done():
-                written.set_exception(SpoolFull(f"The node can't write its event spool: {error.strerror}."))
+                written.set_exception(SpoolFull(f"The node can't write its event spool: {cause}."))
 
     def _forget(self, entry: _Entry) -> None:
         self._bytes_of[entry.sandbox] -= len(entry.line)
@@ -226,8 +231,8 @@ class Spool:
     async def close(self) -> None:
         """Write what waits and close the file."""
         self._start_flush()
-        for task in (self._flusher, self._preparing):
-            if task is not None:
-                await task
+        while self._flushing is not None:
+            await asyncio.wait([self._flushing])
+        self._writer.shutdown()
         if self._segment is not None:
             self._segment.close()
