@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger()
 
+_USER = "gatehouse-gateway"
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 5.0
 _STOP_TIMEOUT_S = 5.0
@@ -42,6 +43,7 @@ def bind_public(address: str, port: int) -> socket.socket:
     try:
         listener.bind((address, port))
     except OSError as error:
+        listener.close()
         raise SystemExit(
             f"Port {port} on {address} can't be used ({error.strerror}): stop what uses it, or set GATEHOUSE_PORT."
         ) from None
@@ -57,9 +59,15 @@ class GatewayService:
         self._note = config.run / "gateway.json"
         self._listener: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
+        # The one that this process started; of one that an earlier node started only the pid is known.
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Take back a gateway that is still there, else bind the port; then watch in the background."""
+        """Take back a gateway that is still there, else bind the port; then watch in the background.
+
+        Exits with one sentence when the port is taken or the gateway's user is missing.
+        """
+        _user(_USER)
         pid = self._running_pid()
         if pid is None:
             self._listener = bind_public(self._config.bind, self._config.port)
@@ -77,35 +85,47 @@ class GatewayService:
                 async with asyncio.timeout(_STOP_TIMEOUT_S):
                     await _gone(pid)
             except TimeoutError:
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                await _gone(pid)
+            self._bury()
         if self._listener is not None:
             self._listener.close()
 
     def _running_pid(self) -> int | None:
         try:
             note = json.loads(self._note.read_bytes())
-            pid, start_time = int(note["pid"]), int(note["start_time"])
+            pid, start_time, boot_id = int(note["pid"]), int(note["start_time"]), note["boot_id"]
         except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if boot_id != linux.boot_id():
             return None
         return pid if linux.process_start_time(pid) == start_time else None
 
     async def _watch(self, pid: int | None) -> None:
         pause = _FIRST_PAUSE_S
         while True:
-            if pid is None:
-                pid = self._spawn()
             began = asyncio.get_running_loop().time()
-            await _gone(pid)
+            try:
+                await _gone(self._spawn() if pid is None else pid)
+                logger.error("gateway_ended")
+            except (OSError, SystemExit) as error:
+                # The sandboxes need their node, whatever is wrong with the way in to them.
+                logger.error("gateway_not_started", error=str(error))
+            self._bury()
             pid = None
-            logger.error("gateway_ended")
             lived = asyncio.get_running_loop().time() - began
             pause = _FIRST_PAUSE_S if lived > _LONGEST_PAUSE_S else min(pause * 2, _LONGEST_PAUSE_S)
             await asyncio.sleep(pause)
 
+    def _bury(self) -> None:
+        if self._process is not None and self._process.poll() is not None:
+            self._process = None
+
     def _spawn(self) -> int:
         if self._listener is None:
             self._listener = bind_public(self._config.bind, self._config.port)
-        user = _user("gatehouse-gateway")
+        user = _user(_USER)
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         environment |= {
             "GATEHOUSE_HOME": str(self._config.home),
@@ -114,7 +134,7 @@ class GatewayService:
         }
         command = [*_CONFINED, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--"]
         # Not the event loop's own child: the pidfd tells of its end, also of one that an earlier node started.
-        process = subprocess.Popen(
+        self._process = subprocess.Popen(
             [*command, sys.executable, "-m", "sandboxes.gateway"],
             stdin=subprocess.DEVNULL,
             env=environment,
@@ -123,10 +143,11 @@ class GatewayService:
             start_new_session=True,
             cwd="/",
         )
-        start_time = linux.process_start_time(process.pid)
-        write_private(self._note, json.dumps({"pid": process.pid, "start_time": start_time}).encode())
-        logger.info("gateway_started", pid=process.pid)
-        return process.pid
+        pid = self._process.pid
+        note = {"pid": pid, "start_time": linux.process_start_time(pid), "boot_id": linux.boot_id()}
+        write_private(self._note, json.dumps(note).encode())
+        logger.info("gateway_started", pid=pid)
+        return pid
 
 
 def _user(name: str) -> pwd.struct_passwd:
@@ -150,8 +171,6 @@ async def _gone(pid: int) -> None:
     finally:
         loop.remove_reader(pidfd)
         os.close(pidfd)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
 
 
 def guest_binary(root: Path) -> Path:
