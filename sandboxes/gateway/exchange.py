@@ -220,7 +220,7 @@ class Exchange:
             if observe is not None:
                 for piece in pieces:
                     observe(piece)
-            reply.send(pieces)
+            reply.send(pieces, last=connection.body_complete)
             return reply.has_room
 
         await connection.pour(pass_on, reply.wait_for_room, self._limits.idle_seconds)

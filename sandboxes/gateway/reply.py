@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
 
+_LAST_CHUNK = b"0\r\n\r\n"
+
+
 class ClientGone(Exception):
     """The client closed its connection."""
 
@@ -72,8 +75,8 @@ class Reply(web.StreamResponse):
         self._head = http1.render_head(b"HTTP/1.1 101 Switching Protocols", fields)
         self.flush()
 
-    def send(self, pieces: list[bytes]) -> None:
-        """Send body bytes. Raises ClientGone."""
+    def send(self, pieces: list[bytes], *, last: bool = False) -> None:
+        """Send body bytes; with `last` the body ends with them. Raises ClientGone."""
         transport = self._transport
         if transport is None or transport.is_closing():
             raise ClientGone
@@ -89,7 +92,8 @@ class Reply(web.StreamResponse):
         if self._chunks:
             out.append(b"%x\r\n" % size)
             out += pieces
-            out.append(b"\r\n")
+            out.append(b"\r\n" + _LAST_CHUNK if last else b"\r\n")
+            self._chunks = not last
         else:
             out += pieces
         # One small write is one packet; joining big ones would only copy them once more.
@@ -132,7 +136,7 @@ class Reply(web.StreamResponse):
         tail = self._head
         self._head = b""
         if self._chunks and not self._bodiless:
-            tail += b"0\r\n\r\n"
+            tail += _LAST_CHUNK
         if tail:
             self.started = True
             transport.write(tail)

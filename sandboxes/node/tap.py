@@ -23,6 +23,29 @@ MAX_LINE_BYTES = 64 * 1024
 _MAX_PENDING = 1_024
 
 
+class Answers:
+    """Acknowledgements on their way back: those that one sync made leave in one write."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._waiting: list[bytes] = []
+
+    async def send(self, line: bytes) -> None:
+        """Let a line leave with the others of this turn of the loop, and wait while the gateway does not read."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._waiting.append(line)
+        # A gateway that does not read its answers stops its own lines, not the node.
+        with contextlib.suppress(ConnectionError):
+            await self._writer.drain()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._waiting and not self._writer.is_closing():
+            self._writer.write(b"".join(self._waiting))
+        self._waiting.clear()
+
+
 class Tap:
     """One handler per connection; events of one connection share the disk's next sync."""
 
@@ -37,10 +60,11 @@ class Tap:
             return
         pending: set[asyncio.Task[None]] = set()
         room = asyncio.Semaphore(_MAX_PENDING)
+        answers = Answers(writer)
         try:
             while line := await reader.readline():
                 await room.acquire()
-                task = asyncio.create_task(self._answer(line, writer))
+                task = asyncio.create_task(self._answer(line, answers))
                 pending.add(task)
                 task.add_done_callback(pending.discard)
                 task.add_done_callback(lambda _: room.release())
@@ -49,9 +73,10 @@ class Tap:
         finally:
             if pending:
                 await asyncio.wait(pending)
+            answers.flush()
             writer.close()
 
-    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, line: bytes, answers: Answers) -> None:
         number: int | None = None
         answer: dict[str, Any]
         try:
@@ -64,11 +89,7 @@ class Tap:
             answer = {"n": number, "ok": False, "code": _code_of(error)}
         except (ValueError, KeyError, TypeError, RecursionError):
             answer = {"n": number, "ok": False, "code": "bad_event"}
-        if not writer.is_closing():
-            writer.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
-            # A gateway that does not read its answers stops its own lines, not the node.
-            with contextlib.suppress(ConnectionError):
-                await writer.drain()
+        await answers.send(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
 
     async def _append(self, body: Any) -> int:
         keeper = self._keeper
