@@ -42,7 +42,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 def _node_id(config: NodeConfig) -> str:
     path = config.store / "node_id"
-    if not path.exists():
+    # Empty after a host that crashed right after the first start.
+    if not path.exists() or not path.read_text().strip():
         write_private(path, secrets.token_hex(8).encode())
     return path.read_text().strip()
 

@@ -27,7 +27,9 @@ def write_private(path: Path, data: bytes) -> None:
     fresh = path.with_name(path.name + ".new")
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(handle, data)
+        view = memoryview(data)
+        while view:  # a disk that is nearly full takes a part first
+            view = view[os.write(handle, view) :]
     finally:
         os.close(handle)
     fresh.replace(path)

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -80,6 +81,14 @@ async def test_its_keys_and_environment_are_on_disk_for_root_alone(clean_node: R
     assert oct((clean_node.home / "node").stat().st_mode)[-3:] == "700"
     kept = clean_node.home / "node" / "sandboxes" / sandbox.spec.id
     assert [oct(path.stat().st_mode)[-3:] for path in sorted(kept.iterdir())] == ["600", "600"]
+
+
+async def test_its_guest_listens_to_root_and_the_gateway_alone(clean_node: Rig) -> None:
+    sandbox = await clean_node.start()
+    listener = Path(sandbox.runtime.socket_path(sandbox.state))
+    for path, mode in ((listener, 0o660), (listener.parent, 0o750), (listener.parent.parent, 0o750)):
+        found = path.stat()
+        assert (found.st_mode & 0o777, found.st_uid, found.st_gid) == (mode, 0, clean_node.node.config.gateway_gid)
 
 
 async def test_the_same_request_again_answers_with_the_same_sandbox(clean_node: Rig) -> None:
