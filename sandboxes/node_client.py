@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+import structlog
+
 from corekit.errors import GatehouseError, TierUnavailable
 from sandboxes.errors import (
     BuildMissing,
@@ -32,6 +34,8 @@ from sandboxes.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+logger = structlog.get_logger("sandboxes.node_client")
 
 CONNECT_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 10.0
@@ -298,7 +302,9 @@ def _error(status: int, answer: Json) -> GatehouseError:
         return NoRoom(retry_after=5, **_details(error))
     if status == 404:
         return UnknownAtNode()
-    return NodeRefused(message or None, node_code=code or str(status))
+    # The node's own words name paths and may quote the guest: they are the operator's, not a tenant's.
+    logger.error("node_refused", status=status, code=code, message=message[:500])
+    return NodeRefused(node_code=code or str(status))
 
 
 def _details(error: Json) -> Json:

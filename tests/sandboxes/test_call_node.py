@@ -88,6 +88,20 @@ def test_errors_have_classes(
     client.close()
 
 
+def test_the_words_of_a_broken_node_reach_no_tenant(node: NodeDouble, client: NodeClient) -> None:
+    node.refuse("health", 500, "start_failed", "could not write /srv/gatehouse/node/members/3")
+
+    with pytest.raises(NodeRefused) as refusal:
+        client.health()
+    assert refusal.value.as_body() == {
+        "code": 500,
+        "message": "The node could not do this",
+        "error_code": "node_error",
+        "details": {"node_code": "start_failed"},
+    }
+    client.close()
+
+
 def test_a_node_that_does_not_listen_did_nothing(node: NodeDouble, client: NodeClient) -> None:
     node.die()
 
