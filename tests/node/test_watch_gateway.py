@@ -154,6 +154,7 @@ async def test_it_is_started_again_when_it_dies(config: NodeConfig, here: Path) 
     async with watching(config):
         first = (await ask(config))["pid"]
         os.kill(first, signal.SIGKILL)
+        await rig.eventually(lambda: not rig.is_alive(first))
         # The node holds the listener, so that callers wait instead of being refused.
         second = (await ask(config))["pid"]
         assert second != first
