@@ -33,7 +33,7 @@ from sandboxes.node.sockets import listen
 from sandboxes.node.spec import Recipe, Resources
 from sandboxes.node.spool import Spool
 from sandboxes.node.store import Store, write_private
-from sandboxes.node.tap import MAX_LINE_BYTES, Tap
+from sandboxes.node.tap import Tap
 
 logger = structlog.get_logger()
 
@@ -105,9 +105,8 @@ class Node:
         config = self.config
         await self._serve(control_app(self.keeper, config.control_uids), "node.sock", config.control_gid)
         await self._serve(edge_app(self.keeper, config.gateway_uids), "edge.sock", config.gateway_gid)
-        tap = Tap(self.keeper, config.gateway_uids)
-        self._tap = await asyncio.start_unix_server(
-            tap.serve, sock=listen(config.run / "tap.sock", config.gateway_gid), limit=MAX_LINE_BYTES
+        self._tap = await asyncio.get_running_loop().create_unix_server(
+            lambda: Tap(self.keeper, config.gateway_uids), sock=listen(config.run / "tap.sock", config.gateway_gid)
         )
         for recipe in _default_recipes(config):
             self.container.warm(recipe)

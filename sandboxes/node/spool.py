@@ -12,6 +12,7 @@ import itertools
 import json
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -47,13 +48,17 @@ class _Entry:
     line: bytes
 
 
+Written = Callable[[int, SpoolFull | None], None]
+_Waiting = tuple[_Entry, Written]
+
+
 class Spool:
     """Appends, lists and forgets events. All methods belong to one event loop."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._entries: deque[_Entry] = deque()
-        self._unwritten: list[tuple[_Entry, asyncio.Future[int]]] = []
+        self._unwritten: list[_Waiting] = []
         self._bytes_of: Counter[str] = Counter()
         self._total = 0
         self._next_seq = 1
@@ -101,10 +106,28 @@ class Spool:
         self._total += len(entry.line)
 
     async def append(self, event: Event, *, fact: bool = False, lazy: bool = False) -> int:
-        """Put an event on disk and return its sequence number once it is there; a `lazy` one waits for company.
+        """Put an event on disk and return its sequence number once it is there. Raises as `put` does.
 
-        SpoolFull when the sandbox's share or the whole spool is used up, or when the disk takes nothing; `fact`s of
-        the node itself always fit. ValueError for a number that JSON does not know.
+        SpoolFull also when the disk takes nothing.
+        """
+        on_disk: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def written(seq: int, refusal: SpoolFull | None) -> None:
+            if on_disk.done():
+                return
+            if refusal is None:
+                on_disk.set_result(seq)
+            else:
+                on_disk.set_exception(refusal)
+
+        self.put(event, written, fact=fact, lazy=lazy)
+        return await on_disk
+
+    def put(self, event: Event, written: Written, *, fact: bool = False, lazy: bool = False) -> None:
+        """Send an event on its way to the disk; `written` is told its number once it is there, or why it is not.
+
+        SpoolFull at once when the sandbox's share or the whole spool is used up; `fact`s of the node itself always
+        fit. ValueError for a number that JSON does not know. A `lazy` event waits for company.
         """
         seq = self._next_seq
         line = json.dumps({**event, "seq": seq}, separators=(",", ":"), allow_nan=False).encode() + b"\n"
@@ -115,14 +138,13 @@ class Spool:
         # Counted from now on, so that a burst can't pass the quota between here and the disk.
         self._bytes_of[entry.sandbox] += len(line)
         self._total += len(line)
-        written: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._unwritten.append((entry, written))
+        loop = asyncio.get_running_loop()
         if lazy:
-            asyncio.get_running_loop().call_later(_LAZY_S, self._start_flush)
+            loop.call_later(_LAZY_S, self._start_flush)
         else:
             # Not at once: what comes in the same turn of the loop shares the sync.
-            asyncio.get_running_loop().call_soon(self._start_flush)
-        return await written
+            loop.call_soon(self._start_flush)
 
     def _start_flush(self) -> None:
         if not self._unwritten or self._flushing is not None:
@@ -136,7 +158,7 @@ class Spool:
         self._flushing = loop.run_in_executor(self._writer, self._write, entries)
         self._flushing.add_done_callback(lambda done: self._flushed(batch, done.exception()))
 
-    def _flush_here(self, batch: list[tuple[_Entry, asyncio.Future[int]]], entries: list[_Entry]) -> None:
+    def _flush_here(self, batch: list[_Waiting], entries: list[_Entry]) -> None:
         try:
             self._write(entries)
         except OSError as error:
@@ -144,15 +166,14 @@ class Spool:
         else:
             self._flushed(batch, None)
 
-    def _flushed(self, batch: list[tuple[_Entry, asyncio.Future[int]]], error: BaseException | None) -> None:
+    def _flushed(self, batch: list[_Waiting], error: BaseException | None) -> None:
         self._flushing = None
         if error is not None:
             self._fail(batch, error)
         else:
             for entry, written in batch:
                 self._entries.append(entry)
-                if not written.done():
-                    written.set_result(entry.seq)
+                written(entry.seq, None)
             self._news.set()
         self._start_flush()
 
@@ -184,7 +205,7 @@ class Spool:
         with contextlib.suppress(OSError):  # a full disk: the next segment tries again and says so
             prepare_spare(self._root)
 
-    def _fail(self, batch: list[tuple[_Entry, asyncio.Future[int]]], error: BaseException) -> None:
+    def _fail(self, batch: list[_Waiting], error: BaseException) -> None:
         logger.error("spool_write_failed", error=str(error))
         cause = error.strerror if isinstance(error, OSError) else type(error).__name__
         self._spoilt = True
@@ -192,8 +213,7 @@ class Spool:
             self._segment.cut()
         for entry, written in batch:
             self._forget(entry)
-            if not written.done():
-                written.set_exception(SpoolFull(f"The node can't write its event spool: {cause}."))
+            written(entry.seq, SpoolFull(f"The node can't write its event spool: {cause}."))
 
     def _forget(self, entry: _Entry) -> None:
         self._bytes_of[entry.sandbox] -= len(entry.line)
