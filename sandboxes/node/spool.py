@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -37,8 +36,6 @@ _TOTAL_BYTES = 256 * 1024 * 1024
 _ROOM_FOR_RESULTS = 2
 # How long an event that nobody waits for may wait for company on its way to the disk.
 _LAZY_S = 0.01
-# On a disk that writes faster than this, handing a write over to a thread and back costs more than the write.
-_FAST_DISK_S = 0.001
 
 
 @dataclass(frozen=True)
@@ -69,8 +66,6 @@ class Spool:
         # One thread writes, the other one writes room ahead.
         self._writer = ThreadPoolExecutor(2, thread_name_prefix="spool")
         self._flushing: asyncio.Future[None] | None = None
-        # How long a write takes lately; unknown disks count as slow.
-        self._write_s = 0.01
         self._news = asyncio.Event()
 
     def open(self) -> None:
@@ -150,21 +145,9 @@ class Spool:
         if not self._unwritten or self._flushing is not None:
             return
         batch, self._unwritten = self._unwritten, []
-        entries = [entry for entry, _ in batch]
-        if self._write_s < _FAST_DISK_S:
-            self._flush_here(batch, entries)
-            return
         loop = asyncio.get_running_loop()
-        self._flushing = loop.run_in_executor(self._writer, self._write, entries)
+        self._flushing = loop.run_in_executor(self._writer, self._write, [entry for entry, _ in batch])
         self._flushing.add_done_callback(lambda done: self._flushed(batch, done.exception()))
-
-    def _flush_here(self, batch: list[_Waiting], entries: list[_Entry]) -> None:
-        try:
-            self._write(entries)
-        except OSError as error:
-            self._flushed(batch, error)
-        else:
-            self._flushed(batch, None)
 
     def _flushed(self, batch: list[_Waiting], error: BaseException | None) -> None:
         self._flushing = None
@@ -195,11 +178,7 @@ class Spool:
             self._segment = segment = fresh
             self._spoilt = False
             self._writer.submit(self._prepare_spare)
-        began = time.perf_counter()
         segment.append(data)
-        took = time.perf_counter() - began
-        # One slow write counts at once; trust comes back with many fast ones.
-        self._write_s = max(took, 0.9 * self._write_s + 0.1 * took)
 
     def _prepare_spare(self) -> None:
         with contextlib.suppress(OSError):  # a full disk: the next segment tries again and says so
