@@ -24,22 +24,31 @@ type Stream struct {
 }
 
 // Send appends one message with build and sends it at once. An error means that the caller went away.
-func (s *Stream) Send(build func([]byte) []byte) error { return s.send(0, build) }
+func (s *Stream) Send(build func([]byte) []byte) error {
+	if err := s.Queue(build); err != nil {
+		return err
+	}
+	return s.Flush()
+}
+
+// Queue appends one message with build; it leaves with the next message that is sent, or with Flush.
+func (s *Stream) Queue(build func([]byte) []byte) error { return s.write(0, build) }
+
+// Flush sends what is queued.
+func (s *Stream) Flush() error { return s.controller.Flush() }
 
 // Cut makes a send that is stuck on a slow caller fail at the given time; nothing can be sent after it.
 func (s *Stream) Cut(at time.Time) { s.controller.SetWriteDeadline(at) }
 
-func (s *Stream) send(flags byte, build func([]byte) []byte) error {
+func (s *Stream) write(flags byte, build func([]byte) []byte) error {
 	buffer := messages.Get().(*[]byte)
 	defer messages.Put(buffer)
 	message := build((*buffer)[:envelopeHead])
 	message[0] = flags
 	binary.BigEndian.PutUint32(message[1:], uint32(len(message)-envelopeHead))
 	*buffer = message[:0]
-	if _, err := s.writer.Write(message); err != nil {
-		return err
-	}
-	return s.controller.Flush()
+	_, err := s.writer.Write(message)
+	return err
 }
 
 func (s *Stream) end(err error) {
@@ -50,7 +59,9 @@ func (s *Stream) end(err error) {
 		trailer.Error = AsError(err)
 	}
 	body, _ := json.Marshal(trailer)
-	s.send(flagEndStream, func(b []byte) []byte { return append(b, body...) })
+	if s.write(flagEndStream, func(b []byte) []byte { return append(b, body...) }) == nil {
+		s.Flush()
+	}
 }
 
 func openStream(w http.ResponseWriter) *Stream {

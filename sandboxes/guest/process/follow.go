@@ -12,6 +12,8 @@ const (
 	defaultKeepalive = 90 * time.Second
 	// cutAfter is how long a caller that takes nothing may still hold its stream when its time is over.
 	cutAfter = 2 * time.Second
+	// startPatience is how long the news of a start waits for company: the whole story of a short command is one write.
+	startPatience = 2 * time.Millisecond
 )
 
 // follower is one caller's stream of a process.
@@ -37,9 +39,11 @@ func (f *follower) run(r *http.Request) error {
 	silence := keepalive(r)
 	quiet := time.NewTimer(silence)
 	defer quiet.Stop()
-	if err := f.stream.Send(func(b []byte) []byte { return appendStart(b, f.process.pid) }); err != nil {
+	if err := f.stream.Queue(func(b []byte) []byte { return appendStart(b, f.process.pid) }); err != nil {
 		return err
 	}
+	started := time.NewTimer(startPatience)
+	defer started.Stop()
 	for {
 		found, err := f.relay()
 		if found == finished || err != nil {
@@ -59,6 +63,10 @@ func (f *follower) run(r *http.Request) error {
 		}
 		select {
 		case <-wake:
+		case <-started.C:
+			if err := f.stream.Flush(); err != nil {
+				return err
+			}
 		case <-quiet.C:
 			if err := f.stream.Send(appendKeepalive); err != nil {
 				return err
@@ -90,7 +98,8 @@ func (f *follower) relay() (progress, error) {
 		if f.owns && f.process.expired.Load() {
 			return finished, f.timeIsOver()
 		}
-		return finished, f.stream.Send(func(b []byte) []byte { return appendEnd(b, f.process.status) })
+		// The end of the stream follows at once and takes it along.
+		return finished, f.stream.Queue(func(b []byte) []byte { return appendEnd(b, f.process.status) })
 	case leftBehind:
 		f.stream.Cut(time.Now().Add(cutAfter))
 		return leftBehind, connect.Errorf(connect.DataLoss, "this reader was too slow for the others of the same process")
