@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import http.client
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _END_OF_STREAM = 0x02
+_ENVELOPE_HEAD = 5
 
 
 class Wire:
@@ -47,17 +51,13 @@ class Wire:
         self._connection.request("POST", "/process.Process/Start", body, headers)
         response = self._connection.getresponse()
         written, exit_code = 0, None
-        while True:
-            flags, size = struct.unpack(">BI", _exactly(response, 5))
-            message = json.loads(_exactly(response, size))
-            if flags & _END_OF_STREAM:
-                break
-            event = message["event"]
+        message: dict[str, Any] = {}
+        for message in _messages(response.read()):
+            event = message.get("event", {})
             if "data" in event and "stdout" in event["data"]:
                 written += len(base64.b64decode(event["data"]["stdout"]))
             if "end" in event:
                 exit_code = event["end"].get("exitCode", 0)
-        response.read()
         if exit_code != 0 or "error" in message:
             raise RuntimeError(f"{command} ended with {exit_code}: {message}")
         return written
@@ -80,8 +80,12 @@ class Wire:
         return content
 
 
-def _exactly(response: http.client.HTTPResponse, size: int) -> bytes:
-    data = response.read(size)
-    if len(data) != size:
+def _messages(stream: bytes) -> Iterator[dict[str, Any]]:
+    """Yield the messages of a whole stream, the end of the stream last."""
+    position, flags = 0, 0
+    while position < len(stream):
+        flags, size = struct.unpack_from(">BI", stream, position)
+        position += _ENVELOPE_HEAD + size
+        yield json.loads(stream[position - size : position])
+    if not flags & _END_OF_STREAM:
         raise RuntimeError("the stream was cut")
-    return data
