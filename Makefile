@@ -51,4 +51,5 @@ soak: template ## Run the tests that take many minutes.
 	@$(PYTEST) -m soak
 
 bench: template ## Measure, print the table and write var/bench.json.
-	@$(PYTHON) tests/bench/run.py
+	@$(PREPARE) bench-packages
+	@$(PYTHON) -m tests.bench.run

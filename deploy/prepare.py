@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Gets a bare Debian host ready: packages, virtual environment, guest agent.
 
-`deploy/prepare.py root|packages|venv|guest|go-tests|javascript`. Uses nothing but the standard library, because it runs
+`deploy/prepare.py STEP...`, the steps being those of STEPS. Uses nothing but the standard library, because it runs
 before anything is installed. Every step looks first and does only what is missing.
 """
 
@@ -40,6 +40,8 @@ PACKAGES = (
     "runc",
     "util-linux",
 )
+# What only `make bench` needs: strace slows a disk down.
+BENCH_PACKAGES = ("strace",)
 _NOBODY = 65534
 
 
@@ -70,23 +72,23 @@ def root() -> None:
 # --- Debian packages
 
 
-def missing_packages() -> list[str]:
-    """Return the packages of PACKAGES that dpkg does not know as installed."""
+def missing_packages(wanted: tuple[str, ...] = PACKAGES) -> list[str]:
+    """Return the wanted packages that dpkg does not know as installed."""
     if shutil.which("dpkg-query") is None:
         raise PrepareError(
             "This host has no dpkg: Gatehouse installs itself on Debian 12; elsewhere install "
             + ", ".join(PACKAGES)
             + " by hand and run the manage.py commands of docs/howto/install.md."
         )
-    query = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *PACKAGES]
+    query = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *wanted]
     answer = subprocess.run(query, capture_output=True, text=True, check=False).stdout
     present = {line.split()[0] for line in answer.splitlines() if line.endswith(" installed")}
-    return [name for name in PACKAGES if name not in present]
+    return [name for name in wanted if name not in present]
 
 
-def packages() -> None:
+def packages(wanted: tuple[str, ...] = PACKAGES) -> None:
     """Install the Debian packages that are missing, or name them when this user may not."""
-    missing = missing_packages()
+    missing = missing_packages(wanted)
     if not missing:
         return
     if os.geteuid() != 0:
@@ -107,6 +109,11 @@ def packages() -> None:
                 f"The Debian packages could not be installed ({cause}): check the network and "
                 f"/etc/apt/sources.list, or run `apt-get install {' '.join(missing)}` yourself."
             )
+
+
+def bench_packages() -> None:
+    """Install what the bench needs beside the product."""
+    packages(BENCH_PACKAGES)
 
 
 # --- virtual environment
@@ -333,6 +340,7 @@ def _node_version(node: str) -> int:
 STEPS = {
     "root": root,
     "packages": packages,
+    "bench-packages": bench_packages,
     "venv": venv,
     "guest": guest,
     "go-tests": go_tests,

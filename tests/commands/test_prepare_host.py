@@ -275,7 +275,9 @@ def test_without_a_new_node_the_wheel_is_installed(
 
 def test_an_unknown_step_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert prepare.main(["play"]) == 2
-    assert capsys.readouterr().err.startswith("prepare: name the steps to carry out: root, packages, venv, guest")
+    assert capsys.readouterr().err.startswith(
+        "prepare: name the steps to carry out: root, packages, bench-packages, venv, guest"
+    )
 
 
 def test_a_failure_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
