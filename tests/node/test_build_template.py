@@ -144,6 +144,18 @@ def test_a_failed_build_leaves_the_current_one(
     assert [path.name for path in store.directory.iterdir()] == [".lock"]
 
 
+def test_a_program_that_ends_before_it_reads_is_heard(
+    store: TemplateStore, mmdebstrap: Callable[[str], Path], said: list[str], tmp_path: Path
+) -> None:
+    mmdebstrap("import sys; sys.stderr.write('E: no such option\\n'); sys.exit(1)")
+    sources = tmp_path / "sources"
+    # More than a pipe holds: whoever writes it meets the end of the reader.
+    sources.write_text(DEBIAN + "# padding\n" * 20_000)
+
+    with pytest.raises(BuildError, match=r"^mmdebstrap failed \(no such option\)"):
+        debian.ensure(store, BASE, sources=sources, progress=said.append)
+
+
 def test_an_unreachable_mirror_is_named_as_such(
     store: TemplateStore, mmdebstrap: Callable[[str], Path], said: list[str], tmp_path: Path
 ) -> None:

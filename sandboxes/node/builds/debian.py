@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import os
@@ -118,8 +119,9 @@ def _install(root: Path, recipe: Recipe, sources: str, progress: Progress) -> No
     ) as process:
         assert process.stdin is not None  # noqa: S101 - both are pipes, asked for above
         assert process.stderr is not None  # noqa: S101
-        process.stdin.write(sources)
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it has ended already, and says why on stderr
+            process.stdin.write(sources)
+            process.stdin.close()
         started = time.monotonic()
         for line in process.stderr:
             tail.append(line.strip())
