@@ -148,8 +148,3 @@ class Sandbox(TenantOwned):
 
     def __str__(self) -> str:
         return self.id
-
-    @property
-    def is_live(self) -> bool:
-        """Say whether it has not ended."""
-        return self.state != SandboxState.ENDED

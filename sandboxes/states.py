@@ -29,13 +29,6 @@ class SandboxState(models.TextChoices):
     ENDED = "ended", "Ended"
 
 
-COLOURS = {
-    SandboxState.STARTING: "blue",
-    SandboxState.RUNNING: "green",
-    SandboxState.ENDING: "orange",
-    SandboxState.ENDED: "grey",
-}
-
 TABLE = StateTable(
     {
         SandboxState.STARTING: {SandboxState.RUNNING, SandboxState.ENDING, SandboxState.ENDED},

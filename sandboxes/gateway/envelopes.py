@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 HEADER = 5
-END_STREAM = 2
 _KEPT_TAIL = 4096
 _KEPT_HEAD = 256
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 NOT_FOUND = "The sandbox was not found"
 PORT_CLOSED = "The sandbox is running but port is not open"
-TRANSITIONING = "The sandbox is still transitioning. Try again in a moment."
 UNAUTHORIZED = "unauthorized access, please provide a valid access token or method signing if supported"
 TOKEN_MISMATCH = "access token present in header but does not match"  # noqa: S105  (a message)
 SIGNATURE_MISSING = "missing signature query parameter"

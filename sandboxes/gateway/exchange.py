@@ -64,11 +64,6 @@ class Body:
             if self._request.transport is not None:
                 self._request.transport.write(CONTINUE)
 
-    @property
-    def withheld(self) -> bool:
-        """Whether the client waits to be invited and never was."""
-        return self._expects
-
     async def read(self) -> bytes:
         """Return the next bytes as they come; nothing at the end. Raises ClientSilent or ClientGone."""
         try:
