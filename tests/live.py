@@ -132,14 +132,21 @@ class Stack:
         """Return the pid of `node`, `web`, `worker` or `gateway` of this stack."""
         if service == "gateway":
             return int(json.loads((self.home / "run" / "gateway.json").read_text())["pid"])
-        words = {"node": ["sandboxes.node"], "web": ["serve"], "worker": ["worker"]}[service]
+        deadline = time.monotonic() + 10
+        # Right after the stack answers, a service may still be between its fork and its program.
+        while (pid := self._find(service)) is None:
+            assert time.monotonic() < deadline, f"{service} does not run"
+            time.sleep(0.05)
+        return pid
+
+    def _find(self, service: str) -> int | None:
+        word = {"node": "sandboxes.node", "web": "serve", "worker": "worker"}[service]
         assert self.process is not None
         for pid in _children(self.process.pid):
             with contextlib.suppress(OSError):
-                arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-                if words[0] in arguments:
+                if word in Path(f"/proc/{pid}/cmdline").read_text().split("\0"):
                     return pid
-        raise AssertionError(f"{service} does not run")
+        return None
 
     def kill(self, service: str) -> None:
         """End a service the hard way."""
