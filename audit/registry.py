@@ -70,6 +70,12 @@ _CODES = {
         # sandboxes, as their node saw it
         _code("sandbox.started", "The sandbox {object} started.", fields="duration_ms tier"),
         _code("sandbox.ended", "The sandbox {object} ended.", fields="reason"),
+        _code(
+            "sandbox.quarantined",
+            "The sandbox {object} was not what its tier promises.",
+            "critical",
+            "mismatches",
+        ),
         _code("limit.memory", "The sandbox {object} met its memory limit.", "warning", "oom_kills memory_mib"),
         _code("limit.pids", "The sandbox {object} met its process limit.", "warning", "pids pids_refused"),
         _code("spool.overflow", "Acts of {object} were refused: its event spool is full.", "critical", "dropped"),

@@ -35,7 +35,7 @@ def mark_ended(sandbox_id: str, *, reason: str, ended_at: datetime | None = None
     lock a row before its tenant's counters too.
     """
     changes: dict[str, Any] = {"end_reason": known_reason(reason), "ended_at": ended_at or clock.now()}
-    if reason == EndReason.START_FAILED:
+    if reason in {EndReason.START_FAILED, EndReason.QUARANTINED}:
         # A create that failed may be asked for again with the same key.
         changes["idempotency_key"] = None
     live = Sandbox.everywhere().filter(pk=sandbox_id, state__in=LIVE)

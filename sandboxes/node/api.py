@@ -173,7 +173,8 @@ async def _start(request: web.Request) -> web.Response:
 async def _detail(request: web.Request) -> web.Response:
     keeper, sandbox_id = request.app[_KEEPER], request.match_info["id"]
     if sandbox_id in keeper.sandboxes:
-        return web.json_response(keeper.sandboxes[sandbox_id].summary())
+        sandbox = keeper.sandboxes[sandbox_id]
+        return web.json_response(sandbox.summary() | {"attestation": sandbox.attestation})
     if sandbox_id in keeper.ended:
         return web.json_response(_ended(keeper.ended[sandbox_id]))
     raise UnknownSandbox(f"There is no sandbox {sandbox_id} here.", id=sandbox_id)

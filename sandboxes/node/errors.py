@@ -77,6 +77,14 @@ class StartFailed(NodeError):
     status = 500
 
 
+class Quarantined(StartFailed):
+    """The sandbox came up, but not as its tier and profile promise; it was killed before anybody got it."""
+
+    def __init__(self, mismatches: list[str]) -> None:
+        super().__init__(f"The sandbox is not what its tier promises: {'; '.join(mismatches)}.", reason="quarantined")
+        self.mismatches = mismatches
+
+
 class SpoolFull(NodeError):
     """The sandbox has used up its share of unreported events."""
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from corekit.clock import epoch_ms
-from sandboxes.node import linux
+from sandboxes.node import expectation, linux
 from sandboxes.node.errors import (
     GenerationConflict,
     NodeError,
+    Quarantined,
     SpoolFull,
     StartFailed,
     TierUnavailable,
@@ -37,6 +38,8 @@ logger = structlog.get_logger()
 
 _REPORT_AGAIN_S = 1.0
 _CLOSE_TIMEOUT_S = 5.0
+_SENTENCES = 20
+_SENTENCE_CHARS = 300
 
 
 @dataclass
@@ -48,6 +51,7 @@ class Sandbox:
     state: State
     started_at: int
     end_at: int
+    attestation: dict[str, Any] = field(default_factory=dict)
     ending: asyncio.Task[str] | None = None
     deadline: asyncio.TimerHandle | None = None
     watch: LimitWatch | None = None
@@ -71,6 +75,7 @@ class Sandbox:
             "started_at": self.started_at,
             "end_at": self.end_at,
             "runtime": self.state,
+            "attestation": self.attestation,
         }
 
 
@@ -95,8 +100,8 @@ class Keeper:
     async def start(self, spec: Spec) -> Sandbox:
         """Start a sandbox; the same id and generation again answers with the one that is there.
 
-        Raises GenerationConflict, TierUnavailable, UnknownBuild, NoRoom or StartFailed. A caller that goes away does
-        not stop a start that has begun.
+        Raises GenerationConflict, TierUnavailable, UnknownBuild, NoRoom or StartFailed. Quarantined is a StartFailed:
+        what came up was not what its tier promises. A caller that goes away does not stop a start that has begun.
         """
         if (known := self.sandboxes.get(spec.id)) is not None:
             _require_same(known.spec, spec)
@@ -131,7 +136,8 @@ class Keeper:
         try:
             self.store.write_spec(spec)
             state = await runtime.start(spec)
-            sandbox = self._keep(spec, runtime, state)
+            facts = expectation.attest(spec, state, runtime.cgroup(state))
+            sandbox = self._keep(spec, runtime, state, facts.as_json())
         except BaseException as error:
             await self._clear_failed_start(spec, runtime, state, error)
             if isinstance(error, OSError):
@@ -142,12 +148,12 @@ class Keeper:
         self._spawn(self.spool.append(fact("sandbox.started", sandbox.spec, self.node_id), fact=True, lazy=True))
         return sandbox
 
-    def _keep(self, spec: Spec, runtime: Runtime, state: State) -> Sandbox:
+    def _keep(self, spec: Spec, runtime: Runtime, state: State, attestation: dict[str, Any]) -> Sandbox:
         latest = self.starting[spec.id][0]
         if latest is not spec:  # a key was revoked meanwhile
             self.store.write_spec(latest)
         now = epoch_ms()
-        sandbox = Sandbox(latest, runtime, state, now, now + spec.ttl_ms)
+        sandbox = Sandbox(latest, runtime, state, now, now + spec.ttl_ms, attestation)
         self.store.write_state(spec.id, sandbox.dump())
         return sandbox
 
@@ -157,10 +163,22 @@ class Keeper:
         if state is not None:
             await runtime.stop(state)
             await runtime.discard(state)
+        if isinstance(error, Quarantined):
+            await self._report_quarantine(spec, error.mismatches)
+            return
         cause = error.code if isinstance(error, NodeError) else "internal"
         event = fact("sandbox.ended", spec, self.node_id, reason="start_failed", cause=cause)
         with contextlib.suppress(SpoolFull):  # the caller hears of the failure itself
             await self.spool.append(event, fact=True)
+        self.store.remove(spec.id)
+
+    async def _report_quarantine(self, spec: Spec, mismatches: list[str]) -> None:
+        logger.error("sandbox_quarantined", sandbox_id=spec.id, mismatches=mismatches)
+        told = [sentence[:_SENTENCE_CHARS] for sentence in mismatches[:_SENTENCES]]
+        event = fact("sandbox.quarantined", spec, self.node_id, mismatches=told)
+        with contextlib.suppress(SpoolFull):  # the end that follows is not given up
+            await self.spool.append(event, fact=True)
+        await self._report_end(spec, "quarantined")
         self.store.remove(spec.id)
 
     def _take_in(self, sandbox: Sandbox) -> None:
@@ -347,7 +365,9 @@ class Keeper:
         try:
             if runtime is None:
                 return None
-            sandbox = Sandbox(spec, runtime, kept["runtime"], kept["started_at"], kept["end_at"])
+            sandbox = Sandbox(
+                spec, runtime, kept["runtime"], kept["started_at"], kept["end_at"], kept.get("attestation", {})
+            )
             return sandbox if runtime.adopt(sandbox.state) else None
         except (AttributeError, KeyError, TypeError, ValueError):
             return None

@@ -1,0 +1,146 @@
+"""What a tier and a profile promise of a sandbox, in the terms in which `attestation` reads it.
+
+Written down a second time on purpose: a promise that was derived from the runtime's own configuration would change
+with it, and a slip in that configuration would pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sandboxes.node import attestation
+from sandboxes.node.attestation import CAPABILITY_SETS, Expected, MountRule
+from sandboxes.node.errors import Quarantined, StartFailed
+from sandboxes.node.limits import LimitsInForce
+from sandboxes.node.slots import UIDS_PER_SLOT, uid_base
+
+if TYPE_CHECKING:
+    from sandboxes.node.attestation import Facts, IdMap
+    from sandboxes.node.cgroups import Cgroup
+    from sandboxes.node.runtimes.base import State
+    from sandboxes.node.spec import Resources, Spec
+
+_MIB = 1024 * 1024
+_OPEN_FILES = 16_384
+# The kernel takes no quota below a millisecond in each period of twenty.
+_LEAST_CPU_MILLI = 50
+
+# CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE SYS_CHROOT, by linux/capability.h.
+_TEN_CAPABILITIES = sum(1 << bit for bit in (0, 1, 3, 4, 5, 6, 7, 8, 10, 18))
+
+_INERT = frozenset({"nosuid", "noexec", "nodev"})
+_DEVICE_FILES = frozenset({"devtmpfs", "tmpfs"})
+_DEVICES = {
+    f"/dev/{name}": MountRule(_DEVICE_FILES, frozenset(), root=f"/{name}")
+    for name in ("null", "zero", "full", "tty", "random", "urandom")
+}
+# What tells of the host or could change it. Paths that this kernel does not have need no cover.
+_COVERED = (
+    "/proc/acpi",
+    "/proc/bus",
+    "/proc/cmdline",
+    "/proc/diskstats",
+    "/proc/fs",
+    "/proc/interrupts",
+    "/proc/irq",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/key-users",
+    "/proc/keys",
+    "/proc/modules",
+    "/proc/partitions",
+    "/proc/pressure",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/swaps",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+    "/proc/sysvipc",
+    "/proc/timer_list",
+    "/proc/vmallocinfo",
+)
+
+
+def _kind(name: str, *options: str) -> MountRule:
+    return MountRule(frozenset({name}), frozenset(options))
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What every sandbox of a tier and profile has in common. `agent` is the uid of its first process inside."""
+
+    agent: int
+    capabilities: dict[str, int]
+    no_new_privs: bool
+    mounts: dict[str, MountRule]
+
+
+_CONTAINER_MOUNTS = {
+    "/proc": _kind("proc", *_INERT),
+    "/dev": _kind("tmpfs", "nosuid"),
+    "/dev/pts": _kind("devpts", "nosuid", "noexec"),
+    "/dev/shm": _kind("tmpfs", *_INERT),  # noqa: S108 - inside
+    "/dev/mqueue": _kind("mqueue", *_INERT),
+    "/sys": _kind("tmpfs", "ro", *_INERT),
+    **_DEVICES,
+}
+
+_PROMISES = {
+    ("container", "workstation"): Promise(
+        agent=0,
+        capabilities=dict.fromkeys(CAPABILITY_SETS, 0)
+        | dict.fromkeys(("CapPrm", "CapEff", "CapBnd"), _TEN_CAPABILITIES),
+        no_new_privs=False,
+        mounts={"/": _kind("overlay", "nodev"), **_CONTAINER_MOUNTS},
+    ),
+}
+
+
+def attest(spec: Spec, state: State, group: Cgroup) -> Facts:
+    """Return what a sandbox that was just started really is; Quarantined when that is not what was promised."""
+    try:
+        facts = attestation.read(state["pid"], group)
+    except attestation.Gone:
+        raise StartFailed("The sandbox ended at once.", reason="guest_gone") from None
+    if (spec.tier, spec.profile) not in _PROMISES:
+        return facts
+    if found := attestation.mismatches(facts, expected(spec, state)):
+        raise Quarantined(found)
+    return facts
+
+
+def expected(spec: Spec, state: State) -> Expected:
+    """Return what the sandbox must be, from what was asked for and the slot that its runtime gave it."""
+    promise = _PROMISES[spec.tier, spec.profile]
+    base = uid_base(state["slot"])
+    return Expected(
+        start_time=state["start_time"],
+        uid=base + promise.agent,
+        id_map=_whole_range(base),
+        capabilities=promise.capabilities,
+        no_new_privs=promise.no_new_privs,
+        seccomp_filters=1,
+        mounts=promise.mounts,
+        masked=_COVERED,
+        limits=_limits(spec.resources),
+        rlimits={
+            "RLIMIT_CORE": 0,
+            "RLIMIT_FSIZE": spec.resources.disk_mib * _MIB,
+            "RLIMIT_NOFILE": _OPEN_FILES,
+            "RLIMIT_NPROC": spec.resources.pids,
+        },
+    )
+
+
+def _whole_range(base: int) -> IdMap:
+    return ((0, base, UIDS_PER_SLOT),)
+
+
+def _limits(resources: Resources) -> LimitsInForce:
+    return LimitsInForce(
+        memory_bytes=resources.memory_mib * _MIB,
+        swap_bytes=0,
+        pids=resources.pids,
+        cpu_milli=max(_LEAST_CPU_MILLI, resources.cpu_milli),
+    )
