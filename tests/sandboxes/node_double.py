@@ -26,6 +26,7 @@ Answer = tuple[int, Json]
 
 FAULTS = {
     "refuse": "answers 500 start_failed and does nothing",
+    "quarantine": "starts, finds that the sandbox is not what it should be, ends it and answers 500 start_failed",
     "hang_up": "closes the connection and does nothing",
     "act_then_hang_up": "does it and closes the connection without an answer",
     "act_then_500": "does it and answers 500",
@@ -53,6 +54,8 @@ class Guest:
     state: str = "running"
     reason: str | None = None
     ended_at: int | None = None
+    paused_at: int | None = None
+    samples: list[Json] = field(default_factory=list)
     grants: dict[str, int | None] = field(default_factory=dict)
 
     def row(self) -> Json:
@@ -65,6 +68,8 @@ class Guest:
             "started_at": self.started_at,
             "end_at": self.end_at,
         }
+        if self.state == "paused":
+            row |= {"paused_at": self.paused_at}
         if self.state == "ended":
             row |= {"reason": self.reason, "ended_at": self.ended_at}
         return row
@@ -112,11 +117,25 @@ class NodeDouble:
             guest.state, guest.reason, guest.ended_at = "ended", reason, now_ms()
             self.emit("sandbox.ended", guest, details={"reason": reason})
 
+    def expire(self, sandbox_id: str) -> None:
+        """Let the time of a sandbox be over, as its spec says what happens then."""
+        with self.lock:
+            guest = self.guests[sandbox_id]
+            guest.end_at = min(guest.end_at, now_ms())
+            if guest.spec["on_timeout"] == "pause":
+                self._freeze(guest, "expired")
+            else:
+                self.end(sandbox_id, "expired")
+
+    def _freeze(self, guest: Guest, reason: str) -> None:
+        guest.state, guest.paused_at = "paused", now_ms()
+        self.emit("sandbox.paused", guest, details={"reason": reason})
+
     def reboot(self) -> None:
         """Restart the host: a new boot, and everything that ran is lost."""
         with self.lock:
             self.boot_id = uuid.uuid4().hex
-            for guest in list(self.running()):
+            for guest in [one for one in self.guests.values() if one.state != "ended"]:
                 self.end(guest.id, "host_rebooted")
 
     def emit(self, code: str, guest: Guest | None, /, **more: object) -> Json:
@@ -196,6 +215,10 @@ class NodeDouble:
             return fault, None
         handler = getattr(self, f"_on_{name}")
         answer: Answer = handler(urlsplit(path), body)
+        if fault == "quarantine":
+            self.emit("sandbox.quarantined", self.guests[body["id"]], details={"mismatches": ["seccomp mode: …"]})
+            self.end(body["id"], "quarantined")
+            return "", (500, {"error": {"code": "start_failed", "message": "seccomp mode: …"}})
         if fault == "act_then_500":
             return "", (500, {"error": {"code": "internal", "message": "broken after the act"}})
         return fault, answer
@@ -261,9 +284,42 @@ class NodeDouble:
             guest = self.guests.get(url.path.split("/")[3])
             if guest is None or guest.state == "ended":
                 return _unknown()
+            if guest.state == "paused":
+                return _paused()
             wanted = now_ms() + body["ttl_ms"]
             guest.end_at = max(guest.end_at, wanted) if body["extend_only"] else wanted
             return 200, {"end_at": guest.end_at}
+
+    def _on_pause(self, url: Any, body: Json) -> Answer:
+        with self.lock:
+            guest = self.guests.get(url.path.split("/")[3])
+            if guest is None or guest.state == "ended":
+                return _unknown()
+            assert body == {"generation": guest.generation}
+            if guest.state == "running":
+                self._freeze(guest, "requested")
+            return 200, guest.row()
+
+    def _on_resume(self, url: Any, body: Json) -> Answer:
+        with self.lock:
+            guest = self.guests.get(url.path.split("/")[3])
+            if guest is None or guest.state == "ended":
+                return _unknown()
+            assert body["generation"] == guest.generation
+            wanted = now_ms() + body["ttl_ms"]
+            if guest.state == "paused":
+                guest.state, guest.paused_at, guest.end_at = "running", None, wanted
+                self.emit("sandbox.resumed", guest)
+            guest.end_at = max(guest.end_at, wanted)
+            return 200, guest.row()
+
+    def _on_samples(self, url: Any, _body: Json) -> Answer:
+        guest = self.guests.get(url.path.split("/")[3])
+        if guest is None or guest.state == "ended":
+            return _unknown()
+        query = parse_qs(url.query)
+        start, end = int(query["start_ms"][0]), int(query["end_ms"][0])
+        return 200, {"samples": [sample for sample in guest.samples if start <= sample["at"] <= end]}
 
     def _on_grant(self, url: Any, body: Json) -> Answer:
         with self.lock:
@@ -327,6 +383,9 @@ _ROUTES = (
     ("GET", r"/v1/sandboxes", "list"),
     ("GET", r"/v1/sandboxes/[^/]+", "get"),
     ("DELETE", r"/v1/sandboxes/[^/]+", "stop"),
+    ("POST", r"/v1/sandboxes/[^/]+/pause", "pause"),
+    ("POST", r"/v1/sandboxes/[^/]+/resume", "resume"),
+    ("GET", r"/v1/sandboxes/[^/]+/samples", "samples"),
     ("POST", r"/v1/sandboxes/[^/]+/deadline", "deadline"),
     ("PUT", r"/v1/sandboxes/[^/]+/grants/[^/]+", "grant"),
     ("DELETE", r"/v1/grants/[^/]+", "revoke"),
@@ -345,6 +404,10 @@ def _name(method: str, path: str) -> str:
 
 def _unknown() -> Answer:
     return 404, {"error": {"code": "not_found", "message": "unknown sandbox", "details": {}}}
+
+
+def _paused() -> Answer:
+    return 409, {"error": {"code": "paused", "message": "the sandbox is paused", "details": {}}}
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

@@ -50,6 +50,21 @@ def test_it_collects_and_acknowledges(node: NodeDouble, base: Template, alice: C
     assert node.count()["ack"] == 1
 
 
+def test_a_quarantined_start_is_told_from_one_that_failed(node: NodeDouble, base: Template, alice: Caller) -> None:
+    node.fail("start", "quarantine")
+    answer = alice.call("POST", "/v2/sandboxes", {"templateID": "base"}, **{"Idempotency-Key": "k-1"})
+    assert answer.status_code == 500
+    assert "seccomp" not in answer.content.decode()
+
+    collect()
+
+    row = Sandbox.everywhere().get()
+    assert (row.state, row.end_reason, row.idempotency_key, used(alice.tenant)) == ("ended", "quarantined", None, 0)
+    found = Event.objects.get(code="sandbox.quarantined")
+    assert (found.object_id, found.tenant_id) == (row.pk, alice.tenant.pk)
+    assert found.details == {"mismatches": ["seccomp mode: …"]}
+
+
 def test_an_end_ends_the_row_and_frees_the_quota(node: NodeDouble, base: Template, alice: Caller) -> None:
     sandbox_id = alice.create()["sandboxID"]
     node.end(sandbox_id, "expired")
