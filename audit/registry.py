@@ -50,7 +50,8 @@ _CODES = {
         _code(
             "sandbox.created",
             "{actor} created the sandbox {object}.",
-            fields="template build tier cpu_milli memory_mib disk_mib timeout_ms node metadata",
+            fields="template build tier profile runtime cpu_milli memory_mib disk_mib timeout_ms on_timeout"
+            " auto_resume public_traffic node metadata",
         ),
         _code(
             "sandbox.create_failed",
@@ -61,6 +62,8 @@ _CODES = {
         _code("sandbox.connected", "{actor} connected to the sandbox {object}.", fields="timeout_ms end_at"),
         _code("sandbox.timeout_set", "{actor} set the end of the sandbox {object}.", fields="timeout_ms end_at"),
         _code("sandbox.refreshed", "{actor} extended the sandbox {object}.", fields="timeout_ms end_at"),
+        _code("sandbox.pausing", "{actor} paused the sandbox {object}.", fields="reason"),
+        _code("sandbox.resuming", "{actor} resumed the sandbox {object}.", fields="timeout_ms reason"),
         _code("sandbox.killed", "{actor} killed the sandbox {object}.", fields="reason"),
         _code("sandbox.lost", "The sandbox {object} is gone from its node.", "warning", "reason node"),
         _code("template.registered", "{actor} registered a build of the template {object}.", "notice", "build"),
@@ -69,6 +72,8 @@ _CODES = {
         _code("node.returned", "The node {object} answers again.", "notice"),
         # sandboxes, as their node saw it
         _code("sandbox.started", "The sandbox {object} started.", fields="duration_ms tier"),
+        _code("sandbox.paused", "The sandbox {object} is paused.", fields="reason"),
+        _code("sandbox.resumed", "The sandbox {object} goes on."),
         _code("sandbox.ended", "The sandbox {object} ended.", fields="reason"),
         _code(
             "sandbox.quarantined",

@@ -40,6 +40,13 @@ def access_key(sandbox_id: str, generation: int) -> bytes:
     return tokens.access_key(settings.GATEHOUSE.seed(), sandbox_id, generation)
 
 
+def traffic_token(sandbox: Sandbox) -> str | None:
+    """Return the token that opens the sandbox's ports, or None while they are open to everybody."""
+    if sandbox.allow_public_traffic:
+        return None
+    return tokens.traffic_token(settings.GATEHOUSE.seed(), sandbox.pk, sandbox.generation)
+
+
 def token_for(actor: Actor, sandbox: Sandbox) -> str | None:
     """Return the actor's token, or None when it may not execute. It counts once its grant is at the node."""
     if not may_execute(actor):

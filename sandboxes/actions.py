@@ -16,9 +16,10 @@ from django.db import IntegrityError, transaction
 from audit import recording
 from corekit import clock
 from corekit.errors import Conflict, GatehouseError, InvalidInput, NotFound, QuotaExceeded
-from sandboxes import access, endings, idempotency, launch, node_client, nodes, reconcile, selectors, turns
+from sandboxes import access, endings, idempotency, isolation, launch, node_client, nodes, reconcile, selectors, turns
 from sandboxes.access import Access
 from sandboxes.errors import UnknownAtNode
+from sandboxes.launch import Ingress
 from sandboxes.models import Sandbox, Template
 from sandboxes.states import EndReason, SandboxState
 from tenants import policy, quota
@@ -40,16 +41,27 @@ def create_sandbox(
     timeout_s: int,
     metadata: Mapping[str, str] | None = None,
     env: Mapping[str, str] | None = None,
+    tier: str | None = None,
+    profile: str | None = None,
+    runtime: str | None = None,
+    cpu_milli: int | None = None,
+    memory_mib: int | None = None,
+    disk_mib: int | None = None,
+    auto_pause: bool = False,
+    auto_resume: bool = False,
+    ingress: Ingress | None = None,
     allow_internet_access: bool | None = None,
     idempotency_key: str | None = None,
     request_digest: str = "",
 ) -> Access:
     """Create a sandbox and return it running, with the caller's token.
 
-    `timeout_s` is its lifetime from the moment it is ready. Raises NotFound (template), InvalidInput
-    (lifetime, resources), QuotaExceeded, RateLimited, TierUnavailable, NoRoom, StartFailed or NodeUnavailable;
-    afterwards nothing is reserved and nothing runs. With an idempotency key a repeated request gets the first
-    one's sandbox.
+    `timeout_s` is its lifetime from the moment it is ready; at its end it is paused with `auto_pause`, else
+    killed. With `auto_resume` a request to one of its ports wakes it. Isolation and sizes that are not given are the
+    template's; a weaker isolation than the template's is refused. Raises NotFound (template), InvalidInput
+    (lifetime, isolation, sizes), QuotaExceeded, RateLimited, TierUnavailable, NoRoom, StartFailed or
+    NodeUnavailable; afterwards nothing is reserved and nothing runs. With an idempotency key a repeated
+    request gets the first one's sandbox.
     """
     policy.require(actor, WRITE)
     if actor.tenant_id is None:
@@ -64,13 +76,20 @@ def create_sandbox(
     wanted = launch.Wanted(
         tenant_id=actor.tenant_id,
         template=found,
+        isolation=isolation.resolve(found, tier=tier, profile=profile, runtime=runtime),
         node_id=nodes.current_node_id(client),
         resources=quota.resolve_resources(
-            actor.tenant_id, cpu_milli=found.cpu_milli, memory_mib=found.memory_mib, disk_mib=found.disk_mib
+            actor.tenant_id,
+            cpu_milli=found.cpu_milli if cpu_milli is None else cpu_milli,
+            memory_mib=found.memory_mib if memory_mib is None else memory_mib,
+            disk_mib=found.disk_mib if disk_mib is None else disk_mib,
         ),
         timeout_s=timeout_s,
         metadata=metadata or {},
         env=env or {},
+        auto_pause=auto_pause,
+        auto_resume=auto_resume,
+        ingress=ingress or Ingress(),
         allow_internet_access=allow_internet_access,
         idempotency_key=idempotency_key,
         request_digest=request_digest,
@@ -179,6 +198,9 @@ def register_build(
     actor: Actor,
     name: str,
     build_id: str,
+    tier: str = "container",
+    profile: str = "workstation",
+    runtime: str = "",
     cpu_milli: int | None = None,
     memory_mib: int | None = None,
     disk_mib: int | None = None,
@@ -190,6 +212,9 @@ def register_build(
         raise InvalidInput("A build id has 1 to 64 characters of a-z, 0-9 and dashes.", field="build_id")
     values = {
         "build_id": build_id,
+        "tier": tier,
+        "profile": profile,
+        "runtime": runtime,
         "cpu_milli": cpu_milli,
         "memory_mib": memory_mib,
         "disk_mib": disk_mib,

@@ -23,13 +23,23 @@ from sandboxes.states import EndReason, SandboxState
 from tenants import quota
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from corekit.actor import Actor
+    from sandboxes.isolation import Isolation
     from sandboxes.models import Template
     from sandboxes.node_client import Json, NodeClient
 
 OBJECT = "sandbox"
+
+
+@dataclass(frozen=True, slots=True)
+class Ingress:
+    """How requests reach the sandbox's ports: for everybody or with a token, under which Host, which ones by TLS."""
+
+    public: bool = True
+    mask_host: str = ""
+    https_ports: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +48,15 @@ class Wanted:
 
     tenant_id: str
     template: Template
+    isolation: Isolation
     node_id: str
     resources: quota.Resources
     timeout_s: int
     metadata: Mapping[str, str]
     env: Mapping[str, str]
+    auto_pause: bool
+    auto_resume: bool
+    ingress: Ingress
     allow_internet_access: bool | None
     idempotency_key: str | None
     request_digest: str
@@ -67,8 +81,9 @@ class Wanted:
             template_name=self.template.name,
             build_id=self.template.build_id,
             node_id=self.node_id,
-            tier=self.template.tier,
-            profile=self.template.profile,
+            tier=self.isolation.tier,
+            profile=self.isolation.profile,
+            runtime=self.isolation.runtime,
             cpu_milli=self.resources.cpu_milli,
             memory_mib=self.resources.memory_mib,
             disk_mib=self.resources.disk_mib,
@@ -76,6 +91,11 @@ class Wanted:
             metadata=dict(self.metadata),
             metadata_terms=metadata_digests(self.metadata),
             allow_internet_access=self.allow_internet_access,
+            allow_public_traffic=self.ingress.public,
+            mask_request_host=self.ingress.mask_host,
+            https_ports=list(self.ingress.https_ports),
+            auto_pause=self.auto_pause,
+            auto_resume=self.auto_resume,
             timeout_s=self.timeout_s,
             created_by=actor.id,
             idempotency_key=self.idempotency_key,
@@ -100,18 +120,32 @@ def write_intent(actor: Actor, wanted: Wanted) -> Sandbox:
             object_id=sandbox.pk,
             tenant_id=actor.tenant_id,
             arguments=wanted.arguments(),
-            details={
-                "template": wanted.template.name,
-                "build": sandbox.build_id,
-                "tier": sandbox.tier,
-                "cpu_milli": sandbox.cpu_milli,
-                "memory_mib": sandbox.memory_mib,
-                "disk_mib": sandbox.disk_mib,
-                "timeout_ms": wanted.timeout_s * 1000,
-                "node": sandbox.node_id,
-            },
+            details=_described(sandbox),
         )
     return sandbox
+
+
+def _described(sandbox: Sandbox) -> dict[str, object]:
+    return {
+        "template": sandbox.template_name,
+        "build": sandbox.build_id,
+        "tier": sandbox.tier,
+        "profile": sandbox.profile,
+        "runtime": sandbox.runtime,
+        "cpu_milli": sandbox.cpu_milli,
+        "memory_mib": sandbox.memory_mib,
+        "disk_mib": sandbox.disk_mib,
+        "timeout_ms": sandbox.timeout_s * 1000,
+        "on_timeout": on_timeout(sandbox),
+        "auto_resume": sandbox.auto_resume,
+        "public_traffic": sandbox.allow_public_traffic,
+        "node": sandbox.node_id,
+    }
+
+
+def on_timeout(sandbox: Sandbox) -> str:
+    """Return what the end of a sandbox's time does: `pause` or `kill`."""
+    return "pause" if sandbox.auto_pause else "kill"
 
 
 def start_at_node(client: NodeClient, actor: Actor, sandbox: Sandbox, wanted: Wanted) -> Json:
@@ -144,6 +178,15 @@ def _spec(actor: Actor, sandbox: Sandbox, wanted: Wanted) -> StartSpec:
         access_key=access.access_key(sandbox.pk, sandbox.generation).hex(),
         audit_key=tokens.audit_key(settings.GATEHOUSE.seed(), tenant).hex(),
         grants=access.grants_for(actor),
+        ingress={
+            "public": sandbox.allow_public_traffic,
+            "traffic_token": access.traffic_token(sandbox) or "",
+            "mask_host": sandbox.mask_request_host,
+            "https_ports": sandbox.https_ports,
+        },
+        runtime=sandbox.runtime,
+        on_timeout=on_timeout(sandbox),
+        auto_resume=sandbox.auto_resume,
     )
 
 

@@ -60,8 +60,9 @@ class Node(models.Model):
 class Template(models.Model):
     """What a sandbox is made from: a build on the nodes and the resources it gets by default.
 
-    Public when it has no tenant. Sizes are in MiB, CPU in thousandths of a core; None leaves the choice to
-    the tenant's limit range.
+    Public when it has no tenant. `tier`, `profile` and `runtime` ("" leaves it to the node) are a minimum: a
+    sandbox may be isolated better, never worse. Sizes are in MiB, CPU in thousandths of a core; None leaves
+    the choice to the tenant's limit range.
     """
 
     id = models.CharField(primary_key=True, max_length=64, default=new_template_id)
@@ -70,6 +71,7 @@ class Template(models.Model):
     build_id = models.CharField(max_length=64)
     tier = models.CharField(max_length=16, default="container")
     profile = models.CharField(max_length=16, default="workstation")
+    runtime = models.CharField(max_length=16, blank=True, default="")
     cpu_milli = models.PositiveIntegerField(null=True, blank=True)
     memory_mib = models.PositiveIntegerField(null=True, blank=True)
     disk_mib = models.PositiveIntegerField(null=True, blank=True)
@@ -99,7 +101,9 @@ class Sandbox(TenantOwned):
 
     `generation` counts its incarnations; tokens and node calls name it. `timeout_s` is the lifetime asked
     for at create. `started_at` is the time of the wish until the node reports the real start; `end_at` is
-    when the node ends it, None while it starts. `created_by` is the id of the API key.
+    when the node ends it, or pauses it with `auto_pause`; None while it starts, and of no meaning while
+    `paused_at` says since when it is paused. `resumed_at` is when it last went on: a tenant's longest lifetime
+    counts from there. `created_by` is the id of the API key.
     """
 
     id = models.CharField(primary_key=True, max_length=64, default=ids.new_sandbox_id)
@@ -112,6 +116,7 @@ class Sandbox(TenantOwned):
     state = models.CharField(max_length=16, choices=SandboxState, default=SandboxState.STARTING)
     tier = models.CharField(max_length=16)
     profile = models.CharField(max_length=16)
+    runtime = models.CharField(max_length=16, blank=True, default="")
     cpu_milli = models.PositiveIntegerField()
     memory_mib = models.PositiveIntegerField()
     disk_mib = models.PositiveIntegerField()
@@ -119,11 +124,18 @@ class Sandbox(TenantOwned):
     metadata = models.JSONField(default=dict, blank=True)
     metadata_terms = models.TextField(default="", blank=True)
     allow_internet_access = models.BooleanField(null=True, blank=True)
+    allow_public_traffic = models.BooleanField(default=True)
+    mask_request_host = models.CharField(max_length=255, blank=True, default="")
+    https_ports = models.JSONField(default=list, blank=True)
+    auto_pause = models.BooleanField(default=False)
+    auto_resume = models.BooleanField(default=False)
     timeout_s = models.PositiveBigIntegerField()
     created_by = models.CharField(max_length=64)
     created_at = models.DateTimeField(default=clock.now)
     started_at = models.DateTimeField(default=clock.now)
     end_at = models.DateTimeField(null=True, blank=True)
+    paused_at = models.DateTimeField(null=True, blank=True)
+    resumed_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
     end_reason = models.CharField(max_length=32, choices=EndReason, blank=True, default="")
     idempotency_key = models.CharField(max_length=255, null=True, blank=True)  # noqa: DJ001
@@ -132,7 +144,13 @@ class Sandbox(TenantOwned):
     class Meta:
         verbose_name_plural = "sandboxes"
         indexes = (
-            models.Index(fields=("tenant", "state", "-started_at", "id"), name="sandboxes_sandbox_list"),
+            # Live rows in the order of a list, with the state for its filter: `ended_at` is NULL in just these.
+            models.Index(
+                fields=("tenant", "-started_at", "id", "state"),
+                condition=Q(ended_at=None),
+                name="sandboxes_sandbox_live",
+            ),
+            models.Index(fields=("tenant", "-started_at", "id"), name="sandboxes_sandbox_page"),
             models.Index(fields=("state", "node"), name="sandboxes_sandbox_node"),
         )
         constraints = (

@@ -32,7 +32,7 @@ from sandboxes.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 logger = structlog.get_logger("sandboxes.node_client")
@@ -64,6 +64,10 @@ class StartSpec:
     access_key: str
     audit_key: str
     grants: Mapping[str, int | None]
+    ingress: Mapping[str, object]
+    runtime: str = ""
+    on_timeout: str = "kill"
+    auto_resume: bool = False
 
     def __repr__(self) -> str:
         return f"StartSpec({self.id!r}, generation={self.generation})"
@@ -194,6 +198,14 @@ class NodeClient:
         query = urlencode({"generation": generation})
         return self._call("DELETE", f"{_path(sandbox_id)}?{query}", timeout=STOP_TIMEOUT_S)
 
+    def pause(self, sandbox_id: str, generation: int) -> Json:
+        """Freeze a sandbox and return it with paused_at (ms). Again is harmless."""
+        return self._call("POST", f"{_path(sandbox_id)}/pause", {"generation": generation})
+
+    def resume(self, sandbox_id: str, generation: int, ttl_ms: int) -> Json:
+        """Let a sandbox go on and return it with its new end_at (ms); one that runs is only extended."""
+        return self._call("POST", f"{_path(sandbox_id)}/resume", {"generation": generation, "ttl_ms": ttl_ms})
+
     def set_deadline(self, sandbox_id: str, generation: int, ttl_ms: int, *, extend_only: bool) -> Json:
         """Let a sandbox end `ttl_ms` from now and return its end_at (ms). `extend_only` never shortens."""
         body = {"generation": generation, "ttl_ms": ttl_ms, "extend_only": extend_only}
@@ -211,6 +223,12 @@ class NodeClient:
     def metrics(self, sandbox_id: str) -> Json:
         """Return what the sandbox uses at the moment, read from its control group."""
         return self._call("GET", f"{_path(sandbox_id)}/metrics")
+
+    def samples(self, sandbox_id: str, start_ms: int, end_ms: int) -> Sequence[Json]:
+        """Return what the sandbox used in a time window, a sample each 5 s, oldest first."""
+        query = urlencode({"start_ms": start_ms, "end_ms": end_ms})
+        found: Sequence[Json] = self._call("GET", f"{_path(sandbox_id)}/samples?{query}")["samples"]
+        return found
 
     def events(self, *, after: int, limit: int = 500, wait_ms: int = 0) -> Json:
         """Return the spool's events after a sequence number, oldest first, and the last number there is."""

@@ -1,11 +1,16 @@
 """The states of a sandbox's row: label, colour, groups and the moves between them.
 
 ```
-starting ──► running ──► ending ──► ended
-    │            └─────────────────►  ▲
-    ├──────────────────► ending ──────┤
-    └─────────────────────────────────┘
+             ┌──────────────────────────────────┐
+             ▼                                  │
+starting ─► running ◄─► pausing ◄─► paused ◄─► resuming
+             └─────────────────────► ▲
+each of them ──► ending ──► ended, or ended at once when nothing of it is left
 ```
+
+`pausing` and `resuming` are intents: written before the node is asked, taken back when it refuses, and carried
+out by whoever finds one. `running` becomes `paused` at once when the node paused it on its own, at the end of
+its time, and `paused` becomes `pausing` when the node is found to run it.
 """
 
 from __future__ import annotations
@@ -19,20 +24,29 @@ class SandboxState(models.TextChoices):
     """What the control plane knows about a sandbox.
 
     `starting`: wanted, its reservation is made, the node may or may not have it yet. `running`: the node
-    answered that it runs. `ending`: it must go, the node has not confirmed yet. `ended`: gone, and its
-    reservation is released.
+    answered that it runs. `pausing`, `resuming`: it is to be paused or to go on, the node has not confirmed
+    yet. `paused`: frozen, and its share of concurrency and CPU is parked. `ending`: it must go, the node has
+    not confirmed yet. `ended`: gone, and its reservation is released.
     """
 
     STARTING = "starting", "Starting"
     RUNNING = "running", "Running"
+    PAUSING = "pausing", "Pausing"
+    PAUSED = "paused", "Paused"
+    RESUMING = "resuming", "Resuming"
     ENDING = "ending", "Ending"
     ENDED = "ended", "Ended"
 
 
+_LAST = (SandboxState.ENDING, SandboxState.ENDED)
+
 TABLE = StateTable(
     {
-        SandboxState.STARTING: {SandboxState.RUNNING, SandboxState.ENDING, SandboxState.ENDED},
-        SandboxState.RUNNING: {SandboxState.ENDING, SandboxState.ENDED},
+        SandboxState.STARTING: {SandboxState.RUNNING, *_LAST},
+        SandboxState.RUNNING: {SandboxState.PAUSING, SandboxState.PAUSED, *_LAST},
+        SandboxState.PAUSING: {SandboxState.RUNNING, SandboxState.PAUSED, *_LAST},
+        SandboxState.PAUSED: {SandboxState.PAUSING, SandboxState.RESUMING, *_LAST},
+        SandboxState.RESUMING: {SandboxState.RUNNING, SandboxState.PAUSED, *_LAST},
         SandboxState.ENDING: {SandboxState.ENDED},
         SandboxState.ENDED: set(),
     },
@@ -40,8 +54,18 @@ TABLE = StateTable(
     terminal={SandboxState.ENDED},
 )
 
-LIVE = (SandboxState.STARTING, SandboxState.RUNNING, SandboxState.ENDING)
+LIVE = (
+    SandboxState.STARTING,
+    SandboxState.RUNNING,
+    SandboxState.PAUSING,
+    SandboxState.PAUSED,
+    SandboxState.RESUMING,
+    SandboxState.ENDING,
+)
 """States that hold a reservation and may hold resources of a node."""
+
+HALTED = (SandboxState.PAUSING, SandboxState.PAUSED)
+"""What clients see as paused. Every other live state is running to them: the protocol has no third word."""
 
 
 class EndReason(models.TextChoices):

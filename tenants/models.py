@@ -38,6 +38,7 @@ class Tenant(models.Model):
         validators=[RegexValidator(rf"\A{SLUG_PATTERN}\Z", "Use a-z, 0-9 and dashes inside.")],
     )
     state = models.CharField(max_length=16, choices=TenantState, default=TenantState.ACTIVE)
+    state_changed_at = models.DateTimeField(default=timezone.now, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -227,14 +228,18 @@ class LimitRange(TenantOwned):
 
 
 class ReservationState(models.TextChoices):
-    """A reservation is made before a sandbox starts and committed when it runs."""
+    """A reservation is made before a sandbox starts, committed when it runs, and parked while it is paused."""
 
     RESERVED = "reserved", "Reserved"
     COMMITTED = "committed", "Committed"
+    PARKED = "parked", "Parked"
 
 
 class Reservation(TenantOwned):
-    """One sandbox's share of its tenant's counters. The row's deletion gives the share back, exactly once."""
+    """One sandbox's share of its tenant's counters. The row's deletion gives the share back, exactly once.
+
+    `parked_…` is what a paused sandbox has given back for now and takes again when it goes on: it is not counted.
+    """
 
     sandbox_id = models.CharField(max_length=64, primary_key=True)
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="reservations")
@@ -244,6 +249,9 @@ class Reservation(TenantOwned):
     disk_mib = models.PositiveBigIntegerField()
     request_cpu_milli = models.PositiveBigIntegerField(default=0)
     request_memory_mib = models.PositiveBigIntegerField(default=0)
+    parked_sandboxes = models.PositiveIntegerField(default=0)
+    parked_cpu_milli = models.PositiveBigIntegerField(default=0)
+    parked_request_cpu_milli = models.PositiveBigIntegerField(default=0)
     state = models.CharField(max_length=16, choices=ReservationState, default=ReservationState.RESERVED)
     created_at = models.DateTimeField(default=timezone.now)
 

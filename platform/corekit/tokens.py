@@ -29,6 +29,11 @@ def audit_key(seed: bytes, tenant_id: str) -> bytes:
     return _derive(seed, f"audit|{tenant_id}")
 
 
+def traffic_token(seed: bytes, sandbox_id: str, generation: int) -> str:
+    """Return the token, 64 hex characters, that opens the ports of a sandbox whose traffic is private."""
+    return _derive(seed, f"traffic|{sandbox_id}|{generation}").hex()
+
+
 def pepper(seed: bytes) -> bytes:
     """Return the 32 bytes that hash API keys before they are stored."""
     return _derive(seed, "pepper|api-keys")

@@ -107,7 +107,19 @@ def test_it_is_recorded(home: Path) -> None:
     bootstrap()
 
     codes = sorted(Event.objects.values_list("code", flat=True))
-    assert codes == ["apikey.created", "member.added", "template.registered", "tenant.created"]
+    assert codes == ["apikey.created", "member.added", *["template.registered"] * 4, "tenant.created"]
+
+
+def test_one_build_makes_a_public_template_for_each_way_to_isolate(home: Path) -> None:
+    build(home, "b" * 32)
+    bootstrap()
+
+    assert set(Template.objects.values_list("name", "tier", "profile", "runtime")) == {
+        ("base", "container", "workstation", ""),
+        ("base-hardened", "container", "hardened", ""),
+        ("base-process", "process", "hardened", ""),
+        ("base-gvisor", "container", "workstation", "runsc"),
+    }
 
 
 def test_a_revoked_key_is_not_replaced(home: Path) -> None:
@@ -132,9 +144,9 @@ def test_a_new_build_of_the_template_is_registered(home: Path) -> None:
     build(home, "c" * 32)
     _, err = bootstrap()
 
-    assert f"registered build {'c' * 32} of template base" in err
-    template = Template.objects.get()
-    assert (template.name, template.build_id) == ("base", "c" * 32)
+    assert f"registered build {'c' * 32} as base, base-hardened, base-process, base-gvisor" in err
+    assert set(Template.objects.values_list("build_id", flat=True)) == {"c" * 32}
+    template = Template.objects.get(name="base")
     assert (template.cpu_milli, template.memory_mib, template.disk_mib, template.pids) == (1000, 512, 1024, 256)
 
 

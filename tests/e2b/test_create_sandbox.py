@@ -63,6 +63,10 @@ def test_it_creates(node: NodeDouble, base: Template, alice: Caller) -> None:
         "access_key": access_key.hex(),
         "audit_key": tokens.audit_key(bytes.fromhex(SEED), alice.tenant.pk.hex).hex(),
         "grants": {alice.key.pk: None},
+        "ingress": {"public": True, "traffic_token": "", "mask_host": "", "https_ports": []},
+        "runtime": "",
+        "on_timeout": "kill",
+        "auto_resume": False,
     }
     row = Sandbox.everywhere().get()
     assert (row.pk, row.state, row.metadata, row.created_by) == (sandbox_id, "running", {"a": "b"}, alice.key.pk)

@@ -29,6 +29,7 @@ SPEC = StartSpec(
     access_key="ab",
     audit_key="cd",
     grants={},
+    ingress={"public": True, "traffic_token": "", "mask_host": "", "https_ports": []},
 )
 
 

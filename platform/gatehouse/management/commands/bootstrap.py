@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 TENANT_SLUG = "default"
 OPERATOR = "operator"
 TEMPLATE = "base"
+# The public templates, all made from the one build: name, tier, profile, runtime.
+PUBLIC = (
+    ("base", "container", "workstation", ""),
+    ("base-hardened", "container", "hardened", ""),
+    ("base-process", "process", "hardened", ""),
+    ("base-gvisor", "container", "workstation", "runsc"),
+)
 
 
 class Command(BaseCommand):
@@ -68,8 +75,8 @@ class Command(BaseCommand):
             self._say(
                 f"template {TEMPLATE} is not built yet: `make run` or `python -m sandboxes.node.builds` builds it"
             )
-        elif _register(manifest):
-            self._say(f"registered build {manifest.build_id} of template {TEMPLATE}")
+        elif names := _register(manifest):
+            self._say(f"registered build {manifest.build_id} as {', '.join(names)}")
 
     def _operator(self) -> User:
         from tenants.models import User
@@ -91,26 +98,29 @@ class Command(BaseCommand):
         self.stderr.write(f"bootstrap: {text}", self.style.NOTICE)
 
 
-def _register(manifest: Manifest) -> bool:
-    """Tell the control plane about the build; False when it knows it already."""
+def _register(manifest: Manifest) -> list[str]:
+    """Tell the control plane about the build; return the names of the templates that are new or got it."""
     from corekit.actor import SYSTEM
     from sandboxes.actions import register_build
     from sandboxes.models import Template
 
-    known = Template.objects.filter(tenant=None, name=manifest.name).first()
-    if known is not None and known.build_id == manifest.build_id:
-        return False
+    known = set(Template.objects.filter(tenant=None).values_list("name", "tier", "profile", "runtime", "build_id"))
+    missing = [one for one in PUBLIC if (*one, manifest.build_id) not in known]
     resources = manifest.resources
-    register_build(
-        actor=SYSTEM,
-        name=manifest.name,
-        build_id=manifest.build_id,
-        cpu_milli=resources.cpu_milli,
-        memory_mib=resources.memory_mib,
-        disk_mib=resources.disk_mib,
-        pids=resources.pids,
-    )
-    return True
+    for name, tier, profile, runtime in missing:
+        register_build(
+            actor=SYSTEM,
+            name=name,
+            build_id=manifest.build_id,
+            tier=tier,
+            profile=profile,
+            runtime=runtime,
+            cpu_milli=resources.cpu_milli,
+            memory_mib=resources.memory_mib,
+            disk_mib=resources.disk_mib,
+            pids=resources.pids,
+        )
+    return [name for name, *_ in missing]
 
 
 def _first_key(operator: User) -> str | None:
