@@ -12,6 +12,7 @@ from sandboxes.gateway.edge import RouteFeed
 from sandboxes.gateway.operations import AGENT_PORT
 from sandboxes.gateway.ports import PortCall
 from sandboxes.gateway.relay import AgentCall
+from sandboxes.gateway.resume import Resumer
 from sandboxes.gateway.routes import RouteTable
 from sandboxes.gateway.server import BoundedServer
 from sandboxes.gateway.tap import Tap
@@ -42,6 +43,7 @@ class Gateway:
             tap=Tap(settings.tap_socket, limits),
             signatures=authentication.Signatures(table, limits),
             web=Pool(settings.web_socket, connect_seconds=limits.connect_seconds, idle_seconds=_WEB_IDLE_SECONDS),
+            resumer=Resumer(settings.internal_socket, limits),
         )
         self._feed = RouteFeed(table, settings.edge_socket)
         self._tasks: list[asyncio.Task[None]] = []
@@ -82,6 +84,7 @@ class Gateway:
         for route in self.services.table:
             route.close()
         self.services.web.close()
+        self.services.resumer.close()
 
     @property
     def connections(self) -> int:
@@ -121,11 +124,14 @@ class Gateway:
                 return errors.plain_error(request, 400, going.reason)
 
     async def _to_sandbox(self, request: BaseRequest, going: ToSandbox) -> Reply:
+        if going.port == AGENT_PORT and cors.is_preflight(request):
+            # A browser must be allowed to ask in order to read that the sandbox is gone.
+            return cors.preflight(request)
         table = self.services.table
         route = await table.find(going.sandbox_id)
-        if route is None:
-            if not table.synced:
-                return errors.json_error(request, 503, errors.STARTING, retry_after=1, sandboxId=going.sandbox_id)
+        if route is None and not table.synced:
+            return errors.sandbox_error(request, going.sandbox_id, 503, errors.STARTING, retry_after=1)
+        if route is None or route.asleep:
             return errors.not_found(request, going.sandbox_id)
         if going.port == AGENT_PORT:
             return await AgentCall(self.services, request, route, shared_host=going.shared_host).handle()
@@ -144,6 +150,8 @@ class Gateway:
             return errors.json_error(request, 401, str(denial))
         except authentication.ScanLimited:
             return errors.json_error(request, 429, errors.TOO_MANY_SIGNATURES, retry_after=1)
+        if route.asleep:
+            return errors.not_found(request, route.id)
         return await AgentCall(self.services, request, route, shared_host=True).handle(signer=key_id)
 
 

@@ -15,6 +15,7 @@ from sandboxes.gateway import errors
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from sandboxes.gateway.ingress import Ingress
     from sandboxes.gateway.routes import Grant, Route, RouteTable
     from sandboxes.gateway.settings import Limits
 
@@ -23,6 +24,10 @@ _REMEMBERED_SIGNATURES = 2048
 
 class Denied(Exception):
     """The credentials are missing, wrong, expired or revoked. The message is what the client reads."""
+
+
+class TrafficDenied(Exception):
+    """The sandbox's ports are private, and the traffic token is missing or wrong. The message is the client's."""
 
 
 class BadQuery(Exception):
@@ -74,6 +79,17 @@ def by_token(route: Route, token: str | None, *, message: str = errors.UNAUTHORI
     if key_id is None or route.usable_grant(key_id) is None:
         raise Denied(message)
     return key_id
+
+
+def check_traffic(ingress: Ingress, token: str | None) -> None:
+    """Let a call to a port pass when ports are public or it carries the traffic token. Raises TrafficDenied."""
+    if ingress.public:
+        return
+    if not token:
+        raise TrafficDenied(errors.TRAFFIC_TOKEN_MISSING)
+    expected, given = ingress.traffic_token.encode(), token.encode("utf-8", "surrogateescape")
+    if not hmac.compare_digest(expected, given) or not expected:
+        raise TrafficDenied(errors.TRAFFIC_TOKEN_INVALID)
 
 
 class Signatures:

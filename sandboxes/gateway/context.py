@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from sandboxes.gateway.authentication import Signatures
+    from sandboxes.gateway.resume import Resumer
     from sandboxes.gateway.routes import RouteTable
     from sandboxes.gateway.settings import GatewaySettings, Limits
     from sandboxes.gateway.tap import Tap
@@ -26,6 +27,7 @@ class Services:
     tap: Tap
     signatures: Signatures
     web: Pool
+    resumer: Resumer
 
     @property
     def limits(self) -> Limits:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 OPEN_TO_ALL: Fields = [(b"Access-Control-Allow-Origin", b"*"), (b"Access-Control-Expose-Headers", b"*")]
 _FIELD_NAMES = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z, ]{1,4096}")
-_KEY_FIELDS = (b"x-api-key", b"authorization")
+# What authenticates a call or leads it to a sandbox. Calls with cookies can't be made after such an answer.
+_KEY_FIELDS = (b"x-api-key", b"authorization", b"e2b-sandbox-id", b"x-access-token")
 
 
 def is_preflight(request: web.BaseRequest) -> bool:
@@ -38,7 +39,8 @@ def asks_for_key(fields: Iterable[tuple[bytes, bytes]]) -> bool:
 def is_keyed_cross_origin(request: web.BaseRequest) -> bool:
     """Say whether a browser's cross-origin call carries an API key and no cookies."""
     headers = request.headers
-    return "Origin" in headers and "X-API-KEY" in headers and "Cookie" not in headers
+    keyed = "X-API-KEY" in headers or "Authorization" in headers
+    return keyed and "Origin" in headers and "Cookie" not in headers
 
 
 def preflight(request: web.BaseRequest) -> Reply:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from corekit import ids
 from corekit.logs import logger
-from sandboxes.gateway import http1, upstream
+from sandboxes.gateway import http1, ingress, upstream
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +90,8 @@ class RouteFeed:
 
     def _put(self, row: dict[str, object]) -> None:
         sandbox_id = _sandbox_id(row)
-        if row.get("state", "running") != "running":
+        state = row.get("state", "running")
+        if state not in {"running", "paused"}:
             self._table.drop(sandbox_id)
             return
         grants = row["grants"]
@@ -104,6 +105,9 @@ class RouteFeed:
             access_key=bytes.fromhex(str(row["access_key"])),
             audit_key=bytes.fromhex(str(row["audit_key"])),
             expiries={str(key): None if at is None else int(at) for key, at in grants.items()},
+            ingress=ingress.parse(row.get("ingress")),
+            running=state == "running",
+            auto_resume=row.get("auto_resume") is True,
         )
         if self._seen is not None:
             self._seen.add(sandbox_id)

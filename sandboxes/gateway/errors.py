@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import json
 from typing import TYPE_CHECKING
 
+from sandboxes.gateway import pages
 from sandboxes.gateway.cors import OPEN_TO_ALL
 from sandboxes.gateway.reply import Reply, whole
 
@@ -30,10 +30,16 @@ BODY_SILENT = "The request's body did not come in time"
 BAD_ANSWER = "The sandbox is running but its answer is not valid HTTP"
 GATEWAY_FAILED = "The gateway failed"
 WEB_AWAY = "The control plane is not available at the moment"
+TLS_FAILED = "The sandbox is running but its port does not speak TLS"
+LEADS_AWAY = "The sandbox is running but its answer leads to another host"
+_SECURED = "Sandbox is secured with traffic access token."
+TRAFFIC_TOKEN_MISSING = f"{_SECURED} Token header 'e2b-traffic-access-token' is missing"
+TRAFFIC_TOKEN_INVALID = f"{_SECURED} Provided token in header 'e2b-traffic-access-token' is invalid"
+RESUME_REFUSED = "This sandbox can't be resumed with the credentials provided. Check your access token and try again."
+RESUME_LIMITED = "The sandbox can't be resumed now: too many sandboxes are running. Try again later."
+TRANSITIONING = "The sandbox is still transitioning. Try again in a moment."
 
 _JSON: Fields = [(b"Content-Type", b"application/json; charset=utf-8")]
-_BROWSER_MARKS = (b"mozilla/", b"opera/")
-_SCRIPTED_FETCHES = {b"cors", b"no-cors", b"same-origin", b"websocket"}
 
 
 def json_error(
@@ -67,20 +73,43 @@ def rpc_stream_error(request: web.BaseRequest, code: str, message: str) -> Reply
 
 def plain_error(request: web.BaseRequest, status: int, message: str) -> Reply:
     """Answer with plain text, for requests that lead nowhere."""
-    fields = [(b"Content-Type", b"text/plain; charset=utf-8"), (b"X-Content-Type-Options", b"nosniff")]
+    fields = [
+        (b"Content-Type", b"text/plain; charset=utf-8"),
+        (b"X-Content-Type-Options", b"nosniff"),
+        *OPEN_TO_ALL,
+    ]
     return whole(request, status, fields, message.encode() + b"\n")
 
 
-def sandbox_error(request: web.BaseRequest, sandbox_id: str, status: int, message: str, **more: str | int) -> Reply:
+def sandbox_error(
+    request: web.BaseRequest,
+    sandbox_id: str,
+    status: int,
+    message: str,
+    *,
+    retry_after: int | None = None,
+    port: int | None = None,
+    limit: int | None = None,
+) -> Reply:
     """Answer for a sandbox: JSON, or a page when a person's browser navigates."""
-    if is_navigation(request):
-        return _page(request, status, message, sandbox_id)
-    return json_error(request, status, message, retry_after=None, sandboxId=sandbox_id, **more)
+    if pages.is_navigation(request):
+        fields = list(pages.FIELDS)
+        if retry_after is not None:
+            fields.append((b"Retry-After", b"%d" % retry_after))
+        return whole(request, status, fields, pages.render(status, message, sandbox_id, port))
+    numbers = {"port": port, "connectionLimit": limit}
+    more = {name: number for name, number in numbers.items() if number is not None}
+    return json_error(request, status, message, retry_after=retry_after, sandboxId=sandbox_id, **more)
 
 
 def not_found(request: web.BaseRequest, sandbox_id: str) -> Reply:
-    """Answer for a sandbox that is unknown, killed or paused."""
+    """Answer for a sandbox that is unknown, killed, or paused and not to be resumed by a call."""
     return sandbox_error(request, sandbox_id, 502, NOT_FOUND)
+
+
+def resume_refused(request: web.BaseRequest, sandbox_id: str) -> Reply:
+    """Answer a caller who has no right to wake a paused sandbox."""
+    return sandbox_error(request, sandbox_id, 403, RESUME_REFUSED)
 
 
 def port_closed(request: web.BaseRequest, sandbox_id: str, port: int) -> Reply:
@@ -90,7 +119,7 @@ def port_closed(request: web.BaseRequest, sandbox_id: str, port: int) -> Reply:
 
 def too_many_connections(request: web.BaseRequest, sandbox_id: str, limit: int) -> Reply:
     """Answer when a sandbox has as many open requests as it may have."""
-    return sandbox_error(request, sandbox_id, 429, TOO_MANY_CONNECTIONS, connectionLimit=limit)
+    return sandbox_error(request, sandbox_id, 429, TOO_MANY_CONNECTIONS, limit=limit)
 
 
 def closed(request: web.BaseRequest) -> Reply:
@@ -103,36 +132,3 @@ def closed(request: web.BaseRequest) -> Reply:
 def internal_route(request: web.BaseRequest, path: str) -> Reply:
     """Answer for the agent's control routes and for paths that it does not have."""
     return json_error(request, 404, "The requested path was not found", path=path[:256])
-
-
-def is_navigation(request: web.BaseRequest) -> bool:
-    """Say whether a person's browser asks for a page, rather than a program for data."""
-    agent = accept = mode = b""
-    for name, value in request.raw_headers:
-        lowered = name.lower()
-        if lowered == b"user-agent":
-            agent = value.lower()
-        elif lowered == b"accept":
-            accept = value.lower()
-        elif lowered == b"sec-fetch-mode":
-            mode = value.lower()
-    return (
-        any(mark in agent for mark in _BROWSER_MARKS)
-        and mode not in _SCRIPTED_FETCHES
-        and b"application/json" not in accept
-    )
-
-
-def _page(request: web.BaseRequest, status: int, message: str, sandbox_id: str) -> Reply:
-    title = html.escape(message)
-    body = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>'
-        f"<body><h1>{title}</h1><p>Sandbox <code>{html.escape(sandbox_id)}</code></p></body></html>\n"
-    )
-    fields = [
-        (b"Content-Type", b"text/html; charset=utf-8"),
-        (b"Content-Security-Policy", b"default-src 'none'; sandbox"),
-        (b"X-Content-Type-Options", b"nosniff"),
-        (b"Cache-Control", b"no-store"),
-    ]
-    return whole(request, status, fields, body.encode())

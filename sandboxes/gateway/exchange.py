@@ -64,6 +64,13 @@ class Body:
             if self._request.transport is not None:
                 self._request.transport.write(CONTINUE)
 
+    def at_hand(self) -> bytes | None:
+        """Return the whole body when it came with the head, None when it must be streamed."""
+        if self.empty:
+            return b""
+        content = self._request.content
+        return content.read_nowait() if content.is_eof() else None
+
     async def read(self) -> bytes:
         """Return the next bytes as they come; nothing at the end. Raises ClientSilent or ClientGone."""
         try:

@@ -67,14 +67,8 @@ _ALL = (
     _rpc("/filesystem.Filesystem/RemoveWatcher", None),
 )
 _BY_CALL = {(one.method, one.path): one for one in _ALL}
-_PATHS = frozenset(one.path for one in _ALL)
 
 
 def find(method: str, path: str) -> Operation | None:
     """Return the operation of a call, or None when the outside may not make it."""
     return _BY_CALL.get((method, path))
-
-
-def is_path(path: str) -> bool:
-    """Say whether any operation has this path."""
-    return path in _PATHS

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import TYPE_CHECKING
 
-from sandboxes.gateway import assess, authentication, context, errors, failures, http1, tunnels, upgrade, upstream
+from sandboxes.gateway import (
+    assess,
+    authentication,
+    codecells,
+    context,
+    errors,
+    failures,
+    http1,
+    portfields,
+    routing,
+    tunnels,
+    upgrade,
+    upstream,
+)
 from sandboxes.gateway.exchange import Body, Exchange
 from sandboxes.gateway.operations import AGENT_PORT
 from sandboxes.gateway.reply import ClientGone
@@ -21,41 +33,9 @@ if TYPE_CHECKING:
     from sandboxes.gateway.routes import Route, Stream
     from sandboxes.gateway.tunnels import Tunnel
 
-CODE_PORT = 49999
 # The platform's own ports inside a sandbox: DNS, the egress proxy and its redirect, the agent.
 REFUSED_PORTS = frozenset({53, 3128, 3129, AGENT_PORT})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-
-_NOT_TO_GUEST = frozenset(
-    {
-        b"host",
-        b"x-api-key",
-        b"x-access-token",
-        b"e2b-traffic-access-token",
-        b"e2b-sandbox-id",
-        b"e2b-sandbox-port",
-        b"forwarded",
-        b"x-forwarded-for",
-        b"x-forwarded-host",
-        b"x-forwarded-proto",
-        b"x-real-ip",
-    }
-)
-_NOT_FROM_GUEST = frozenset(
-    {b"clear-site-data", b"service-worker-allowed", b"alt-svc", b"nel", b"report-to", b"reporting-endpoints"}
-)
-# On a host that other content shares, these would reach further than the sandbox's own pages.
-_NOT_FROM_GUEST_SHARED = _NOT_FROM_GUEST | {
-    b"set-cookie",
-    b"strict-transport-security",
-    b"content-security-policy",
-    b"x-content-type-options",
-    b"www-authenticate",
-    b"refresh",
-    b"link",
-}
-_PLATFORM_COOKIES = frozenset({b"sessionid", b"csrftoken", b"messages"})
-_PLATFORM_TOKEN = re.compile(rb"\b(?:e2b_[0-9a-f]{40}|gh_[0-9a-f]{16}_[0-9a-f]{64})\b")
 
 
 class PortCall:
@@ -69,6 +49,8 @@ class PortCall:
         self._request = request
         self._route = route
         self._port = port
+        self._path = request.raw_path.partition("?")[0]
+        self._is_code_port = port == codecells.CODE_PORT
         self._shared_host = shared_host
         self._request_id = context.request_id(request)
         self._code_cell: assess.Record | None = None
@@ -76,28 +58,38 @@ class PortCall:
     async def handle(self) -> Reply:
         """Serve the request."""
         request, sandbox_id = self._request, self._route.id
-        if self._port in REFUSED_PORTS:
-            return errors.port_closed(request, sandbox_id, self._port)
         try:
             key_id = self._authenticate()
+            if self._port in REFUSED_PORTS:
+                return errors.port_closed(request, sandbox_id, self._port)
             with self._route.open_stream(key_id) as stream:
                 return await self._serve(stream)
         except TooManyStreams:
             return errors.too_many_connections(request, sandbox_id, self._limits.streams_per_sandbox)
-        except authentication.Denied as denial:
-            record = self._record("port.connect", "connect_port", None)
-            record.refuse(str(denial), request.headers.get("X-Access-Token"))
-            return errors.json_error(request, 401, str(denial))
+        except (authentication.Denied, authentication.TrafficDenied) as denial:
+            return self._refusal(denial)
 
     def _authenticate(self) -> str | None:
-        """Return the caller's key id. Only the code interpreter's port asks for a token."""
-        token = self._request.headers.get("X-Access-Token")
-        if self._port == CODE_PORT:
-            return authentication.by_token(self._route, token)
+        """Return the caller's key id, which only the code interpreter's port asks for."""
+        headers = self._request.headers
+        authentication.check_traffic(self._route.ingress, headers.get("E2b-Traffic-Access-Token"))
+        if self._is_code_port and codecells.needs_token(self._request.method, self._path):
+            return authentication.by_token(self._route, headers.get("X-Access-Token"))
         return None
+
+    def _refusal(self, denial: Exception) -> Reply:
+        request, sandbox_id = self._request, self._route.id
+        self._record("port.connect", "connect_port", None).refuse(str(denial), request.headers.get("X-Access-Token"))
+        if not self._route.running:
+            return errors.resume_refused(request, sandbox_id)
+        if isinstance(denial, authentication.TrafficDenied):
+            return errors.sandbox_error(request, sandbox_id, 403, str(denial))
+        return errors.json_error(request, 401, str(denial))
 
     async def _serve(self, stream: Stream) -> Reply:
         try:
+            if not self._route.running:
+                await self._services.resumer.wake(self._route, self._request_id)
             body = Body(self._request, self._limits)
             data = await self._begin_code_cell(stream, body)
             return await self._kept_or_new(stream, body, data)
@@ -114,9 +106,8 @@ class PortCall:
 
     async def _begin_code_cell(self, stream: Stream, body: Body) -> bytes | None:
         """Read and record a code cell; everything else is streamed and recorded as a connection only."""
-        path = self._request.raw_path.partition("?")[0]
-        if self._port != CODE_PORT or self._request.method != "POST" or path != "/execute":
-            return b"" if body.empty else None
+        if not (self._is_code_port and codecells.runs_code(self._request.method, self._path)):
+            return body.at_hand()
         data = await body.whole(self._limits.message, self._limits.message_seconds)
         if data is None:
             raise CellTooLarge
@@ -156,7 +147,9 @@ class PortCall:
                     raise
                 stream.check()
         record = self._record("port.connect", "connect_port", stream.key_id)
-        return await self._relay(stream, await tunnels.open_new(self._route, key, record), body, data)
+        name = routing.host_name(self._host().decode("latin-1"))
+        tunnel = await tunnels.open_new(self._route, key, record, server_name=name)
+        return await self._relay(stream, tunnel, body, data)
 
     async def _relay(self, stream: Stream, tunnel: Tunnel, body: Body, data: bytes | None) -> Reply:
         with tunnel:
@@ -182,19 +175,20 @@ class PortCall:
 
     # --- heads
 
+    def _given_host(self) -> bytes:
+        return next(value for name, value in self._request.raw_headers if name.lower() == b"host")
+
+    def _host(self) -> bytes:
+        """Return the Host that the server sees."""
+        return self._route.ingress.host_for(self._port, self._given_host())
+
     def _head(self, framing: tuple[bytes, bytes] | None) -> bytes:
         request = self._request
-        fields: Fields = [field for field in request.raw_headers if field[0].lower() == b"host"]
-        for name, value in http1.end_to_end(request.raw_headers, _NOT_TO_GUEST):
-            lowered = name.lower()
-            if lowered == b"cookie":
-                value = b"" if self._shared_host else without_platform_cookies(value)
-                if not value:
-                    continue
-            if _PLATFORM_TOKEN.search(value):
-                continue
-            fields.append((name, value))
+        fields: Fields = [(b"Host", self._host())]
+        fields += portfields.to_guest(request.raw_headers, cookies=not self._shared_host)
         fields.append((b"X-Forwarded-For", context.origin(request).encode("ascii")))
+        if self._route.ingress.mask_host:
+            fields.append((b"X-Forwarded-Host", self._given_host()))
         if upgrade.is_upgrade(request):
             fields += upgrade.handshake_fields()
         if framing is not None:
@@ -202,16 +196,9 @@ class PortCall:
         return http1.render_head(http1.request_line(request.method, request.raw_path), fields)
 
     def _answer_fields(self, head: AnswerHead) -> Fields:
-        dropped = _NOT_FROM_GUEST_SHARED if self._shared_host else _NOT_FROM_GUEST
-        fields = http1.end_to_end(head.fields, dropped)
-        if self._shared_host:
-            fields.append((b"Content-Security-Policy", b"sandbox"))
-            fields.append((b"X-Content-Type-Options", b"nosniff"))
-            return fields
-        return [
-            (name, host_only_cookie(value)) if name.lower() == b"set-cookie" else (name, value)
-            for name, value in fields
-        ]
+        if self._shared_host or self._is_code_port:
+            portfields.refuse_leading_away(head, self._given_host())
+        return portfields.from_guest(head, shared_host=self._shared_host)
 
     def _failure(self, error: Exception) -> Reply:
         """Answer for what went wrong before the guest's answer began."""
@@ -219,6 +206,10 @@ class PortCall:
         match error:
             case tunnels.PortClosed():
                 return errors.port_closed(request, sandbox_id, self._port)
+            case upstream.NoTls():
+                return errors.sandbox_error(request, sandbox_id, 502, errors.TLS_FAILED, port=self._port)
+            case portfields.LeadsAway():
+                return errors.sandbox_error(request, sandbox_id, 502, errors.LEADS_AWAY, port=self._port)
             case TooManyStreams():
                 return errors.too_many_connections(request, sandbox_id, self._limits.tunnels_per_sandbox)
             case CellTooLarge():
@@ -230,21 +221,3 @@ class PortCall:
 
 class CellTooLarge(Exception):
     """A code cell is longer than the gateway reads before it judges."""
-
-
-def without_platform_cookies(value: bytes) -> bytes:
-    """Return a Cookie field without the platform's own cookies."""
-    pairs = [pair.strip() for pair in value.split(b";")]
-    return b"; ".join(pair for pair in pairs if pair and not _is_platform_cookie(pair.partition(b"=")[0].strip()))
-
-
-def _is_platform_cookie(name: bytes) -> bool:
-    bare = name.lower().removeprefix(b"__host-").removeprefix(b"__secure-")
-    return bare in _PLATFORM_COOKIES or bare.startswith(b"gatehouse")
-
-
-def host_only_cookie(value: bytes) -> bytes:
-    """Return a Set-Cookie field that counts for this host name alone: without its Domain."""
-    first, *attributes = value.split(b";")
-    kept = [one for one in attributes if one.partition(b"=")[0].strip().lower() != b"domain"]
-    return b";".join([first, *kept])

@@ -98,8 +98,6 @@ class AgentCall:
     async def handle(self, *, signer: str | None = None) -> Reply:
         """Serve the request. `signer` is the key id of a signature that was checked already."""
         request = self._request
-        if cors.is_preflight(request) and operations.is_path(self._path):
-            return cors.preflight(request)
         operation = operations.find(request.method, self._path)
         if operation is None:
             return errors.internal_route(request, self._path)
@@ -112,13 +110,15 @@ class AgentCall:
         except authentication.Denied as denial:
             if (record := self._new_record(operation, None)) is not None:
                 record.refuse(str(denial), request.headers.get("X-Access-Token"))
+            if not self._route.running:
+                return errors.resume_refused(request, self._route.id)
             return errors.json_error(request, 401, str(denial))
         except authentication.BadQuery as error:
             return errors.json_error(request, 400, str(error))
 
     def _authenticate(self, operation: Operation, signer: str | None) -> str | None:
         token = self._request.headers.get("X-Access-Token")
-        if operation.shape is Shape.PROBE:
+        if operation.shape is Shape.PROBE and self._route.running:
             return None
         if operation.shape not in {Shape.DOWNLOAD, Shape.UPLOAD}:
             return authentication.by_token(self._route, token)
@@ -147,6 +147,8 @@ class AgentCall:
 
     async def _serve(self, operation: Operation, stream: Stream) -> Reply:
         try:
+            if not self._route.running:
+                await self._services.resumer.wake(self._route, context.request_id(self._request))
             if operation.rpc or operation.shape is Shape.UNARY:
                 judge.check_media(self._request, operation)
             self._username = judge.username_of(self._request)

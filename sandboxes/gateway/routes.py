@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from corekit import tokens
+from sandboxes.gateway.ingress import OPEN, Ingress
 from sandboxes.gateway.upstream import Idle, Pool
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ _MAX_WAITING = 1024
 
 class SandboxGone(Exception):
     """The sandbox was dropped while it was in use."""
+
+
+class SandboxPaused(SandboxGone):
+    """The sandbox was paused while it was in use."""
 
 
 class AccessRevoked(Exception):
@@ -93,11 +98,16 @@ class Route:
     grants: dict[str, Grant]
     limits: Limits
     pool: Pool
+    ingress: Ingress = OPEN
+    auto_resume: bool = False
+    running: bool = True
+    closed: bool = False
     streams: set[Stream] = field(default_factory=set)
     tunnels: dict[TunnelKey, Idle] = field(default_factory=dict)
     open_tunnels: int = 0
     refusals: int = 0
     refusal_reported: float = -1.0
+    _waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
     def open_stream(self, key_id: str | None) -> Stream:
         """Register a request of this sandbox. Raises TooManyStreams.
@@ -122,6 +132,57 @@ class Route:
             if stream.key_id is not None and self.usable_grant(stream.key_id) is None:
                 stream.cut(AccessRevoked())
 
+    def change(self, grants: dict[str, Grant], ingress: Ingress, *, running: bool, auto_resume: bool) -> None:
+        """Take what the node says anew about the same sandbox, and end what has lost its right."""
+        self.grants, self.auto_resume = grants, auto_resume
+        self.cut_unentitled()
+        if ingress != self.ingress:
+            self.ingress = ingress
+            self._cut_ports()
+        if running == self.running:
+            return
+        self.running = running
+        if running:
+            self._wake()
+        else:
+            self._disconnect(SandboxPaused())
+
+    @property
+    def asleep(self) -> bool:
+        """Whether it is paused, and no call wakes it."""
+        return not self.running and not self.auto_resume
+
+    async def until_running(self, seconds: float) -> bool:
+        """Wait until a paused sandbox runs, it is gone or the time is over; say whether it runs."""
+        if not self.running and not self.closed:
+            arrival = asyncio.get_running_loop().create_future()
+            self._waiting.append(arrival)
+            try:
+                await asyncio.wait([arrival], timeout=seconds)
+            finally:
+                self._waiting.remove(arrival)
+        return self.running
+
+    def _wake(self) -> None:
+        for arrival in self._waiting:
+            if not arrival.done():
+                arrival.set_result(None)
+
+    def _cut_ports(self) -> None:
+        """End what came in under other rules for ports."""
+        for idle in self.tunnels.values():
+            idle.clear()
+        for stream in [one for one in self.streams if one.key_id is None]:
+            stream.cut(AccessRevoked())
+
+    def _disconnect(self, error: Exception) -> None:
+        """Close idle connections and end every stream."""
+        self.pool.clear()
+        for idle in self.tunnels.values():
+            idle.clear()
+        for stream in list(self.streams):
+            stream.cut(error)
+
     def count_lost_tunnel(self) -> None:
         """Note that a connection to a user port is gone."""
         self.open_tunnels -= 1
@@ -131,8 +192,9 @@ class Route:
         self.pool.close()
         for tunnel in self.tunnels.values():
             tunnel.close()
-        for stream in list(self.streams):
-            stream.cut(SandboxGone())
+        self.running, self.closed = False, True
+        self._disconnect(SandboxGone())
+        self._wake()
 
     def prune(self, now: float) -> None:
         """Close what lies idle."""
@@ -204,6 +266,9 @@ class RouteTable:
         access_key: bytes,
         audit_key: bytes,
         expiries: dict[str, int | None],
+        ingress: Ingress = OPEN,
+        running: bool = True,
+        auto_resume: bool = False,
     ) -> Route:
         """Add or replace a row. Streams survive only under the same generation, socket and keys."""
         old = self._routes.get(sandbox_id)
@@ -214,8 +279,7 @@ class RouteTable:
         )
         grants = make_grants(access_key, expiries)
         if old is not None and same:
-            old.grants = grants
-            old.cut_unentitled()
+            old.change(grants, ingress, running=running, auto_resume=auto_resume)
             return old
         route = Route(
             id=sandbox_id,
@@ -227,6 +291,9 @@ class RouteTable:
             grants=grants,
             limits=self._limits,
             pool=Pool(socket, connect_seconds=self._limits.connect_seconds, idle_seconds=_GUEST_IDLE_SECONDS),
+            ingress=ingress,
+            auto_resume=auto_resume,
+            running=running,
         )
         self._routes[sandbox_id] = route
         self._dropped.pop(sandbox_id, None)

@@ -16,7 +16,7 @@ from corekit import ids
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_PORT_LABEL = re.compile(r"([0-9]+)-([a-z0-9]+)(?:-.*)?", re.DOTALL)
+_PORT_LABEL = re.compile(r"([0-9]+)-([^-]*)(?:-.*)?", re.DOTALL)
 _DIGITS = re.compile(r"[0-9]{1,5}")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/@\\?#\s]+)(?::([0-9]{1,5}))?")
 

@@ -39,6 +39,7 @@ class Limits:
     route_wait_seconds: float = 0.15  # how long an id that was never seen may still arrive
     # Shorter than the 5 s after which the node gives up waiting for the end.
     drain_seconds: float = 2.0
+    resume_seconds: float = 30.0  # how long a request waits for its paused sandbox
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ class GatewaySettings:
     edge_socket: Path
     tap_socket: Path
     web_socket: Path
+    internal_socket: Path
     domain: str = ""
     listen_fd: int | None = None
     bind: str = "127.0.0.1"
@@ -63,6 +65,7 @@ class GatewaySettings:
             edge_socket=run / "edge.sock",
             tap_socket=run / "tap.sock",
             web_socket=run / "web.sock",
+            internal_socket=run / "internal.sock",
             domain=domain,
             limits=limits or Limits(),
         )

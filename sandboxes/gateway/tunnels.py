@@ -48,8 +48,8 @@ def kept(route: Route, key: TunnelKey) -> Tunnel | None:
     return None if connection is None else Tunnel(route, key, connection)
 
 
-async def open_new(route: Route, key: TunnelKey, record: Record) -> Tunnel:
-    """Open a tunnel once its intent is on disk.
+async def open_new(route: Route, key: TunnelKey, record: Record, *, server_name: str | None) -> Tunnel:
+    """Open a tunnel once its intent is on disk. `server_name` is for ports that speak TLS.
 
     Raises PortClosed, TooManyStreams, TapAway, TapRefused, or what the connection to the guest raises.
     """
@@ -57,7 +57,7 @@ async def open_new(route: Route, key: TunnelKey, record: Record) -> Tunnel:
     port = key[0]
     await record.begin({"port": port}, {"port": port})
     try:
-        connection = await _dial(route, port)
+        connection = await _dial(route, port, server_name)
     except BaseException as error:
         reason = "port_closed" if isinstance(error, PortClosed) else failures.cause(error)
         record.conclude("error", reason=reason)
@@ -75,7 +75,7 @@ async def _make_room(route: Route) -> None:
         raise TooManyStreams
 
 
-async def _dial(route: Route, port: int) -> upstream.Connection:
+async def _dial(route: Route, port: int, server_name: str | None) -> upstream.Connection:
     connection = await upstream.connect(route.socket, seconds=route.limits.connect_seconds)
     route.open_tunnels += 1
     connection.on_lost = route.count_lost_tunnel
@@ -86,6 +86,8 @@ async def _dial(route: Route, port: int) -> upstream.Connection:
         head = await connection.read_head("CONNECT", seconds=_CONNECT_SECONDS)
         if head.status != 200:
             raise PortClosed
+        if port in route.ingress.https_ports:
+            await connection.start_tls(server_name, _CONNECT_SECONDS)
     except BaseException:
         connection.close()
         raise

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from corekit import tokens
 
@@ -302,7 +309,9 @@ class Edge(Server):
         self.send({"op": "drop", "id": sandbox_id, "generation": row["generation"]})
 
 
-def row(sandbox_id: str, socket: Path, grants: dict[str, int | None], *, generation: int = 1) -> dict[str, Any]:
+def row(
+    sandbox_id: str, socket: Path, grants: dict[str, int | None], *, generation: int = 1, **more: Any
+) -> dict[str, Any]:
     """Return a route as the node sends it."""
     return {
         "op": "put",
@@ -314,9 +323,26 @@ def row(sandbox_id: str, socket: Path, grants: dict[str, int | None], *, generat
         "audit_key": AUDIT_KEY.hex(),
         "grants": grants,
         "state": "running",
+        **more,
     }
 
 
 def token(sandbox_id: str, key_id: str, *, generation: int = 1) -> str:
     """Return the access token of one key for one sandbox."""
     return tokens.mint(tokens.access_key(SEED, sandbox_id, generation), key_id)
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate that nobody signed; return its file and its key's."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "own")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "certificate.pem", folder / "key.pem"
+    files[0].write_bytes(made.public_bytes(Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files

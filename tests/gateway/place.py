@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from sandboxes.gateway.app import Gateway
+    from sandboxes.gateway.routes import Route
 
 ALICE = "ialice"
 ALICE_KEY = "a" * 16
@@ -67,6 +68,17 @@ class Place:
             return await read_answer(reader)
         finally:
             writer.close()
+
+    async def change(self, **more: Any) -> Route:
+        """Let the node say something else about Alice's sandbox; return her route once the gateway heard it."""
+        self.edge.put(doubles.row(ALICE, self.guest.path, {ALICE_KEY: None}, **more))
+        self.edge.put(doubles.row("imarker", self.guest.path, {}))
+        await until(lambda: self.gateway.services.table.get("imarker"))
+        self.edge.drop("imarker")
+        await until(lambda: self.gateway.services.table.get("imarker") is None)
+        route = self.gateway.services.table.get(ALICE)
+        assert route is not None
+        return route
 
     async def routes(self, number: int) -> None:
         """Wait until the gateway knows so many sandboxes."""

@@ -60,8 +60,8 @@ async def test_a_sandbox_that_is_used_before_its_row_came_is_waited_for(place: P
     assert await call == 204
 
 
-async def test_a_paused_sandbox_is_not_found(place: Place) -> None:
-    place.edge.put(doubles.row(ALICE, place.guest.path, {ALICE_KEY: None}) | {"state": "paused"})
+async def test_a_sandbox_in_a_state_of_the_future_is_not_found(place: Place) -> None:
+    place.edge.put(doubles.row(ALICE, place.guest.path, {ALICE_KEY: None}, state="hibernating"))
     await place.routes(0)
 
     assert await health(place) == 502

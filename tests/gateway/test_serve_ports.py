@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import re
 
 import aiohttp
 import pytest
@@ -11,26 +11,10 @@ import pytest
 from sandboxes.gateway.settings import Limits
 from tests.gateway import doubles
 from tests.gateway.place import ALICE, ALICE_KEY, Place, read_answer, until
+from tests.gateway.sites import Site, end_of, upgraded
 
 HOST = f"8080-{ALICE}.sbx.example"
 CLOSED = {"sandboxId": ALICE, "message": "The sandbox is running but port is not open", "port": 8080, "code": 502}
-
-
-class Site:
-    """An HTTP server inside the sandbox that remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.requests: list[doubles.Request] = []
-        self.connections = 0
-        self.reply = doubles.answer(200, b"hello from inside")
-
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        while request := await doubles.read_head(reader):
-            request.body = await doubles.read_body(reader, request)
-            self.requests.append(request)
-            writer.write(self.reply)
-            await writer.drain()
 
 
 @pytest.fixture
@@ -85,7 +69,11 @@ async def test_a_person_sees_a_page(place: Place) -> None:
 
     assert (status, fields["content-type"]) == (502, "text/html; charset=utf-8")
     assert b"The sandbox is running but port is not open" in body
-    assert fields["content-security-policy"] == "default-src 'none'; sandbox"
+    policy = fields["content-security-policy"].split("; ")
+    assert policy[0] == "default-src 'none'"
+    assert policy[1].startswith("style-src 'sha256-")
+    assert policy[2:] == ["base-uri 'none'", "form-action 'none'", "sandbox"]
+    assert not re.search(rb"https?:|<script|src=|href=", body)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +180,7 @@ async def test_websockets_pass(place: Place) -> None:
             await writer.drain()
 
     place.guest.open_port(8080, echo)
-    reader, writer = await upgraded(place)
+    reader, writer = await upgraded(place, HOST)
     head = await reader.readuntil(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 ")
     assert b"Sec-WebSocket-Accept: x" in head
@@ -209,28 +197,10 @@ async def test_websockets_pass(place: Place) -> None:
     writer.close()
 
 
-async def upgraded(place: Place) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Ask for a WebSocket on Alice's port."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
-    writer.write(
-        f"GET /ws HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        "Sec-WebSocket-Key: abc\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-    )
-    return reader, writer
-
-
 async def send_all(writer: asyncio.StreamWriter, data: bytes) -> None:
     """Send data under flow control."""
     writer.write(data)
     await writer.drain()
-
-
-async def end_of(reader: asyncio.StreamReader) -> bytes:
-    """Read to the end; a reset is an end too."""
-    try:
-        return await reader.read()
-    except ConnectionResetError:
-        return b""
 
 
 async def test_a_websocket_ends_with_its_server_and_with_its_client(place: Place) -> None:
@@ -245,14 +215,14 @@ async def test_a_websocket_ends_with_its_server_and_with_its_client(place: Place
         ended.set()
 
     place.guest.open_port(8080, accept)
-    reader, writer = await upgraded(place)
+    reader, writer = await upgraded(place, HOST)
     await reader.readuntil(b"\r\n\r\n")
     writer.write(b"bye")
     async with asyncio.timeout(1):
         assert await end_of(reader) == b""
     writer.close()
 
-    reader, writer = await upgraded(place)
+    reader, writer = await upgraded(place, HOST)
     await reader.readuntil(b"\r\n\r\n")
     writer.write(b"own")
     writer.close()
@@ -263,7 +233,7 @@ async def test_a_websocket_ends_with_its_server_and_with_its_client(place: Place
 async def test_a_refused_websocket_is_an_ordinary_answer(place: Place, site: Site) -> None:
     site.reply = doubles.answer(403, b"no", Set_Cookie="a=b; Domain=x")
 
-    reader, writer = await upgraded(place)
+    reader, writer = await upgraded(place, HOST)
     status, fields, body = await read_answer(reader)
     writer.close()
 
@@ -322,64 +292,6 @@ async def test_a_kept_connection_that_died_is_replaced(place: Place) -> None:
     place.guest.open_port(8080, once)
     for _ in range(3):
         assert (await place.raw("GET / HTTP/1.1", Host=HOST))[2] == b"ok"
-
-
-class TestCodeInterpreter:
-    """Port 49999 runs code, so it asks for the token and every cell is on record."""
-
-    async def test_it_runs_a_cell(self, place: Place, site: Site) -> None:
-        place.guest.open_port(49999, site)
-        headers = place.headers(port=49999)
-
-        async with place.http.post(f"{place.url}/execute", json={"code": "print(1)"}, headers=headers) as response:
-            assert response.status == 200
-        await until(lambda: place.tap.of("command.start", "result"))
-
-        (intent,) = place.tap.of("command.start", "intent")
-        assert (intent["tool_name"], intent["key_id"]) == ("exec_code", ALICE_KEY)
-        assert intent["details"] == {"port": 49999, "code_cell": True}
-        assert intent["args_shape"] == {"code": "text(8)"}
-        assert json.loads(site.requests[0].body) == {"code": "print(1)"}
-        assert site.requests[0].get("X-Access-Token") is None
-
-    @pytest.mark.parametrize("token", ["", "gh_wrong"])
-    async def test_a_stranger_is_refused(self, place: Place, site: Site, token: str) -> None:
-        place.guest.open_port(49999, site)
-        headers = place.headers(port=49999, token=token)
-
-        async with place.http.post(f"{place.url}/execute", json={"code": "print(1)"}, headers=headers) as response:
-            assert response.status == 401
-        assert site.requests == []
-        assert place.tap.of("command.start", "intent") == []
-
-    async def test_a_cell_that_is_not_json_is_refused(self, place: Place, site: Site) -> None:
-        place.guest.open_port(49999, site)
-
-        async with place.http.post(
-            f"{place.url}/execute", data=b"print(1)", headers=place.headers(port=49999)
-        ) as response:
-            assert response.status == 400
-        assert site.requests == []
-
-    async def test_a_client_that_leaves_interrupts_the_cell(self, place: Place) -> None:
-        interrupted = asyncio.Event()
-
-        async def kernel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            request = await doubles.read_head(reader)
-            assert request is not None
-            await doubles.read_body(reader, request)
-            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + doubles.chunk(b"{}\n"))
-            await reader.read()
-            interrupted.set()
-
-        place.guest.open_port(49999, kernel)
-        async with place.http.post(
-            f"{place.url}/execute", json={"code": "x"}, headers=place.headers(port=49999)
-        ) as response:
-            await response.content.readany()
-            response.close()
-        async with asyncio.timeout(1):
-            await interrupted.wait()
 
 
 class TestBounds:
