@@ -3,9 +3,17 @@
 package main
 
 import (
+	"fmt"
 	"os"
 
 	"gatehouse/guest/boot"
+	"gatehouse/guest/landlock"
 )
 
-func main() { os.Exit(boot.Run()) }
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == landlock.Verb {
+		fmt.Fprintln(os.Stderr, "gatehouse-guest:", landlock.Enclose(os.Args[2:]))
+		os.Exit(1)
+	}
+	os.Exit(boot.Run())
+}

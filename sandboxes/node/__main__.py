@@ -27,6 +27,7 @@ from sandboxes.node.keeper import Keeper
 from sandboxes.node.members import MemberMaker
 from sandboxes.node.routefeed import RouteFeed
 from sandboxes.node.runtimes.container import ContainerRuntime
+from sandboxes.node.runtimes.process import ProcessRuntime
 from sandboxes.node.services import GatewayService, guest_binary
 from sandboxes.node.slots import Slots
 from sandboxes.node.sockets import listen
@@ -79,6 +80,7 @@ class Node:
         self.maker = MemberMaker(config, self._parent, Slots(), Templates(config.templates), disks)
         self.maker.prepare_store(guest_binary(_ROOT))
         self.container = ContainerRuntime(self.maker, hierarchies, config.pool_size)
+        self.process = ProcessRuntime(self.maker, hierarchies, config.pool_size)
         self.spool = Spool(config.store / "spool")
         self.spool.open()
         store = Store(config.store)
@@ -93,7 +95,7 @@ class Node:
                 memory_overcommit=config.memory_overcommit,
                 disk_overcommit=config.disk_overcommit,
             ),
-            runtimes={"container": self.container},
+            runtimes={"container": self.container, "process": self.process},
         )
         self.gateway = GatewayService(config)
         self._runners: list[web.AppRunner] = []
@@ -111,6 +113,7 @@ class Node:
         for recipe in _default_recipes(config):
             self.container.warm(recipe)
         self.container.pool.start()
+        self.process.pool.start()
         if config.serve_gateway:
             self.gateway.start()
         logger.info("node_ready", node_id=self.keeper.node_id, sandboxes=len(self.keeper.sandboxes))
@@ -132,6 +135,7 @@ class Node:
             self._tap.close()
         await self.keeper.close()
         await self.container.pool.stop()
+        await self.process.pool.stop()
         await self.maker.stop()
         self._parent.remove_if_empty()
         await self.spool.close()

@@ -23,6 +23,7 @@ CLONE_NEWNET = 0x40000000
 MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
+MS_NOEXEC = 0x8
 MS_REMOUNT = 0x20
 MS_NOATIME = 0x400
 MS_BIND = 0x1000
@@ -33,6 +34,8 @@ MNT_DETACH = 0x2
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
 _SYS_MOUNT_SETATTR = 442
+_SYS_LANDLOCK_CREATE_RULESET = 444
+_LANDLOCK_VERSION_FLAG = 1
 _OPEN_TREE_CLONE = 0x1
 _OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 _AT_EMPTY_PATH = 0x1000
@@ -122,12 +125,13 @@ def attach_tree(tree: int, target: str) -> None:
         os.close(tree)
 
 
-def new_user_namespace(first_id: int, count: int) -> int:
+def new_user_namespace(first_id: int, count: int, *, owner: int | None = None) -> int:
     """Return a descriptor of a new user namespace that maps ids 0..count-1 to the host's first_id...
 
-    The namespace lives as long as the descriptor; no process stays in it. It belongs to `first_id`: the kernel counts
-    inotify instances, queued signals, message queues and the like of a namespace for its owner as well, and namespaces
-    with one owner would share those limits with each other and with the owner itself.
+    The namespace lives as long as the descriptor; no process stays in it. It belongs to `owner`, or to `first_id`: the
+    kernel counts inotify instances, queued signals, message queues and the like of a namespace for its owner as well,
+    and namespaces with one owner would share those limits with each other and with the owner itself. A process of the
+    owner's that is outside has every right over it.
     """
     ready_read, ready_write = os.pipe()
     done_read, done_write = os.pipe()
@@ -138,7 +142,7 @@ def new_user_namespace(first_id: int, count: int) -> int:
         try:
             # Keeps the capabilities, without which some hosts make no user namespaces.
             _check(_libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0), "prctl")
-            os.seteuid(first_id)
+            os.seteuid(first_id if owner is None else owner)
             unshare(CLONE_NEWUSER)
             os.write(ready_write, b"1")
             os.read(done_read, 1)
@@ -158,6 +162,12 @@ def new_user_namespace(first_id: int, count: int) -> int:
         os.waitpid(pid, 0)
 
 
+def landlock_version() -> int:
+    """Return the version of the kernel's Landlock interface; 0 when it has none."""
+    version = _libc.syscall(_SYS_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_VERSION_FLAG)
+    return max(0, int(version))
+
+
 def set_child_subreaper() -> None:
     """Make orphans below this process its children, so that it can wait for them."""
     _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
@@ -166,6 +176,15 @@ def set_child_subreaper() -> None:
 def set_parent_death_signal(signal_number: int) -> None:
     """Ask the kernel to send this process a signal when its parent dies."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0), "prctl")
+
+
+def place_descriptors(fds: list[int], first: int) -> None:
+    """Give the descriptors the numbers from `first` on, kept over execve, and close all above them."""
+    # Out of the way first: one may already have a number that another is to get.
+    aside = [fcntl.fcntl(fd, fcntl.F_DUPFD, first + len(fds)) for fd in fds]
+    for number, fd in enumerate(aside, first):
+        os.dup2(fd, number, inheritable=True)
+    os.closerange(first + len(fds), 4096)
 
 
 def attach_loop(image: str) -> tuple[str, int]:

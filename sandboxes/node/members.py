@@ -9,10 +9,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
-import subprocess
-import sys
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,12 +18,15 @@ import structlog
 from sandboxes.node import linux
 from sandboxes.node.cgroups import Cgroup, CgroupParent, Limits
 from sandboxes.node.errors import StartFailed
+from sandboxes.node.forking import Zygote
+from sandboxes.node.logpipe import LogPipe
+from sandboxes.node.order import Order
 from sandboxes.node.runtimes import oci
 from sandboxes.node.slots import UIDS_PER_SLOT, Slots, uid_base
-from sandboxes.node.zygote import Order
 
 if TYPE_CHECKING:
-    from sandboxes.node.cgroups import Hierarchies
+    from collections.abc import Callable
+
     from sandboxes.node.config import NodeConfig
     from sandboxes.node.images import BlankDisks, Templates
     from sandboxes.node.spec import Recipe
@@ -38,126 +37,36 @@ _MIB = 1024 * 1024
 _PREPARE_TIMEOUT_S = 20.0
 _BLOCK_BYTES_PER_S = 256 * _MIB
 _OPEN_FILES = 16_384
-_KEPT_LOG_BYTES = 8_192
 _PIPE_DEFAULT_BYTES = 60_000
-_READ_PAUSE_S = 0.05
 
 
-class LogPipe:
-    """The member's stdout and stderr: one line says that it is ready, the end that everybody hung up.
+@dataclass(frozen=True)
+class Identity:
+    """What only one member has: its slot, the host uid that is root inside, its names. `stage` is where its root is."""
 
-    Only the last few kilobytes are kept, and after the verdict the pipe is read a few times a second, so that a chatty
-    guest costs the node neither memory nor time.
+    slot: int
+    uid_base: int
+    hostname: str
+    machine_id: str
+    stage: str
+    cgroup_name: str
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a runtime starts the first process of one member. Fields are explained at `Order`.
+
+    `fifo` is where that process waits to be let go; without one it is the guest agent already and waits for its
+    configuration. `config` is written to config.json.
     """
 
-    def __init__(self, fd: int) -> None:
-        loop = asyncio.get_running_loop()
-        self.verdict: asyncio.Future[str] = loop.create_future()
-        self.closed: asyncio.Future[None] = loop.create_future()
-        self._fd = fd
-        self._loop = loop
-        self._tail: deque[bytes] = deque()
-        self._size = 0
-        self._pause: asyncio.TimerHandle | None = None
-        os.set_blocking(fd, False)
-        loop.add_reader(fd, self._on_readable)
-
-    @property
-    def text(self) -> str:
-        """The end of what was written."""
-        return b"".join(self._tail).decode(errors="replace")[-_KEPT_LOG_BYTES:]
-
-    def _on_readable(self) -> None:
-        try:
-            data = os.read(self._fd, 65_536)
-        except BlockingIOError:
-            return
-        if not data:
-            self.close()
-            return
-        self._keep(data)
-        if self.verdict.done():
-            self._loop.remove_reader(self._fd)
-            self._pause = self._loop.call_later(_READ_PAUSE_S, self._read_on)
-        else:
-            self._look_for_verdict()
-
-    def _read_on(self) -> None:
-        self._loop.add_reader(self._fd, self._on_readable)
-
-    def _look_for_verdict(self) -> None:
-        # The OCI runtime may have written something before.
-        written = b"".join(self._tail)
-        for line in written.splitlines(keepends=True):
-            if line.startswith((b"ready ", b"error ")) and line.endswith(b"\n"):
-                self.verdict.set_result(line.decode(errors="replace").strip())
-                if line.startswith(b"ready "):  # what follows are the guest's own words
-                    self._replace_tail(written.partition(line)[2])
-                return
-
-    def _replace_tail(self, data: bytes) -> None:
-        self._tail.clear()
-        self._size = 0
-        self._keep(data)
-
-    def _keep(self, data: bytes) -> None:
-        self._tail.append(data)
-        self._size += len(data)
-        while self._size - len(self._tail[0]) > _KEPT_LOG_BYTES:
-            self._size -= len(self._tail.popleft())
-
-    def close(self) -> None:
-        """Stop reading. Safe to repeat."""
-        if self.closed.done():
-            return
-        if self._pause is not None:
-            self._pause.cancel()
-        self._loop.remove_reader(self._fd)
-        os.close(self._fd)
-        if not self.verdict.done():
-            self.verdict.set_result("error the member ended without a word")
-        self.closed.set_result(None)
-
-
-class Zygote:
-    """The small process that forks members; started on first use and again when it died."""
-
-    def __init__(self) -> None:
-        self._channel: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        # Many may give the first order at once.
-        self._turn = asyncio.Lock()
-
-    async def order(self, order: Order, stdin_fd: int, output_fd: int) -> None:
-        """Ask for one member that lives on the two descriptors."""
-        async with self._turn:
-            try:
-                channel = self._channel or self._start()
-                socket.send_fds(channel, [order.pack()], [stdin_fd, output_fd])
-            except (BrokenPipeError, ConnectionResetError):
-                await self.stop()
-                socket.send_fds(self._start(), [order.pack()], [stdin_fd, output_fd])
-
-    def _start(self) -> socket.socket:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            command = [sys.executable, "-m", "sandboxes.node.zygote", str(theirs.fileno())]
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], process_group=0)
-        self._channel = ours
-        return ours
-
-    async def stop(self) -> None:
-        """End the zygote; members that wait go with their own pipes."""
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-        if self._process is not None:
-            await asyncio.to_thread(self._process.wait)
-            # What it forked is ours to bury now, and all of it is in its process group.
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-self._process.pid, os.WNOHANG)[0]:
-                    pass
-            self._process = None
+    kind: str
+    command: tuple[str, ...]
+    config: str = ""
+    fifo: Path | None = None
+    syscall_filter: str = ""
+    hidden_mounts: tuple[str, ...] = ()
+    manages_cgroups: bool = False
 
 
 @dataclass
@@ -170,9 +79,9 @@ class Member:
     cgroup: Cgroup
     stdin_fd: int
     log: LogPipe
-    notes: Path
     device: str = ""
     pid: int = 0
+    fifo: Path | None = None
     fifo_fd: int = -1
 
     @property
@@ -183,21 +92,22 @@ class Member:
     def hand_out(self, guest_config: dict[str, object]) -> None:
         """Let the guest agent start, with its configuration on stdin.
 
-        The container's first process waits at its runtime's fifo: crun's for a byte to read, runc's for somebody who
+        A container's first process waits at its runtime's fifo: crun's for a byte to read, runc's for somebody who
         reads. A descriptor for both, with a byte in it, is what either runtime's `start` command comes down to.
         `close_fifo` follows when the guest answers.
         """
         payload = json.dumps(guest_config).encode()
         if len(payload) > _PIPE_DEFAULT_BYTES:
             fcntl.fcntl(self.stdin_fd, fcntl.F_SETPIPE_SZ, len(payload))
-        # Nobody reads before the fifo is written: a write that waited for room would stop the whole node.
+        # Nobody may read before the fifo is written: a write that waited for room would stop the whole node.
         os.set_blocking(self.stdin_fd, False)
         with contextlib.suppress(BrokenPipeError):  # the log then says why it died
             if os.write(self.stdin_fd, payload) < len(payload):
                 raise StartFailed("The guest's configuration is too large for its pipe.", reason="configuration")
         self.close_stdin()
-        self.fifo_fd = os.open(self.notes / "exec.fifo", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        os.write(self.fifo_fd, b"0")
+        if self.fifo is not None:
+            self.fifo_fd = os.open(self.fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            os.write(self.fifo_fd, b"0")
 
     def close_fifo(self) -> None:
         """Drop the fifo once it has served. Safe to repeat."""
@@ -213,7 +123,7 @@ class Member:
 
 
 class MemberMaker:
-    """Makes members and takes them apart again; owns slots, disks and control groups of the container tier."""
+    """Makes members and takes them apart again; owns slots, disks and control groups of every tier that has them."""
 
     def __init__(
         self, config: NodeConfig, parent: CgroupParent, slots: Slots, templates: Templates, disks: BlankDisks
@@ -225,6 +135,8 @@ class MemberMaker:
         self._disks = disks
         self._zygote = Zygote()
         self._stage = _stage_outside(config.home)
+        # Slots of the sandboxes that this node found running.
+        self._adopted: set[int] = set()
         self._guest_layer = config.store / "guest-layer"
         self._members = config.store / "members"
         # Where the OCI runtime keeps its own notes.
@@ -247,8 +159,8 @@ class MemberMaker:
         # Replaced, not rewritten: running sandboxes keep the file that they started with.
         fresh.replace(target)
 
-    async def make(self, recipe: Recipe, runtime: tuple[str, ...]) -> Member:
-        """Prepare one member with `runtime` as the command line that will start it.
+    async def make(self, recipe: Recipe, launch: Callable[[Identity], Launch]) -> Member:
+        """Prepare one member, which `launch` says how to start.
 
         Raises StartFailed, UnknownBuild or NoRoom; on failure nothing is left behind.
         """
@@ -256,13 +168,16 @@ class MemberMaker:
         member, stdin_fd, output_fd = self._begin(recipe)
         try:
             try:
-                order = await asyncio.to_thread(self._lay_out, member, rootfs, runtime)
+                identity = self._identity(member)
+                how = launch(identity)
+                member.fifo = how.fifo
+                order = await asyncio.to_thread(self._lay_out, member, identity, rootfs, how)
                 await self._zygote.order(order, stdin_fd, output_fd)
             finally:
                 os.close(stdin_fd)
                 os.close(output_fd)
             await self._await_ready(member)
-            if _manages_cgroups(runtime):  # runc adds the devices that it thinks a container should have
+            if how.manages_cgroups:  # runc adds the devices that it thinks a container should have
                 member.cgroup.limit_devices()
         except BaseException as error:
             await self.discard(member)
@@ -281,7 +196,7 @@ class MemberMaker:
             self._slots.release(slot)
             raise StartFailed(f"A sandbox could not be prepared: {error!r}", reason="prepare") from error
         group, log = self._parent.group(str(slot)), LogPipe(output_read)
-        member = Member(recipe, slot, self._members / str(slot), group, stdin_write, log, self._notes(slot))
+        member = Member(recipe, slot, self._members / str(slot), group, stdin_write, log)
         return member, stdin_read, output_write
 
     async def _await_ready(self, member: Member) -> None:
@@ -294,8 +209,19 @@ class MemberMaker:
         member.device = rest
         member.cgroup.limit_block_io(_BLOCK_BYTES_PER_S, rest)
 
-    def _lay_out(self, member: Member, rootfs: Path, runtime: tuple[str, ...]) -> Order:
-        recipe, base = member.recipe, uid_base(member.slot)
+    def _identity(self, member: Member) -> Identity:
+        machine_id = secrets.token_hex(16)
+        return Identity(
+            slot=member.slot,
+            uid_base=uid_base(member.slot),
+            hostname=f"sandbox-{machine_id[:8]}",
+            machine_id=machine_id,
+            stage=self._stage,
+            cgroup_name=member.cgroup.name,
+        )
+
+    def _lay_out(self, member: Member, identity: Identity, rootfs: Path, how: Launch) -> Order:
+        recipe = member.recipe
         shutil.rmtree(member.directory, ignore_errors=True)
         member.directory.mkdir(mode=0o700)
         self._disks.copy(recipe.resources.disk_mib, member.directory / "disk.img")
@@ -303,31 +229,25 @@ class MemberMaker:
         member.cgroup.limit(
             Limits(recipe.resources.cpu_milli, recipe.resources.memory_mib * _MIB, recipe.resources.pids)
         )
-        identity = secrets.token_hex(16)
-        facts = oci.ContainerFacts(
-            hostname=f"sandbox-{identity[:8]}",
-            uid_base=base,
-            uid_count=UIDS_PER_SLOT,
-            user_namespace=f"{self._stage}/{oci.USER_NAMESPACE}",
-            cgroups_path=f"/{member.cgroup.name}" if _manages_cgroups(runtime) else None,
-        )
-        (member.directory / "config.json").write_text(json.dumps(oci.workstation(facts)))
+        (member.directory / "config.json").write_text(how.config)
         socket_path = self.socket_path(member.slot)
         socket_path.parent.mkdir(exist_ok=True)
         os.chown(socket_path.parent, 0, self._config.gateway_gid)
         socket_path.parent.chmod(0o750)
         return Order(
+            kind=how.kind,
+            profile=recipe.profile,
             directory=str(member.directory),
             stage=self._stage,
             template_root=str(rootfs),
             guest_layer=str(self._guest_layer),
             socket_path=str(socket_path),
             socket_gid=self._config.gateway_gid,
-            uid_base=base,
+            uid_base=identity.uid_base,
             uid_count=UIDS_PER_SLOT,
-            hostname=facts.hostname,
-            machine_id=identity,
-            hidden_mounts=_hidden_mounts(self._parent.hierarchies, runtime),
+            hostname=identity.hostname,
+            machine_id=identity.machine_id,
+            hidden_mounts=how.hidden_mounts,
             cgroup_files=tuple(member.cgroup.join_files()),
             limits={
                 "RLIMIT_NPROC": recipe.resources.pids,
@@ -335,8 +255,8 @@ class MemberMaker:
                 "RLIMIT_FSIZE": recipe.resources.disk_mib * _MIB,
                 "RLIMIT_CORE": 0,
             },
-            program=runtime[0],
-            runtime=(*runtime, member.notes.name),
+            command=how.command,
+            syscall_filter=how.syscall_filter,
         )
 
     def socket_path(self, slot: int) -> Path:
@@ -351,7 +271,8 @@ class MemberMaker:
         """Return the private directory of a slot."""
         return self._members / str(slot)
 
-    def _notes(self, slot: int) -> Path:
+    def notes(self, slot: int) -> Path:
+        """Return where an OCI runtime keeps its notes of a slot."""
         return self.states / f"slot-{slot}"
 
     async def discard(self, member: Member) -> None:
@@ -367,6 +288,7 @@ class MemberMaker:
         A slot whose control group can't be removed, because something in it does not die, is not given back: nobody
         else may get its uids.
         """
+        self._adopted.discard(slot)
         if await asyncio.to_thread(self._remove, slot):
             self._slots.release(slot)
         else:
@@ -382,24 +304,25 @@ class MemberMaker:
             linux.reap(pid, patience_s=1.0)
         # None of these can be written by a guest: its disk was mounted only in its own mount namespace.
         shutil.rmtree(self._members / str(slot), ignore_errors=True)
-        shutil.rmtree(self._notes(slot), ignore_errors=True)
+        shutil.rmtree(self.notes(slot), ignore_errors=True)
         shutil.rmtree(self.socket_path(slot).parent, ignore_errors=True)
         return empty
 
-    def claim(self, slot: int) -> None:
-        """Keep a slot for a sandbox that was adopted."""
+    def adopt(self, slot: int) -> None:
+        """Keep a slot for a sandbox that this node found running."""
         self._slots.claim(slot)
+        self._adopted.add(slot)
 
-    async def sweep(self, owned: set[int]) -> list[str]:
-        """Remove every slot that no adopted sandbox owns; return what was found."""
+    async def sweep(self) -> list[str]:
+        """After all adoptions: remove every slot that no adopted sandbox owns; return what was found."""
         found = set(self._parent.names())
         for directory in (self._members, self._config.run / "guests"):
             found.update(entry.name for entry in directory.iterdir())
-        keep = {self._notes(slot).name for slot in owned}
+        keep = {self.notes(slot).name for slot in self._adopted}
         for entry in self.states.iterdir():
             if entry.name not in keep:
                 shutil.rmtree(entry, ignore_errors=True)
-        strays = sorted(name for name in found if name.isdigit() and int(name) not in owned)
+        strays = sorted(name for name in found if name.isdigit() and int(name) not in self._adopted)
         for name in strays:
             if not await asyncio.to_thread(self._remove, int(name)):
                 self._slots.claim(int(name))
@@ -408,20 +331,6 @@ class MemberMaker:
     async def stop(self) -> None:
         """End the zygote."""
         await self._zygote.stop()
-
-
-def _manages_cgroups(runtime: tuple[str, ...]) -> bool:
-    return "--cgroup-manager=disabled" not in runtime
-
-
-def _hidden_mounts(hierarchies: Hierarchies, runtime: tuple[str, ...]) -> tuple[str, ...]:
-    """Return which trees of control groups a runtime does not get to see."""
-    # runc makes a group wherever it can, also where nobody would remove it.
-    hidden = list(hierarchies.unused) if _manages_cgroups(runtime) else []
-    # crun refuses hosts with both trees; it looks for the second one at this place.
-    if hierarchies.mode == "hybrid" and hierarchies.v2 is not None:
-        hidden.append(hierarchies.v2)
-    return tuple(str(mountpoint) for mountpoint in hidden)
 
 
 def _stage_outside(home: Path) -> str:

@@ -1,139 +1,36 @@
-"""The process that prepares sandboxes ahead of time: namespaces, disk, overlay, listener, container.
+"""The process that prepares sandboxes ahead of time: namespaces, disk, root, listener, first process.
 
 A small, single-threaded parent that the node starts once. For each order it forks a *member*, which leaves the host's
-mount and network views step by step and lets the OCI runtime create the container. What remains is the container's
-first process, which has done everything but start the guest agent: it waits at the runtime's exec fifo. All mounts
-exist in the member's own mount namespace only, so that no crash leaves one behind on the host.
+mount and network views step by step and starts the sandbox's first process: through an OCI runtime, after which it
+waits at the runtime's exec fifo, or through bubblewrap, after which it is the guest agent and waits for its
+configuration. All mounts exist in the member's own mount namespace only, so that no crash leaves one behind on the
+host.
 
 Run as `python -m sandboxes.node.zygote FD`, FD being a SOCK_SEQPACKET socket: one message an order, JSON plus two
-descriptors (the container's stdin, the container's stdout and stderr). The answer is one line on the latter: `ready`
+descriptors (the sandbox's stdin, the sandbox's stdout and stderr). The answer is one line on the latter: `ready`
 and the disk's device number, or `error` and why.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import resource
 import signal
 import socket
 import stat
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
-from sandboxes.node import linux
-from sandboxes.node.runtimes import oci
+from sandboxes.node import linux, stage
+from sandboxes.node.order import FILTER_FD, GUEST_FD, NAMESPACE_FD, READY_FD, USER_ID, Order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _MAX_ORDER_BYTES = 65_536
-GUEST_FD = 3
 _BADNESS = "300"
-_HOSTS = "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-
-
-@dataclass(frozen=True)
-class Order:
-    """What one member is made of. Paths are the host's; ids come from the node's own store, never from a request.
-
-    `limits` are resource limits by their names, in the units of setrlimit(2).
-    """
-
-    directory: str
-    stage: str
-    template_root: str
-    guest_layer: str
-    socket_path: str
-    socket_gid: int
-    uid_base: int
-    uid_count: int
-    hostname: str
-    machine_id: str
-    hidden_mounts: tuple[str, ...]
-    cgroup_files: tuple[str, ...]
-    limits: dict[str, int]
-    program: str
-    runtime: tuple[str, ...]
-
-    def pack(self) -> bytes:
-        """Return the order as it travels to the zygote."""
-        return json.dumps(vars(self)).encode()
-
-    @classmethod
-    def unpack(cls, data: bytes) -> Order:
-        """Read what `pack` wrote."""
-        fields = json.loads(data)
-        for name in ("hidden_mounts", "cgroup_files", "runtime"):
-            fields[name] = tuple(fields[name])
-        return cls(**fields)
-
-
-def _set_stage(order: Order, userns_fd: int) -> None:
-    """Cover `stage`, for this member alone, with a small file system that the sandbox's own root may walk through.
-
-    The member's directory is closed to everybody but the host's root, and that is what the runtime no longer is once it
-    has entered the user namespace.
-    """
-    config = Path("config.json").read_bytes()
-    linux.mount("tmpfs", order.stage, "tmpfs", linux.MS_NODEV | linux.MS_NOSUID, "mode=755,size=256k")
-    for name in ("disk", "rootfs", "lower", "guest"):
-        Path(order.stage, name).mkdir()
-    Path(order.stage, "config.json").write_bytes(config)
-    namespace = Path(order.stage, oci.USER_NAMESPACE)
-    namespace.touch()
-    linux.mount(f"/proc/self/fd/{userns_fd}", str(namespace), "", linux.MS_BIND)
-    # A runtime on a read-only mount knows that no container can overwrite it, and spares itself a protected copy.
-    program = Path(order.stage, "runtime")
-    program.touch()
-    linux.mount(order.program, str(program), "", linux.MS_BIND)
-    linux.mount("none", str(program), "", linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY)
-
-
-def _mount_disk(image: str) -> str:
-    """Mount the member's own disk image; return its device as `major:minor`."""
-    device, handle = linux.attach_loop(image)
-    try:
-        linux.mount(device, "disk", "ext4", linux.MS_NODEV | linux.MS_NOATIME, "noinit_itable,discard")
-        number = os.fstat(handle).st_rdev
-    finally:
-        os.close(handle)
-    return f"{os.major(number)}:{os.minor(number)}"
-
-
-def _write_identity(order: Order) -> None:
-    """Give the member a name of its own, in its own upper layer."""
-    etc = Path("disk/upper/etc")
-    etc.mkdir()
-    texts = {
-        "hostname": order.hostname + "\n",
-        "hosts": _HOSTS.format(hostname=order.hostname),
-        "machine-id": order.machine_id + "\n",
-        "resolv.conf": "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
-    }
-    for name, text in texts.items():
-        (etc / name).write_text(text)
-        os.chown(etc / name, order.uid_base, order.uid_base)
-    os.chown(etc, order.uid_base, order.uid_base)
-
-
-def _mount_root(order: Order, lower: int, guest: int) -> None:
-    """Stack template, guest agent and the member's disk into `rootfs`.
-
-    Paths are relative, so that the sandbox's own mount table shows none of the host's.
-    """
-    linux.attach_tree(lower, "lower")
-    linux.attach_tree(guest, "guest")
-    Path("disk/upper").mkdir()
-    os.chown("disk/upper", order.uid_base, order.uid_base)
-    Path("disk/work").mkdir()
-    _write_identity(order)
-    linux.mount(
-        "overlay",
-        "rootfs",
-        "overlay",
-        linux.MS_NODEV,
-        "lowerdir=guest:lower,upperdir=disk/upper,workdir=disk/work",
-    )
 
 
 def _listen(order: Order) -> socket.socket:
@@ -160,46 +57,77 @@ def _leave_host(order: Order) -> None:
     Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0")
 
 
-def _build_root(order: Order) -> str:
-    """Make the container's root on the stage, and the stage the working directory; return the disk's device."""
-    userns_fd = linux.new_user_namespace(order.uid_base, order.uid_count)
-    # Found by their names while nothing is covered yet.
-    lower = linux.idmapped_tree(order.template_root, userns_fd)
-    guest = linux.idmapped_tree(order.guest_layer, userns_fd)
-    image = os.path.realpath("disk.img")
-    _set_stage(order, userns_fd)
-    os.chdir(order.stage)
-    device = _mount_disk(image)
-    _mount_root(order, lower, guest)
-    return device
-
-
-def _create_container(order: Order, groups: list[int], listener: socket.socket) -> int:
-    """Run the OCI runtime in the sandbox's control groups; return its exit status."""
+def _start(order: Order, groups: list[int], fds: list[int], execute: Callable[[], NoReturn]) -> int:
+    """Run `execute` in a child that is in the sandbox's control groups, has its limits and `fds` from 3 on."""
     member = os.getpid()
     pid = os.fork()
-    if pid == 0:
-        try:
+    if pid:
+        return pid
+    try:
+        linux.set_parent_death_signal(signal.SIGKILL)
+        if os.getppid() != member:
+            os._exit(1)
+        for group in groups:
+            os.write(group, b"0")
+        # Should the host itself run out of memory, sandboxes go before anything else on it.
+        Path("/proc/self/oom_score_adj").write_text(_BADNESS)
+        # Here and not by the runtime: runc would need a right over the namespace's owner that not every root has.
+        for name, limit in order.limits.items():
+            resource.setrlimit(getattr(resource, name), (limit, limit))
+        linux.place_descriptors(fds, GUEST_FD)
+        execute()
+    finally:
+        os._exit(127)
+
+
+def _create_container(order: Order, groups: list[int], listener: socket.socket) -> None:
+    """Let the OCI runtime create the container; its first process waits at the runtime's exec fifo."""
+
+    def execute() -> NoReturn:
+        os.execve("./runtime", order.command, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+
+    pid = _start(order, groups, [listener.fileno()], execute)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status != 0:
+        raise OSError(f"the OCI runtime ended with status {status}")
+
+
+def _create_jail(order: Order, groups: list[int], listener: socket.socket, userns_fd: int) -> None:
+    """Let bubblewrap start the guest agent, which waits for its configuration once it is enclosed.
+
+    Nothing of it ever runs as the host's root: bubblewrap gets the uid that the sandbox's user is outside, and what it
+    may do it may do because the user namespace belongs to that uid.
+    """
+    user = order.uid_base + USER_ID
+    ready_read, ready_write = os.pipe()
+    with open(order.syscall_filter, "rb") as syscall_filter:  # noqa: PTH123 - a descriptor is all that is wanted
+
+        def execute() -> NoReturn:
+            os.setgroups([])
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+            # A change of user takes it back.
             linux.set_parent_death_signal(signal.SIGKILL)
-            if os.getppid() != member:
-                os._exit(1)
-            for group in groups:
-                os.write(group, b"0")
-            # Should the host itself run out of memory, sandboxes go before anything else on it.
-            Path("/proc/self/oom_score_adj").write_text(_BADNESS)
-            # Here and not by the runtime: runc would need a right over the namespace's owner that not every root has.
-            for name, limit in order.limits.items():
-                resource.setrlimit(getattr(resource, name), (limit, limit))
-            os.dup2(listener.fileno(), GUEST_FD, inheritable=True)
-            os.closerange(GUEST_FD + 1, 4096)
-            os.execve("./runtime", list(order.runtime), {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
-        finally:
-            os._exit(127)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            os.execve(order.command[0], order.command, {})
+
+        fds = {
+            GUEST_FD: listener.fileno(),
+            READY_FD: ready_write,
+            NAMESPACE_FD: userns_fd,
+            FILTER_FD: syscall_filter.fileno(),
+        }
+        monitor = _start(order, groups, [fds[number] for number in sorted(fds)], execute)
+    os.close(ready_write)
+    is_enclosed = os.read(ready_read, 1) != b""
+    # Only waits for the sandbox's end, which is the node's part: the first process becomes the node's child.
+    os.kill(monitor, signal.SIGKILL)
+    os.waitpid(monitor, 0)
+    if not is_enclosed:
+        raise OSError("bubblewrap did not start the guest agent")
 
 
 def _become_member(order: Order) -> str:
-    """Prepare one container and return its disk's device; raises OSError when a step fails."""
+    """Prepare one sandbox and return its disk's device; raises OSError when a step fails."""
     # Opened while every tree is still mounted, joined last: what is set up here is not charged to the sandbox.
     groups = [os.open(name, os.O_WRONLY | os.O_CLOEXEC) for name in order.cgroup_files]
     _leave_host(order)
@@ -207,10 +135,11 @@ def _become_member(order: Order) -> str:
     listener = _listen(order)
     os.chdir(order.directory)
     os.umask(0o022)
-    device = _build_root(order)
-    status = _create_container(order, groups, listener)
-    if status != 0:
-        raise OSError(f"the OCI runtime ended with status {status}")
+    device, userns_fd = stage.build(order)
+    if order.kind == "jail":
+        _create_jail(order, groups, listener, userns_fd)
+    else:
+        _create_container(order, groups, listener)
     return device
 
 

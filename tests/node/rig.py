@@ -235,8 +235,9 @@ class Rig:
         """Stop this node as a restart does: its sandboxes live on, for the next one to adopt."""
         await self.node.stop(end_gateway=True)
         # In a process of its own these would have gone with it.
-        for member in self.node.container._running.values():
-            member.log.close()
+        for runtime in (self.node.container, self.node.process):
+            for member in runtime._running.values():
+                member.log.close()
         self.handed_over = True
 
     def use_guest(self, script: str) -> None:

@@ -198,7 +198,7 @@ async def test_a_reader_of_events_may_wait_for_the_next(clean_node: Rig) -> None
     [
         ({"build": "nothing"}, (404, "build_unknown")),
         ({"tier": "microvm"}, (409, "tier_unavailable")),
-        ({"profile": "hardened"}, (409, "tier_unavailable")),
+        ({"tier": "process"}, (409, "tier_unavailable")),
         ({"resources": {"cpu_milli": 10, "memory_mib": 1_048_576, "disk_mib": 16, "pids": 64}}, (503, "no_room")),
     ],
     ids=["unknown build", "unavailable tier", "unavailable profile", "no room"],

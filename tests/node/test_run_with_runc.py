@@ -113,7 +113,7 @@ async def test_a_guest_that_dies_ends_the_sandbox(clean_node: Rig) -> None:
 async def test_a_broken_guest_leaves_nothing_in_any_tree(clean_node: Rig) -> None:
     clean_node.use_guest("#!/bin/sh\necho no such luck >&2\nexit 3\n")
     try:
-        with pytest.raises(StartFailed, match="The container did not start: no such luck"):
+        with pytest.raises(StartFailed, match="The sandbox did not start: no such luck"):
             await clean_node.start()
     finally:
         clean_node.use_real_guest()

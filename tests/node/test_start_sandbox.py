@@ -14,7 +14,7 @@ import pytest
 
 from corekit.clock import epoch_ms
 from sandboxes.node.errors import GenerationConflict, NodeError, NoRoom, StartFailed, TierUnavailable, UnknownBuild
-from sandboxes.node.runtimes import container
+from sandboxes.node.runtimes import container, prepared
 from sandboxes.node.runtimes.base import Availability
 from tests.node import rig
 
@@ -174,7 +174,7 @@ async def test_an_unknown_build_is_refused(clean_node: Rig) -> None:
         assert refusal.value.details == {"build": "nothing-of-ours"}
 
 
-@pytest.mark.parametrize("tier", ["language", "process", "microvm"])
+@pytest.mark.parametrize("tier", ["language", "microvm"])
 async def test_a_tier_without_a_runtime_is_refused_with_a_way_out(clean_node: Rig, tier: str) -> None:
     seen = clean_node.keeper.spool.last_seq
     async with refused_start(clean_node, TierUnavailable, tier=tier) as refusal:
@@ -184,8 +184,9 @@ async def test_a_tier_without_a_runtime_is_refused_with_a_way_out(clean_node: Ri
 
 
 async def test_a_profile_that_the_tier_does_not_give_is_refused(clean_node: Rig) -> None:
-    async with refused_start(clean_node, TierUnavailable, profile="hardened") as refusal:
-        assert refusal.value.details["tier"] == "container"
+    async with refused_start(clean_node, TierUnavailable, tier="process") as refusal:
+        assert refusal.value.message == "Profile workstation is not available at tier process; use hardened."
+        assert refusal.value.details == {"tier": "process"}
 
 
 async def test_a_host_without_a_runtime_says_what_to_install(clean_node: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,11 +213,11 @@ async def test_no_room_names_the_resource(clean_node: Rig, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("guest", "says"),
     [
-        (DIES, "The container did not start: no such luck"),
-        (IS_NO_PROGRAM, "The container did not start: "),
-        (ANSWERS.format(answer=b"HTTP/1.1 500 Internal Server Error\r\n\r\n"), "The container did not start: "),
-        (ANSWERS.format(answer=b"x" * 10_000), "The container did not start: "),
-        (ANSWERS.format(answer=b""), "The container did not start: "),
+        (DIES, "The sandbox did not start: no such luck"),
+        (IS_NO_PROGRAM, "The sandbox did not start: "),
+        (ANSWERS.format(answer=b"HTTP/1.1 500 Internal Server Error\r\n\r\n"), "The sandbox did not start: "),
+        (ANSWERS.format(answer=b"x" * 10_000), "The sandbox did not start: "),
+        (ANSWERS.format(answer=b""), "The sandbox did not start: "),
         (IS_SILENT, "The guest agent did not answer within 1 s: no output"),
         (LEAVES_A_CHILD, "The guest agent did not answer within 1 s: no output"),
     ],
@@ -225,7 +226,7 @@ async def test_no_room_names_the_resource(clean_node: Rig, monkeypatch: pytest.M
 async def test_a_broken_guest_leaves_nothing_behind(
     clean_node: Rig, monkeypatch: pytest.MonkeyPatch, guest: str, says: str
 ) -> None:
-    monkeypatch.setattr(container, "_START_TIMEOUT_S", 0.7)
+    monkeypatch.setattr(prepared, "_START_TIMEOUT_S", 0.7)
     clean_node.use_guest(guest)
     try:
         async with refused_start(clean_node, StartFailed) as refusal:

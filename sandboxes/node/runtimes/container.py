@@ -2,60 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
+import json
 import re
 import shutil
-import signal
 import subprocess
 from typing import TYPE_CHECKING
 
-from sandboxes.node import guestclient, linux
-from sandboxes.node.errors import StartFailed, TierUnavailable
-from sandboxes.node.members import Member, MemberMaker, process_matches
-from sandboxes.node.pool import Pool
-from sandboxes.node.runtimes.base import Availability, Exit, State
-from sandboxes.node.zygote import GUEST_FD
+from sandboxes.node.members import Identity, Launch, MemberMaker
+from sandboxes.node.order import GUEST_FD
+from sandboxes.node.runtimes import oci
+from sandboxes.node.runtimes.base import Availability
+from sandboxes.node.runtimes.prepared import PreparedRuntime
+from sandboxes.node.slots import UIDS_PER_SLOT
 
 if TYPE_CHECKING:
-    from sandboxes.node.cgroups import Cgroup, Hierarchies, Stats
-    from sandboxes.node.spec import Recipe, Spec
+    from sandboxes.node.cgroups import Hierarchies
+    from sandboxes.node.spec import Recipe
 
-_START_TIMEOUT_S = 15.0
 _PRESERVED_FDS = GUEST_FD - 2
 
 
-class ContainerRuntime:
-    """Starts containers from a pool of prepared members."""
+class ContainerRuntime(PreparedRuntime):
+    """Starts containers through an OCI runtime."""
 
     tier = "container"
+    profiles = ("workstation", "hardened")
 
     def __init__(self, maker: MemberMaker, hierarchies: Hierarchies, pool_size: int) -> None:
-        self._maker = maker
+        super().__init__(maker, _probe(hierarchies), pool_size)
         self._hierarchies = hierarchies
-        self._availability = _probe(hierarchies)
-        self._boot_id = linux.boot_id()
-        self.pool = Pool(pool_size, self._make, maker.discard)
-        # Logs of the sandboxes that this process started: the end of one's output says why it died.
-        self._running: dict[int, Member] = {}
-        self._adopted: set[int] = set()
-
-    def probe(self) -> Availability:
-        """Tell which OCI runtime this host has."""
-        return self._availability
-
-    def warm(self, recipe: Recipe) -> None:
-        """Begin to prepare sandboxes of a recipe."""
-        if self._availability.available:
-            self.pool.warm(recipe)
-
-    async def _make(self, recipe: Recipe) -> Member:
-        if not self._availability.available:
-            raise TierUnavailable(
-                f"{self._availability.reason} {self._availability.fix}", tier=self.tier, fix=self._availability.fix
-            )
-        return await self._maker.make(recipe, self._command())
 
     def _command(self) -> tuple[str, ...]:
         program = next(iter(self._availability.runtimes))
@@ -66,140 +41,35 @@ class ContainerRuntime:
             return (path, "--cgroup-manager=disabled", root, *create)
         return (path, root, *create)
 
-    async def start(self, spec: Spec) -> State:
-        """Hand a prepared member out under the sandbox's id and wait until its guest agent answers."""
-        if spec.profile != "workstation":
-            raise TierUnavailable(
-                f"Profile {spec.profile} is not available at tier container; use workstation.", tier=self.tier
-            )
-        member = await self.pool.take(spec.recipe)
-        try:
-            member.hand_out(_guest_config(spec))
-            await self._await_guest(member)
-            state = self._describe(member)
-        except BaseException:
-            await self._maker.discard(member)
-            raise
-        member.close_fifo()
-        self._running[member.slot] = member
-        return state
-
-    async def _await_guest(self, member: Member) -> None:
-        answer = asyncio.ensure_future(guestclient.answers(str(self._maker.socket_path(member.slot))))
-        member.log.closed.add_done_callback(lambda _: answer.cancel())
-        try:
-            async with asyncio.timeout(_START_TIMEOUT_S):
-                await asyncio.wait({answer})
-            if answer.cancelled() or not answer.result():
-                raise StartFailed(f"The container did not start: {_last_words(member)}", reason="guest_silent")
-        except TimeoutError:
-            raise StartFailed(
-                f"The guest agent did not answer within {_START_TIMEOUT_S:.0f} s: {_last_words(member)}",
-                reason="guest_timeout",
-            ) from None
-        finally:
-            answer.cancel()
-
-    def _describe(self, member: Member) -> State:
-        start_time = linux.process_start_time(member.pid)
-        if start_time is None:
-            raise StartFailed("The container ended at once.", reason="guest_gone")
-        return {"slot": member.slot, "pid": member.pid, "start_time": start_time, "boot_id": self._boot_id}
-
-    async def wait(self, state: State) -> Exit:
-        """Wait on a pidfd; afterwards the control group tells whether memory ran out."""
-        pid = state["pid"]
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return self._exit_of(state)
-        if linux.process_start_time(pid) != state["start_time"]:
-            os.close(pidfd)
-            return self._exit_of(state)
-        loop = asyncio.get_running_loop()
-        gone = asyncio.Event()
-        loop.add_reader(pidfd, gone.set)
-        try:
-            await gone.wait()
-        finally:
-            loop.remove_reader(pidfd)
-            os.close(pidfd)
-        # Only a sandbox that this process started is its child; an adopted one is reaped by the supervisor.
-        with contextlib.suppress(ChildProcessError):
-            found, status = os.waitpid(pid, os.WNOHANG)
-            if found and not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
-                return Exit(out_of_memory=False, last_words=self._last_words(state))
-        return self._exit_of(state)
-
-    def _exit_of(self, state: State) -> Exit:
-        return Exit(out_of_memory=self.stats(state).oom_kills > 0, last_words=self._last_words(state))
-
-    def _last_words(self, state: State) -> str:
-        member = self._running.get(state["slot"])
-        return "" if member is None else _last_words(member)
-
-    async def stop(self, state: State) -> None:
-        """Kill the control group; the pid namespace goes with its first process."""
-        group = self.cgroup(state)
-        with contextlib.suppress(FileNotFoundError):
-            group.kill()
-        await self.wait(state)
-
-    async def discard(self, state: State) -> None:
-        """Remove control groups, disk, socket and the runtime's own notes."""
-        self._adopted.discard(state["slot"])
-        member = self._running.pop(state["slot"], None)
-        if member is not None:
-            member.log.close()
-        await self._maker.remove(state["slot"])
-
-    def adopt(self, state: State) -> bool:
-        """Take a sandbox back when pid, start time, boot and control group all still agree."""
-        if state.get("boot_id") != self._boot_id:
-            return False
-        if not process_matches(state["pid"], state["start_time"], self.cgroup(state)):
-            return False
-        self._maker.claim(state["slot"])
-        self._adopted.add(state["slot"])
-        return True
-
-    async def sweep(self) -> list[str]:
-        """Remove the slots of members and sandboxes that nobody owns."""
-        return await self._maker.sweep(self._adopted)
-
-    def cgroup(self, state: State) -> Cgroup:
-        """Return the sandbox's control group."""
-        return self._maker.group(state["slot"])
-
-    def stats(self, state: State) -> Stats:
-        """Read the control group's counters."""
-        return self.cgroup(state).stats()
-
-    def disk_used_bytes(self, state: State) -> int:
-        """Return the blocks that the sandbox's disk image takes on the host."""
-        try:
-            return (self._maker.directory(state["slot"]) / "disk.img").stat().st_blocks * 512
-        except FileNotFoundError:
-            return 0
-
-    def socket_path(self, state: State) -> str:
-        """Return the guest's listener as the gateway reaches it."""
-        return str(self._maker.socket_path(state["slot"]))
+    def _launch(self, recipe: Recipe, identity: Identity) -> Launch:
+        command = self._command()
+        manages_cgroups = "--cgroup-manager=disabled" not in command
+        facts = oci.ContainerFacts(
+            hostname=identity.hostname,
+            uid_base=identity.uid_base,
+            uid_count=UIDS_PER_SLOT,
+            user_namespace=f"{identity.stage}/{oci.USER_NAMESPACE}",
+            cgroups_path=f"/{identity.cgroup_name}" if manages_cgroups else None,
+        )
+        notes = self._maker.notes(identity.slot)
+        return Launch(
+            kind="oci",
+            command=(*command, notes.name),
+            config=json.dumps(oci.PROFILES[recipe.profile](facts)),
+            fifo=notes / "exec.fifo",
+            hidden_mounts=_hidden_mounts(self._hierarchies, manages_cgroups=manages_cgroups),
+            manages_cgroups=manages_cgroups,
+        )
 
 
-def _guest_config(spec: Spec) -> dict[str, object]:
-    return {
-        "sandbox_id": spec.id,
-        "template_id": spec.template_id,
-        "env": spec.env,
-        "default_user": "user",
-        # The agent keeps a share of it for itself.
-        "max_processes": spec.resources.pids,
-    }
-
-
-def _last_words(member: Member) -> str:
-    return member.log.text.strip().splitlines()[-1][:300] if member.log.text.strip() else "no output"
+def _hidden_mounts(hierarchies: Hierarchies, *, manages_cgroups: bool) -> tuple[str, ...]:
+    """Return which trees of control groups a runtime does not get to see."""
+    # runc makes a group wherever it can, also where nobody would remove it.
+    hidden = list(hierarchies.unused) if manages_cgroups else []
+    # crun refuses hosts with both trees; it looks for the second one at this place.
+    if hierarchies.mode == "hybrid" and hierarchies.v2 is not None:
+        hidden.append(hierarchies.v2)
+    return tuple(str(mountpoint) for mountpoint in hidden)
 
 
 def _probe(hierarchies: Hierarchies) -> Availability:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sandboxes.node.order import USER_ID
+
 GUEST_PATH = "/opt/gatehouse/guest"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # The file on the stage that holds the sandbox's user namespace.
 USER_NAMESPACE = "userns"
 
@@ -27,7 +30,7 @@ WORKSTATION_CAPABILITIES = (
 )
 
 # Besides what container engines mask: what tells of the host's boot, disks and devices or of a neighbour's load.
-_MASKED = (
+MASKED = (
     "/proc/acpi",
     "/proc/asound",
     "/proc/bus",
@@ -90,11 +93,36 @@ def seccomp() -> dict[str, Any]:
 
 
 def workstation(facts: ContainerFacts) -> dict[str, Any]:
-    """Return config.json for the profile `workstation`: writable root, root and sudo inside the user namespace.
-
-    The network namespace is the member's own, made by the node and holding only `lo`; that is why it is not listed.
-    """
+    """Return config.json for the profile `workstation`: writable root, root and sudo inside the user namespace."""
     capabilities = list(WORKSTATION_CAPABILITIES)
+    process = {
+        "user": {"uid": 0, "gid": 0},
+        # sudo must be able to gain root of the user namespace: the bounding set is what limits it.
+        "noNewPrivileges": False,
+        "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+    }
+    return _config(facts, process, readonly=False)
+
+
+def hardened(facts: ContainerFacts) -> dict[str, Any]:
+    """Return config.json for the profile `hardened`: read-only root, one user without rights.
+
+    The member has mounted home and /tmp below the root already. CHOWN is in the bounding set alone, as with container
+    engines that add it for a user who is not root.
+    """
+    process = {
+        "user": {"uid": USER_ID, "gid": USER_ID},
+        "noNewPrivileges": True,
+        "capabilities": {"bounding": ["CAP_CHOWN"]},
+    }
+    return _config(facts, process, readonly=True)
+
+
+PROFILES = {"workstation": workstation, "hardened": hardened}
+
+
+def _config(facts: ContainerFacts, process: dict[str, Any], *, readonly: bool) -> dict[str, Any]:
+    """Return config.json. The network namespace is not in it: it is the member's own, and holds only `lo`."""
     namespaces: list[dict[str, Any]] = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup", "user")]
     if facts.user_namespace is not None:
         namespaces[-1]["path"] = facts.user_namespace
@@ -102,20 +130,13 @@ def workstation(facts: ContainerFacts) -> dict[str, Any]:
     config: dict[str, Any] = {
         "ociVersion": "1.0.2",
         "hostname": facts.hostname,
-        "root": {"path": "rootfs", "readonly": False},
+        "root": {"path": "rootfs", "readonly": readonly},
         "process": {
             "terminal": False,
-            "user": {"uid": 0, "gid": 0},
             "args": [GUEST_PATH],
-            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            "env": [f"PATH={PATH}"],
             "cwd": "/",
-            # sudo must be able to gain root of the user namespace: the bounding set is what limits it.
-            "noNewPrivileges": False,
-            "capabilities": {
-                "bounding": capabilities,
-                "effective": capabilities,
-                "permitted": capabilities,
-            },
+            **process,
         },
         "mounts": [
             _mount("/proc", "proc", *_NOTHING_SPECIAL),
@@ -129,7 +150,7 @@ def workstation(facts: ContainerFacts) -> dict[str, Any]:
             "namespaces": namespaces,
             "uidMappings": mapping,
             "gidMappings": mapping,
-            "maskedPaths": list(_MASKED),
+            "maskedPaths": list(MASKED),
             "readonlyPaths": list(_READ_ONLY),
             "seccomp": seccomp(),
         },
