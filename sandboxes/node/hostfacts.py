@@ -18,10 +18,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sandboxes.node import cgroups, linux
+from sandboxes.node import cgroups, hostsettings, linux
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sandboxes.node.hostsettings import Setting
 
 _SYS_LANDLOCK_CREATE_RULESET = 444
 _LANDLOCK_VERSION_FLAG = 1
@@ -63,6 +65,7 @@ class HostFacts:
     host: dict[str, str]
     facts: list[Fact]
     tiers: list[Tier]
+    settings: list[Setting] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -72,6 +75,11 @@ class HostFacts:
     def can_run_containers(self) -> bool:
         """Whether tier L2, which the platform needs, is available."""
         return any(tier.name == "container" and tier.available for tier in self.tiers)
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether no setting of the host undoes isolation, but those that the operator accepts."""
+        return hostsettings.refusal(self.settings) is None
 
 
 # --- single facts
@@ -291,7 +299,13 @@ def gather(directory: Path) -> HostFacts:
         container_tier(facts, _versions("crun", "runc")),
         _without_runtime("L3", "microvm", _versions("qemu-system-x86_64")),
     ]
-    return HostFacts(_host(directory), [*facts, landlock_fact(), kvm_fact(), confidential_fact()], tiers)
+    facts += [landlock_fact(), kvm_fact(), confidential_fact()]
+    return HostFacts(_host(directory), facts, tiers, settings_of(directory))
+
+
+def settings_of(home: Path) -> list[Setting]:
+    """Look at what could undo isolation on this host, for an installation in `home`, and what of it is accepted."""
+    return hostsettings.accept(hostsettings.look(home, _versions("crun", "runc")))
 
 
 def container_facts(directory: Path) -> list[Fact]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from django.core.management import call_command
 
 from sandboxes.node import hostfacts
 from sandboxes.node.hostfacts import Fact, HostFacts, Tier
+from sandboxes.node.hostsettings import Setting
 
 HOST = {
     "system": "Debian GNU/Linux 12 (bookworm)",
@@ -24,7 +26,10 @@ FACTS = [
     Fact("KVM", good=None, value="opens, but that is no proof"),
     Fact("Landlock", good=False, value="not in this kernel", fix="boot another"),
 ]
-GOOD = HostFacts(HOST, FACTS, [Tier("L2", "container", available=True, runtimes={"crun": "1.8.1"})])
+CONTAINERS = Tier("L2", "container", available=True, runtimes={"crun": "1.8.1"})
+PIPE = Setting("core_pattern", "fatal", "|/bin/x", "it runs as root", "sysctl -w kernel.core_pattern=core")
+SETTINGS = [Setting("swap", "good", "none"), Setting("KSM", "weak", "on", "neighbours see it", "switch it off")]
+GOOD = HostFacts(HOST, FACTS, [CONTAINERS], SETTINGS)
 BAD = HostFacts(
     HOST,
     FACTS,
@@ -58,6 +63,12 @@ def test_a_good_host_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
         "  no  Landlock                not in this kernel",
         "                              fix: boot another",
         "",
+        "Settings that isolation depends on",
+        "  ok  swap                             none",
+        "  !   KSM                              on",
+        "                              why: neighbours see it",
+        "                              fix: switch it off",
+        "",
         "Gatehouse can run here.",
     ]
 
@@ -71,7 +82,26 @@ def test_a_host_without_containers_is_told_why_and_what_to_do(monkeypatch: pytes
     assert text.endswith("Gatehouse cannot run here yet: mend tier L2 first.\n")
 
 
-@pytest.mark.parametrize(("facts", "code"), [(GOOD, 0), (BAD, 1)], ids=["good", "bad"])
+def test_a_host_that_undoes_isolation_is_told_what_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, text = doctor(monkeypatch, replace(GOOD, settings=[PIPE]))
+
+    assert code == 1
+    assert "  NO  core_pattern                     |/bin/x\n" in text
+    assert "                              fix: sysctl -w kernel.core_pattern=core\n" in text
+    assert text.endswith("Gatehouse does not start here: mend what is marked NO first.\n")
+
+
+def test_an_accepted_risk_is_shown_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, text = doctor(monkeypatch, replace(GOOD, settings=[replace(PIPE, accepted=True)]))
+
+    assert code == 0
+    assert "  !   core_pattern                     |/bin/x\n" in text
+    assert "                              accepted by GATEHOUSE_ACCEPT_RISKS\n" in text
+
+
+@pytest.mark.parametrize(
+    ("facts", "code"), [(GOOD, 0), (BAD, 1), (replace(GOOD, settings=[PIPE]), 1)], ids=["good", "bad", "unsafe"]
+)
 def test_programs_read_json(monkeypatch: pytest.MonkeyPatch, facts: HostFacts, code: int) -> None:
     status, text = doctor(monkeypatch, facts, "--json")
 

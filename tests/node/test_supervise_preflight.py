@@ -18,6 +18,7 @@ import pytest
 from sandboxes.node import hostfacts, linux
 from sandboxes.node.config import NodeConfig
 from sandboxes.node.hostfacts import Tier
+from sandboxes.node.hostsettings import Setting
 from sandboxes.node.supervisor import SetupError, preflight, services
 from sandboxes.node.supervisor.loop import Account
 
@@ -83,6 +84,30 @@ def test_a_host_without_a_kernel_feature_is_refused(tmp_path: Path, monkeypatch:
         "This host can't run sandboxes yet. Idmapped mounts: Invalid argument. "
         "Mend: use Linux 5.19 or newer; `manage.py doctor` says more."
     )
+
+
+def test_a_host_whose_settings_hold_is_accepted(tmp_path: Path) -> None:
+    preflight.require_safe_host(tmp_path)
+
+
+def test_a_host_that_undoes_isolation_is_refused_with_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = Setting("core_pattern", "fatal", "|/bin/x", "it runs as root", "sysctl -w kernel.core_pattern=core")
+    monkeypatch.setattr(hostfacts, "settings_of", lambda _home: [pipe])
+
+    with pytest.raises(SetupError) as refused:
+        preflight.require_safe_host(tmp_path)
+    assert str(refused.value) == (
+        "This host would undo the isolation of sandboxes: core_pattern is |/bin/x: it runs as root. Mend: sysctl -w "
+        "kernel.core_pattern=core. If you accept this, start with GATEHOUSE_ACCEPT_RISKS=core_pattern; "
+        "`manage.py doctor` says more."
+    )
+
+
+def test_an_unknown_risk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEHOUSE_ACCEPT_RISKS", "everything")
+
+    with pytest.raises(SetupError, match="names no setting of this host: everything"):
+        preflight.require_safe_host(tmp_path)
 
 
 def test_a_free_port_is_accepted(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def check(config: NodeConfig) -> preflight.Accounts:
     accounts = preflight.Accounts.find()
     preflight.require_bootstrap(config.home)
     preflight.require_containers(config.home)
+    preflight.require_safe_host(config.home)
     preflight.require_readable(ROOT, Path(sys.executable), config.home, accounts)
     code = [ROOT / name for name in _CODE if (ROOT / name).is_dir()]
     preflight.require_protected([*code, Path(sys.prefix)], accounts)

@@ -13,7 +13,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sandboxes.node import hostfacts, linux
+from sandboxes.node import hostfacts, hostsettings, linux
 from sandboxes.node.supervisor import SetupError
 from sandboxes.node.supervisor.loop import Account
 
@@ -74,6 +74,16 @@ def require_containers(home: Path) -> None:
         raise SetupError(
             f"This host can't run sandboxes yet. {tier.reason} Mend: {tier.fix}; `manage.py doctor` says more."
         )
+
+
+def require_safe_host(home: Path) -> None:
+    """Refuse to start on a host with a setting that undoes isolation, unless the operator accepts it by name."""
+    try:
+        reason = hostsettings.refusal(hostfacts.settings_of(home))
+    except SystemExit as error:  # a name that is no setting
+        raise SetupError(str(error)) from None
+    if reason is not None:
+        raise SetupError(f"This host would undo the isolation of sandboxes: {reason}")
 
 
 def take_lock(home: Path) -> int:

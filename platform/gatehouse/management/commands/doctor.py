@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from sandboxes.node import hostfacts
+from sandboxes.node import hostfacts, hostsettings
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
 _MARKS = {True: "yes", False: "no", None: "?"}
+_GRADES = {"good": "ok", "weak": "!", "fatal": "NO"}
 
 
 def render(facts: hostfacts.HostFacts) -> str:
@@ -30,10 +31,26 @@ def render(facts: hostfacts.HostFacts) -> str:
         lines.append(_line(f"{tier.level} {tier.name}", tier.available, _told(tier), tier.fix))
     lines += ["", "What they rest on"]
     lines += [_line(fact.name, fact.good, fact.value, fact.fix) for fact in facts.facts]
-    lines.append("")
-    lines.append(
-        "Gatehouse can run here." if facts.can_run_containers else "Gatehouse cannot run here yet: mend tier L2 first."
-    )
+    lines += ["", "Settings that isolation depends on"]
+    lines += [_setting_line(setting) for setting in facts.settings]
+    return "\n".join([*lines, "", _verdict(facts)])
+
+
+def _verdict(facts: hostfacts.HostFacts) -> str:
+    if not facts.can_run_containers:
+        return "Gatehouse cannot run here yet: mend tier L2 first."
+    if not facts.is_safe:
+        return "Gatehouse does not start here: mend what is marked NO first."
+    return "Gatehouse can run here."
+
+
+def _setting_line(setting: hostsettings.Setting) -> str:
+    mark = "!" if setting.accepted else _GRADES[setting.grade]
+    lines = [f"  {mark:<4}{setting.name:<33}{setting.value}"]
+    if setting.grade != "good":
+        lines += [f"{'':30}why: {setting.why}", f"{'':30}fix: {setting.fix}"]
+    if setting.accepted:
+        lines.append(f"{'':30}accepted by {hostsettings.ACCEPT}")
     return "\n".join(lines)
 
 
@@ -50,7 +67,7 @@ def _line(name: str, good: bool | None, text: str, fix: str | None) -> str:  # n
 
 
 class Command(BaseCommand):
-    """Prints the facts; the exit status is 0 when tier L2 can run."""
+    """Prints the facts; the exit status is 0 when tier L2 can run and no setting of the host undoes it."""
 
     help = "Print what this host can run (tiers, runtimes, kernel features) and why not the rest."
     requires_system_checks = ()
@@ -64,7 +81,7 @@ class Command(BaseCommand):
         home = settings.GATEHOUSE.home
         facts = hostfacts.gather(next(path for path in (home, *home.parents) if path.is_dir()))
         self.stdout.write(_as_json(facts) if json else render(facts))
-        sys.exit(0 if facts.can_run_containers else 1)
+        sys.exit(0 if facts.can_run_containers and facts.is_safe else 1)
 
 
 def _as_json(facts: hostfacts.HostFacts) -> str:
