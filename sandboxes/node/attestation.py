@@ -334,7 +334,9 @@ def _is_cover(mount: Mount) -> bool:
         return False
     if mount.kind == "devtmpfs":
         return mount.root == "/null"
-    return "ro" in mount.options and {"tmpfs": "/", "proc": f"/{above[2]}"}.get(mount.kind) == mount.root
+    # An empty file system, the empty directory of the stage, the null device of a jail; or the place itself.
+    covers = {"tmpfs": ("/", "/empty", "/null"), "proc": (f"/{above[2]}",)}
+    return "ro" in mount.options and mount.root in covers.get(mount.kind, ())
 
 
 def _of_limits(facts: Facts, expected: Expected) -> Iterator[str]:

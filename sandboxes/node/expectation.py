@@ -13,6 +13,7 @@ from sandboxes.node import attestation
 from sandboxes.node.attestation import CAPABILITY_SETS, Expected, MountRule
 from sandboxes.node.errors import Quarantined, StartFailed
 from sandboxes.node.limits import LimitsInForce
+from sandboxes.node.order import USER_ID
 from sandboxes.node.slots import UIDS_PER_SLOT, uid_base
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ _LEAST_CPU_MILLI = 50
 # CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE SYS_CHROOT, by linux/capability.h.
 _TEN_CAPABILITIES = sum(1 << bit for bit in (0, 1, 3, 4, 5, 6, 7, 8, 10, 18))
 
+_CHOWN = 1 << 0
+
 _INERT = frozenset({"nosuid", "noexec", "nodev"})
 _DEVICE_FILES = frozenset({"devtmpfs", "tmpfs"})
 _DEVICES = {
@@ -36,14 +39,13 @@ _DEVICES = {
     for name in ("null", "zero", "full", "tty", "random", "urandom")
 }
 # What tells of the host or could change it. Paths that this kernel does not have need no cover.
-_COVERED = (
+_TELLING = (
     "/proc/acpi",
     "/proc/bus",
     "/proc/cmdline",
     "/proc/diskstats",
     "/proc/fs",
     "/proc/interrupts",
-    "/proc/irq",
     "/proc/kallsyms",
     "/proc/kcore",
     "/proc/key-users",
@@ -54,12 +56,13 @@ _COVERED = (
     "/proc/sched_debug",
     "/proc/scsi",
     "/proc/swaps",
-    "/proc/sys",
     "/proc/sysrq-trigger",
     "/proc/sysvipc",
     "/proc/timer_list",
     "/proc/vmallocinfo",
 )
+# Root of the user namespace could write there; a jail has nobody who may.
+_CHANGING = ("/proc/irq", "/proc/sys")
 
 
 def _kind(name: str, *options: str) -> MountRule:
@@ -74,8 +77,10 @@ class Promise:
     capabilities: dict[str, int]
     no_new_privs: bool
     mounts: dict[str, MountRule]
+    covered: tuple[str, ...]
 
 
+_NONE = dict.fromkeys(CAPABILITY_SETS, 0)
 _CONTAINER_MOUNTS = {
     "/proc": _kind("proc", *_INERT),
     "/dev": _kind("tmpfs", "nosuid"),
@@ -83,16 +88,40 @@ _CONTAINER_MOUNTS = {
     "/dev/shm": _kind("tmpfs", *_INERT),  # noqa: S108 - inside
     "/dev/mqueue": _kind("mqueue", *_INERT),
     "/sys": _kind("tmpfs", "ro", *_INERT),
-    **_DEVICES,
+}
+_HARDENED_MOUNTS = {
+    "/": _kind("overlay", "ro", "nosuid", "nodev"),
+    "/home/user": _kind("overlay", "nosuid", "nodev"),
+    "/tmp": _kind("tmpfs", *_INERT),  # noqa: S108 - inside
 }
 
 _PROMISES = {
     ("container", "workstation"): Promise(
         agent=0,
-        capabilities=dict.fromkeys(CAPABILITY_SETS, 0)
-        | dict.fromkeys(("CapPrm", "CapEff", "CapBnd"), _TEN_CAPABILITIES),
+        capabilities=_NONE | dict.fromkeys(("CapPrm", "CapEff", "CapBnd"), _TEN_CAPABILITIES),
         no_new_privs=False,
-        mounts={"/": _kind("overlay", "nodev"), **_CONTAINER_MOUNTS},
+        mounts={"/": _kind("overlay", "nodev"), **_CONTAINER_MOUNTS, **_DEVICES},
+        covered=(*_TELLING, *_CHANGING),
+    ),
+    ("container", "hardened"): Promise(
+        agent=USER_ID,
+        capabilities=_NONE | {"CapBnd": _CHOWN},
+        no_new_privs=True,
+        mounts={**_HARDENED_MOUNTS, **_CONTAINER_MOUNTS, **_DEVICES},
+        covered=(*_TELLING, *_CHANGING),
+    ),
+    ("process", "hardened"): Promise(
+        agent=USER_ID,
+        capabilities=_NONE,
+        no_new_privs=True,
+        mounts={
+            **_HARDENED_MOUNTS,
+            **_CONTAINER_MOUNTS,
+            "/dev": _kind("tmpfs", "ro", "nosuid", "noexec"),
+            # bubblewrap gives it no options; the kernel lets nothing but queues be made in it.
+            "/dev/mqueue": _kind("mqueue"),
+        },
+        covered=_TELLING,
     ),
 }
 
@@ -104,7 +133,7 @@ def attest(spec: Spec, state: State, group: Cgroup) -> Facts:
     except attestation.Gone:
         raise StartFailed("The sandbox ended at once.", reason="guest_gone") from None
     if (spec.tier, spec.profile) not in _PROMISES:
-        return facts
+        raise Quarantined([f"profile {spec.profile} of tier {spec.tier}: nothing is promised for it"])
     if found := attestation.mismatches(facts, expected(spec, state)):
         raise Quarantined(found)
     return facts
@@ -122,7 +151,7 @@ def expected(spec: Spec, state: State) -> Expected:
         no_new_privs=promise.no_new_privs,
         seccomp_filters=1,
         mounts=promise.mounts,
-        masked=_COVERED,
+        masked=promise.covered,
         limits=_limits(spec.resources),
         rlimits={
             "RLIMIT_CORE": 0,

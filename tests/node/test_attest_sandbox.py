@@ -30,15 +30,17 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 WRAPPER = """\
 #!/usr/bin/python3 -IS
 import json, os, sys
-config = None
 if "create" in sys.argv:
     with open("config.json") as file:
         config = json.load(file)
     exec(open({slip!r}).read())
     with open("config.json", "w") as file:
         json.dump(config, file)
-os.execv("/usr/bin/crun", sys.argv)
+elif "--chdir" in sys.argv:
+    exec(open({slip!r}).read())
+os.execv("/usr/bin/{program}", sys.argv)
 """
+KINDS = [("container", "workstation"), ("container", "hardened"), ("process", "hardened")]
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +50,15 @@ def slip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in (directory, *directory.parents[:2]):
         path.chmod(0o755)
     (directory / "slip.py").touch()
-    (directory / "crun").write_text(WRAPPER.format(slip=str(directory / "slip.py")))
-    (directory / "crun").chmod(0o755)
+    for program in ("crun", "bwrap"):
+        (directory / program).write_text(WRAPPER.format(slip=str(directory / "slip.py"), program=program))
+        (directory / program).chmod(0o755)
     return directory / "slip.py"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def node(slip: Path) -> AsyncIterator[Rig]:
-    """Return a node whose crun makes the mistakes that a test asks for."""
+    """Return a node whose crun and bubblewrap make the mistakes that a test asks for."""
     with pytest.MonkeyPatch.context() as patch, rig.new_home() as home:
         patch.setenv("PATH", f"{slip.parent}:/usr/sbin:/usr/bin:/sbin:/bin")
         async with rig.running_node(home) as running:
@@ -76,10 +79,10 @@ def facts_of(sandbox: Sandbox) -> attestation.Facts:
     return attestation.read(sandbox.state["pid"], sandbox.runtime.cgroup(sandbox.state))
 
 
-async def refused(node: Rig, sandbox_id: str) -> list[str]:
+async def refused(node: Rig, sandbox_id: str, **changes: str) -> list[str]:
     """Start a sandbox that must not be handed out; return what differed, once nothing of it is left."""
     with pytest.raises(Quarantined) as caught:
-        await node.start(sandbox_id)
+        await node.start(sandbox_id, **changes)
     assert caught.value.details == {"reason": "quarantined"}
     assert sandbox_id not in node.keeper.sandboxes
     assert sandbox_id not in node.keeper.feed._routes
@@ -91,11 +94,18 @@ async def refused(node: Rig, sandbox_id: str) -> list[str]:
     return caught.value.mismatches
 
 
+def assert_told(found: list[str], sentences: list[str]) -> None:
+    """Each expected sentence begins one of those that were found."""
+    for sentence in sentences:
+        assert any(line.startswith(sentence) for line in found), found
+
+
 # --- what is kept
 
 
-async def test_a_sandbox_is_what_it_should_be(clean_node: Rig) -> None:
-    sandbox = await clean_node.start()
+@pytest.mark.parametrize(("tier", "profile"), KINDS)
+async def test_a_sandbox_is_what_it_should_be(clean_node: Rig, tier: str, profile: str) -> None:
+    sandbox = await clean_node.start(tier=tier, profile=profile)
     facts = facts_of(sandbox)
     assert attestation.mismatches(facts, expectation.expected(sandbox.spec, sandbox.state)) == []
     assert facts.as_json() == sandbox.attestation
@@ -112,6 +122,20 @@ async def test_the_facts_are_the_kernel_s(clean_node: Rig) -> None:
     assert vars(facts.limits) == {"memory_bytes": 256 << 20, "swap_bytes": 0, "pids": 128, "cpu_milli": 2000}
     assert facts.processes == (sandbox.state["pid"],)
     assert facts.rlimits["RLIMIT_CORE"] == 0
+
+
+@pytest.mark.parametrize(("tier", "bounding"), [("container", 0x1), ("process", 0x0)])
+async def test_those_of_a_hardened_one_are_tighter(clean_node: Rig, tier: str, bounding: int) -> None:
+    sandbox = await clean_node.start(tier=tier, profile="hardened")
+    facts = facts_of(sandbox)
+    assert facts.uids == (0x7000_0000 + sandbox.state["slot"] * 65_536 + 1000,) * 4
+    assert (facts.capabilities, facts.no_new_privs) == (
+        {"CapInh": 0, "CapPrm": 0, "CapEff": 0, "CapBnd": bounding, "CapAmb": 0},
+        True,
+    )
+    mounts = {mount.point: mount.options for mount in facts.mounts}
+    assert {"ro", "nodev", "nosuid"} <= mounts["/"]
+    assert {"noexec", "nodev", "nosuid"} <= mounts["/tmp"]
 
 
 async def test_the_api_shows_them(clean_node: Rig) -> None:
@@ -295,9 +319,87 @@ SLIPS = {
 async def test_a_runtime_that_slips_gives_nobody_a_sandbox(clean_node: Rig, slip: Path, what: str) -> None:
     code, sentences = SLIPS[what]
     slip.write_text(textwrap.dedent(code))
-    found = await refused(clean_node, rig.new_id())
-    for sentence in sentences:
-        assert any(line.startswith(sentence) for line in found), found
+    assert_told(await refused(clean_node, rig.new_id()), sentences)
+
+
+HARDENED_SLIPS = {
+    "a capability more": (
+        "config['process']['capabilities']['bounding'] += ['CAP_SETUID']",
+        ["CapBnd: expected 0000000000000001, found 0000000000000081"],
+    ),
+    "new privileges": (
+        "config['process']['noNewPrivileges'] = False",
+        ["no_new_privs: expected True, found False"],
+    ),
+    "root": (
+        "config['process']['user'] = {'uid': 0, 'gid': 0}",
+        ["user ids: expected", "group ids: expected"],
+    ),
+    "programs in /tmp": (
+        """
+        import subprocess
+        subprocess.run(['mount', '-o', 'remount,bind,exec,nosuid,nodev', 'rootfs/tmp'], check=True)
+        """,
+        ["mount on /tmp: expected noexec, found nodev,nosuid,relatime,rw"],
+    ),
+    "a root that is written to": (
+        """
+        import subprocess
+        subprocess.run(['mount', '-o', 'remount,bind,rw,nosuid,nodev', 'rootfs'], check=True)
+        config['root']['readonly'] = False
+        """,
+        ["mount on /: expected ro, found nodev,nosuid,relatime,rw"],
+    ),
+    "no home of its own": (
+        """
+        import subprocess
+        subprocess.run(['umount', 'rootfs/home/user'], check=True)
+        """,
+        ["mount on /home/user: expected overlay, found none"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", HARDENED_SLIPS)
+async def test_a_hardened_container_that_is_not_one_is_caught(clean_node: Rig, slip: Path, what: str) -> None:
+    code, sentences = HARDENED_SLIPS[what]
+    slip.write_text(textwrap.dedent(code))
+    assert_told(await refused(clean_node, rig.new_id(), profile="hardened"), sentences)
+
+
+JAIL_SLIPS = {
+    "no call filter": (
+        "at = sys.argv.index('--seccomp'); del sys.argv[at:at + 2]",
+        ["seccomp mode: expected 2, found 0"],
+    ),
+    "a capability": (
+        "at = sys.argv.index('--chdir'); sys.argv[at:at] = ['--cap-add', 'CAP_CHOWN']",
+        ["CapBnd: expected 0000000000000000, found 0000000000000001"],
+    ),
+    "the host's queues": (
+        "sys.argv.remove('--unshare-ipc'); at = sys.argv.index('--mqueue'); del sys.argv[at:at + 2]",
+        ["ipc namespace: expected one of its own, found the node's"],
+    ),
+    "the host's view of control groups": (
+        "sys.argv.remove('--unshare-cgroup')",
+        ["cgroup namespace: expected one of its own, found the node's"],
+    ),
+    "a part of the host": (
+        "at = sys.argv.index('--chdir'); sys.argv[at:at] = ['--ro-bind', '/usr/share', '/mnt']",
+        ["mount on /mnt: expected none, found"],
+    ),
+    "nothing covered": (
+        "first = sys.argv.index('--proc') + 2; del sys.argv[first:sys.argv.index('--chdir')]",
+        ["/proc/keys: expected it covered, found it open"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", JAIL_SLIPS)
+async def test_a_jail_that_is_open_is_caught(clean_node: Rig, slip: Path, what: str) -> None:
+    code, sentences = JAIL_SLIPS[what]
+    slip.write_text(code)
+    assert_told(await refused(clean_node, rig.new_id(), tier="process", profile="hardened"), sentences)
 
 
 async def test_one_difference_is_one_sentence(clean_node: Rig, slip: Path) -> None:
