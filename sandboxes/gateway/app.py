@@ -7,7 +7,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Self
 
-from sandboxes.gateway import authentication, context, cors, errors, executions, routing, web
+from sandboxes.gateway import authentication, context, cors, errors, executions, framing, routing, web
 from sandboxes.gateway.edge import RouteFeed
 from sandboxes.gateway.operations import AGENT_PORT
 from sandboxes.gateway.ports import PortCall
@@ -107,6 +107,8 @@ class Gateway:
 
     async def handle(self, request: BaseRequest) -> Reply:
         """Serve one request, wherever it goes."""
+        if (fault := framing.fault(request)) is not None:
+            return errors.plain_error(request, 400, fault, last=True)
         going = routing.destination(
             method=request.method,
             target=request.raw_path,

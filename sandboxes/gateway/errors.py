@@ -71,14 +71,14 @@ def rpc_stream_error(request: web.BaseRequest, code: str, message: str) -> Reply
     return whole(request, 200, fields, b"\x02" + len(body).to_bytes(4, "big") + body)
 
 
-def plain_error(request: web.BaseRequest, status: int, message: str) -> Reply:
-    """Answer with plain text, for requests that lead nowhere."""
+def plain_error(request: web.BaseRequest, status: int, message: str, *, last: bool = False) -> Reply:
+    """Answer with plain text, for requests that lead nowhere; `last` ends the connection after it."""
     fields = [
         (b"Content-Type", b"text/plain; charset=utf-8"),
         (b"X-Content-Type-Options", b"nosniff"),
         *OPEN_TO_ALL,
     ]
-    return whole(request, status, fields, message.encode() + b"\n")
+    return whole(request, status, fields, message.encode() + b"\n", last=last)
 
 
 def sandbox_error(

@@ -164,9 +164,11 @@ class Reply(web.StreamResponse):
         """Do nothing: the body was ended by `finish`."""
 
 
-def whole(request: web.BaseRequest, status: int, fields: Fields, body: bytes) -> Reply:
-    """Send a complete small answer."""
+def whole(request: web.BaseRequest, status: int, fields: Fields, body: bytes, *, last: bool = False) -> Reply:
+    """Send a complete small answer; `last` ends the connection after it."""
     reply = Reply(request)
+    if last:
+        reply.close_after()
     reply.start(status, fields, length=len(body))
     try:
         reply.send([body])

@@ -59,7 +59,7 @@ def destination(*, method: str, target: str, headers: Iterable[tuple[bytes, byte
     `target` is the request target as it came, `headers` are the raw fields, `domain` is the platform's own
     domain or empty. Never raises.
     """
-    if not target.startswith("/") and not (target == "*" and method == "OPTIONS"):
+    if (not target.startswith("/") and not (target == "*" and method == "OPTIONS")) or "#" in target:
         return Refused("The request target must be a path")
     host, sandbox_id, port, has_key = _routing_fields(headers)
     if host is None or sandbox_id is _TWICE or port is _TWICE:

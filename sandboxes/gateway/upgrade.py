@@ -23,7 +23,10 @@ _FROM_HANDSHAKE = frozenset({b"sec-websocket-accept", b"sec-websocket-protocol",
 
 def is_upgrade(request: web.BaseRequest) -> bool:
     """Say whether the client asks to switch to WebSocket."""
-    return request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket"
+    headers = request.headers
+    if request.method != "GET" or headers.get("Upgrade", "").lower() != "websocket":
+        return False
+    return "upgrade" in {part.strip() for part in headers.get("Connection", "").lower().split(",")}
 
 
 def handshake_fields() -> Fields:
