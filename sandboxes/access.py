@@ -21,10 +21,14 @@ EXECUTE = "sandboxes:use"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A sandbox and the token with which its caller opens it; None when the caller may not execute."""
+    """A sandbox, the token with which its caller opens it, and whether it was paused until then.
+
+    The token is None when the caller may not execute.
+    """
 
     sandbox: Sandbox
     token: str | None
+    resumed: bool = False
 
     def __repr__(self) -> str:
         return f"Access({self.sandbox.pk!r})"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
@@ -16,20 +16,38 @@ from django.db import IntegrityError, transaction
 from audit import recording
 from corekit import clock
 from corekit.errors import Conflict, GatehouseError, InvalidInput, NotFound, QuotaExceeded
-from sandboxes import access, endings, idempotency, isolation, launch, node_client, nodes, reconcile, selectors, turns
+from sandboxes import (
+    access,
+    endings,
+    idempotency,
+    isolation,
+    launch,
+    node_client,
+    nodes,
+    pausing,
+    reconcile,
+    selectors,
+    turns,
+)
 from sandboxes.access import Access
-from sandboxes.errors import UnknownAtNode
+from sandboxes.errors import StateDiffers, UnknownAtNode
 from sandboxes.launch import Ingress
 from sandboxes.models import Sandbox, Template
 from sandboxes.states import EndReason, SandboxState
 from tenants import policy, quota
+from tenants.states import TenantState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from corekit.actor import Actor
     from sandboxes.node_client import NodeClient
 
+Written = TypeVar("Written")
+
+SHORTEST_WAKE_S = 300
+"""For how long traffic wakes a sandbox at least."""
+_SLEEPING = frozenset({SandboxState.PAUSING, SandboxState.PAUSED, SandboxState.RESUMING})
 READ, WRITE, USE = "sandboxes:read", "sandboxes:write", "sandboxes:use"
 _BUILD_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
@@ -99,7 +117,7 @@ def create_sandbox(
 
 def _launch(client: NodeClient, actor: Actor, wanted: launch.Wanted) -> Access:
     try:
-        sandbox = _write_intent(client, actor, wanted)
+        sandbox = _reserve(client, actor, wanted.tenant_id, lambda: launch.write_intent(actor, wanted))
     except IntegrityError:
         # Only the idempotency key can collide: the other of two at the same moment was first.
         if wanted.idempotency_key is None:
@@ -114,48 +132,149 @@ def _launch(client: NodeClient, actor: Actor, wanted: launch.Wanted) -> Access:
     return Access(sandbox, access.token_for(actor, sandbox))
 
 
-def _write_intent(client: NodeClient, actor: Actor, wanted: launch.Wanted) -> Sandbox:
-    """Write the intent; when the quota refuses, look once whether the node knows of sandboxes that ended."""
+def _reserve(client: NodeClient, actor: Actor, tenant_id: str, write: Callable[[], Written]) -> Written:
+    """Write an intent; when the quota refuses, look once whether the node knows of sandboxes that ended."""
     try:
         try:
-            return launch.write_intent(actor, wanted)
+            return write()
         except QuotaExceeded:
             if not reconcile.refresher.refresh(client):
                 raise
-            return launch.write_intent(actor, wanted)
+            return write()
     except QuotaExceeded as refusal:
-        _record_refusal(actor, refusal)
+        _record_refusal(actor, tenant_id, refusal)
         raise
 
 
-def _record_refusal(actor: Actor, refusal: QuotaExceeded) -> None:
+def _record_refusal(actor: Actor, tenant_id: str, refusal: QuotaExceeded) -> None:
     with turns.write():
         recording.record(
             "quota.refused",
             actor=actor,
             object_type="tenant",
-            object_id=str(actor.tenant_id),
-            tenant_id=actor.tenant_id,
+            object_id=tenant_id,
+            tenant_id=tenant_id,
             outcome="refused",
             details=refusal.details,
         )
 
 
 def connect_sandbox(*, actor: Actor, sandbox_id: str, timeout_s: int) -> Access:
-    """Let the caller into a running sandbox, which then lives at least `timeout_s` from now.
+    """Let the caller into a sandbox: a running one lives at least `timeout_s` from now, a paused one goes on.
 
-    Raises NotFound, Conflict while it starts or ends, InvalidInput for a lifetime that is too long.
+    Raises NotFound, Conflict while it starts or ends, InvalidInput for a lifetime that is too long, and for a
+    paused one QuotaExceeded, NoRoom or NodeUnavailable: it then stays paused.
     """
     policy.require(actor, USE)
-    sandbox = _move_deadline(actor, sandbox_id, timeout_s, "sandbox.connected", extend_only=True)
-    return Access(sandbox, access.token_for(actor, sandbox))
+    sandbox = selectors.sandbox_for(actor, sandbox_id)
+    longest_s = _require_lifetime(sandbox.tenant_id, timeout_s)
+    if sandbox.state not in _SLEEPING:
+        try:
+            _move_deadline(actor, sandbox, timeout_s, "sandbox.connected", longest_s=longest_s, extend_only=True)
+        except StateDiffers:
+            sandbox = _as_the_node_says(sandbox)
+        else:
+            return Access(sandbox, access.token_for(actor, sandbox))
+    return _wake(actor, sandbox, timeout_s, "connect")
+
+
+def resume_sandbox(*, actor: Actor, sandbox_id: str, timeout_s: int) -> Access:
+    """Let a paused sandbox go on for `timeout_s`. Raises as `connect_sandbox`, and Conflict for one that runs."""
+    policy.require(actor, USE)
+    sandbox = selectors.sandbox_for(actor, sandbox_id)
+    _require_lifetime(sandbox.tenant_id, timeout_s)
+    if sandbox.state == SandboxState.RUNNING:
+        # Its time may have been over a moment ago.
+        sandbox = _as_the_node_says(sandbox)
+    return _wake(actor, sandbox, timeout_s, "resume")
+
+
+def resume_for_traffic(*, actor: Actor, sandbox_id: str, generation: int) -> None:
+    """Let a sandbox go on because a request to it came in; one that runs already goes on running.
+
+    Raises NotFound, Conflict when traffic does not wake it or its tenant is suspended, and as `connect_sandbox`.
+    """
+    policy.require(actor, "platform:write")
+    sandbox = selectors.sandbox_at_node(sandbox_id, generation)
+    if not sandbox.auto_resume:
+        raise Conflict("Requests do not wake this sandbox.", state=str(sandbox.state))
+    if sandbox.tenant.state != TenantState.ACTIVE:
+        raise Conflict("The tenant is suspended.")
+    timeout_s = max(sandbox.timeout_s, SHORTEST_WAKE_S)
+    if sandbox.state == SandboxState.RUNNING:
+        sandbox = _as_the_node_says(sandbox)
+        if sandbox.state == SandboxState.RUNNING:
+            return
+    _wake(actor, sandbox, min(timeout_s, selectors.longest_lifetime_s(sandbox.tenant_id)), "traffic")
+
+
+def _as_the_node_says(sandbox: Sandbox) -> Sandbox:
+    reconcile.settle(node_client.local_node(), sandbox)
+    return selectors.live_row(sandbox.pk)
+
+
+def _wake(actor: Actor, sandbox: Sandbox, timeout_s: int, reason: str) -> Access:
+    """Let a paused sandbox go on, whatever half-way state it is in."""
+    client = node_client.local_node()
+    ttl_ms = timeout_s * 1000
+    try:
+        if sandbox.state == SandboxState.PAUSING:
+            pausing.finish_pause(client, sandbox)
+            sandbox = selectors.live_row(sandbox.pk)
+        if sandbox.state == SandboxState.PAUSED and not _begin_resume(client, actor, sandbox, ttl_ms, reason):
+            sandbox = selectors.live_row(sandbox.pk)
+        if sandbox.state != SandboxState.RESUMING:
+            raise _wrong_state(sandbox)
+        access.grant(client, sandbox, actor)
+        pausing.finish_resume(client, sandbox, ttl_ms=ttl_ms)
+    except UnknownAtNode:
+        raise _gone(client, sandbox) from None
+    return Access(sandbox, access.token_for(actor, sandbox), resumed=True)
+
+
+def _begin_resume(client: NodeClient, actor: Actor, sandbox: Sandbox, ttl_ms: int, reason: str) -> bool:
+    return _reserve(
+        client,
+        actor,
+        sandbox.tenant_id.hex,
+        lambda: pausing.begin_resume(actor, sandbox, ttl_ms=ttl_ms, reason=reason),
+    )
+
+
+def pause_sandbox(*, actor: Actor, sandbox_id: str) -> None:
+    """Freeze a running sandbox; returns when it is paused. Its memory and disk stay reserved, nothing else does.
+
+    Raises NotFound, Conflict when it does not run, or NodeUnavailable.
+    """
+    policy.require(actor, WRITE)
+    _pause(actor, selectors.sandbox_for(actor, sandbox_id), "requested")
+
+
+def _pause(actor: Actor, sandbox: Sandbox, reason: str) -> None:
+    client = node_client.local_node()
+    if not pausing.begin_pause(actor, sandbox, reason=reason):
+        sandbox = selectors.live_row(sandbox.pk)
+        if sandbox.state != SandboxState.PAUSING:
+            raise _wrong_state(sandbox)
+    try:
+        pausing.finish_pause(client, sandbox)
+    except UnknownAtNode:
+        raise _gone(client, sandbox) from None
+
+
+def _wrong_state(sandbox: Sandbox) -> Conflict:
+    if sandbox.state == SandboxState.PAUSED:
+        return Conflict("The sandbox is paused.", state=str(sandbox.state))
+    if sandbox.state == SandboxState.RUNNING:
+        return Conflict("The sandbox is running.", state=str(sandbox.state))
+    return Conflict(f"The sandbox is {sandbox.state}; try again in a moment.", state=str(sandbox.state))
 
 
 def open_sandbox(*, actor: Actor, sandbox_id: str) -> Access:
     """Return a live sandbox as it is, with the caller's token if it may execute. Raises NotFound."""
     policy.require(actor, READ)
     sandbox = selectors.sandbox_for(actor, sandbox_id)
-    if sandbox.state != SandboxState.RUNNING or not access.may_execute(actor):
+    if sandbox.state in {SandboxState.STARTING, SandboxState.ENDING} or not access.may_execute(actor):
         return Access(sandbox, None)
     client = node_client.local_node()
     try:
@@ -166,21 +285,29 @@ def open_sandbox(*, actor: Actor, sandbox_id: str) -> Access:
 
 
 def set_timeout(*, actor: Actor, sandbox_id: str, timeout_s: int) -> None:
-    """Let a sandbox end `timeout_s` from now, earlier or later than before; 0 ends it at once.
+    """Let a sandbox's time be over `timeout_s` from now, earlier or later than before; 0 pauses or ends it at once.
 
-    Raises NotFound, Conflict while it starts or ends, InvalidInput for a lifetime that is too long.
+    Raises NotFound, Conflict unless it runs, InvalidInput for a lifetime that is too long.
     """
     policy.require(actor, WRITE)
-    if timeout_s == 0:
-        _end(actor, sandbox_id, "sandbox.timeout_set", EndReason.EXPIRED)
+    sandbox = selectors.sandbox_for(actor, sandbox_id)
+    if timeout_s > 0:
+        longest_s = _require_lifetime(sandbox.tenant_id, timeout_s)
+        _move_deadline(actor, sandbox, timeout_s, "sandbox.timeout_set", longest_s=longest_s, extend_only=False)
+    elif sandbox.state in _SLEEPING:
+        raise _wrong_state(sandbox)
+    elif sandbox.auto_pause:
+        _pause(actor, sandbox, "expired")
     else:
-        _move_deadline(actor, sandbox_id, timeout_s, "sandbox.timeout_set", extend_only=False)
+        _end(actor, sandbox_id, "sandbox.timeout_set", EndReason.EXPIRED)
 
 
 def refresh_sandbox(*, actor: Actor, sandbox_id: str, duration_s: int) -> None:
     """Let a sandbox live at least `duration_s` from now. Raises as `set_timeout`."""
     policy.require(actor, WRITE)
-    _move_deadline(actor, sandbox_id, duration_s, "sandbox.refreshed", extend_only=True, field="duration")
+    sandbox = selectors.sandbox_for(actor, sandbox_id)
+    longest_s = _require_lifetime(sandbox.tenant_id, duration_s, "duration")
+    _move_deadline(actor, sandbox, duration_s, "sandbox.refreshed", longest_s=longest_s, extend_only=True)
 
 
 def kill_sandbox(*, actor: Actor, sandbox_id: str) -> None:
@@ -250,14 +377,12 @@ def _duration(seconds: int) -> str:
 
 
 def _move_deadline(
-    actor: Actor, sandbox_id: str, timeout_s: int, code: str, *, extend_only: bool, field: str = "timeout"
-) -> Sandbox:
-    sandbox = selectors.sandbox_for(actor, sandbox_id)
-    longest = _require_lifetime(sandbox.tenant_id, timeout_s, field)
+    actor: Actor, sandbox: Sandbox, timeout_s: int, code: str, *, longest_s: int, extend_only: bool
+) -> None:
     if sandbox.state != SandboxState.RUNNING:
-        raise Conflict(f"The sandbox is {sandbox.state}; try again in a moment.", state=str(sandbox.state))
-    # However often it is extended, a sandbox does not outlive the tenant's longest lifetime.
-    left = sandbox.started_at + timedelta(seconds=longest) - clock.now()
+        raise _wrong_state(sandbox)
+    # However often it is extended, a sandbox does not run on longer than the tenant's longest lifetime.
+    left = (sandbox.resumed_at or sandbox.started_at) + timedelta(seconds=longest_s) - clock.now()
     ttl_ms = max(0, min(timeout_s * 1000, left // timedelta(milliseconds=1)))
     _record(actor, sandbox, code, ttl_ms)
     client = node_client.local_node()
@@ -272,7 +397,6 @@ def _move_deadline(
         _record(actor, sandbox, code, ttl_ms, outcome="error")
         raise
     _write_deadline(sandbox, answer["end_at"])
-    return sandbox
 
 
 def _write_deadline(sandbox: Sandbox, end_at_ms: int) -> None:

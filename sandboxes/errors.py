@@ -40,6 +40,13 @@ class UnknownAtNode(NotFound):
     title = "The node does not know this sandbox"
 
 
+class StateDiffers(Conflict):
+    """The sandbox is not in the state at the node that its row names: the node acted on its own meanwhile."""
+
+    code = "state_differs"
+    title = "The sandbox changed a moment ago; try again"
+
+
 class BuildMissing(StartFailed):
     """The template's build is not on the node."""
 

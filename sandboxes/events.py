@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
@@ -10,8 +11,9 @@ from django.db import transaction
 
 from audit import recording
 from corekit import clock
-from sandboxes import endings, nodes
+from sandboxes import endings, nodes, pausing
 from sandboxes.models import Node, Sandbox
+from sandboxes.states import EndReason
 from tenants import quota
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ logger = structlog.get_logger("sandboxes.events")
 
 BATCH = 200
 BUDGET_S = 0.8
+_CLOCKS_DIFFER = timedelta(milliseconds=500)
 _END_OF_TIME_MS = 253_402_300_799_999
 
 # node id → sequence number that this process acknowledged last
@@ -72,7 +75,7 @@ def _store(node: Node, events: Sequence[Json]) -> int:
         Node.objects.select_for_update().get(pk=node.pk)
         owned = Sandbox.everywhere().filter(node=node).in_bulk({str(event.get("sandbox")) for event in events})
         fresh = recording.record_node_events([(event, _tenant_of(event, owned)) for event in events])
-        _end_all([event for event in events if event.get("code") == "sandbox.ended"], owned)
+        _follow(events, owned)
         Node.objects.filter(pk=node.pk, events_upto__lt=upto).update(events_upto=upto)
     node.events_upto = max(node.events_upto, upto)
     return sum(fresh)
@@ -89,17 +92,38 @@ def _tenant_of(event: Json, owned: Mapping[str, Sandbox]) -> UUID | None:
     return None if row is None else row.tenant_id
 
 
-def _end_all(ends: Sequence[Json], owned: Mapping[str, Sandbox]) -> None:
-    moved = [row.pk for event in ends if (row := owned.get(str(event.get("sandbox")))) and _mark(event, row)]
-    for sandbox_id in sorted(moved):
-        quota.release(sandbox_id)
+def _follow(events: Sequence[Json], owned: Mapping[str, Sandbox]) -> None:
+    """Bring the rows to what the events say, then their quotas: the rows' locks come first everywhere."""
+    mine = [(event, row) for event in events if (row := _row_of(event, owned)) is not None]
+    ended = [row.pk for event, row in mine if event.get("code") == "sandbox.ended" and _mark_ended(event, row)]
+    paused = [row.pk for event, row in mine if event.get("code") == "sandbox.paused" and _mark_paused(event, row)]
+    for sandbox_id in sorted({*ended, *paused}):
+        if sandbox_id in ended:
+            quota.release(sandbox_id)
+        else:
+            quota.park(sandbox_id)
 
 
-def _mark(event: Json, row: Sandbox) -> bool:
-    if event.get("generation") != row.generation:
-        return False
+def _row_of(event: Json, owned: Mapping[str, Sandbox]) -> Sandbox | None:
+    row = owned.get(str(event.get("sandbox")))
+    return row if row is not None and event.get("generation") == row.generation else None
+
+
+def _reason(event: Json) -> str:
     details = event.get("details")
-    said = str(details.get("reason") or "") if isinstance(details, dict) else ""
+    return str(details.get("reason") or "") if isinstance(details, dict) else ""
+
+
+def _mark_paused(event: Json, row: Sandbox) -> bool:
+    """Follow the node where it paused on its own; a pause that we asked for is written by who asked."""
+    at = _moment(event.get("at"))
+    if at is None or _reason(event) != EndReason.EXPIRED:
+        return False
+    return pausing.mark_paused_by_node(row, at, ends_by=at + _CLOCKS_DIFFER)
+
+
+def _mark_ended(event: Json, row: Sandbox) -> bool:
+    said = _reason(event)
     reason = endings.final_reason(wanted=row.end_reason, said=said)
     return endings.mark_ended(row.pk, reason=reason, ended_at=_moment(event.get("at")))
 

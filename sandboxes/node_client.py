@@ -28,6 +28,7 @@ from sandboxes.errors import (
     NodeSilent,
     NodeUnavailable,
     NoRoom,
+    StateDiffers,
     UnknownAtNode,
 )
 
@@ -320,6 +321,8 @@ def _error(status: int, answer: Json) -> GatehouseError:
         return NoRoom(retry_after=5, **_details(error))
     if status == 404:
         return UnknownAtNode()
+    if status == 409 and code != "generation_conflict":
+        return StateDiffers()
     # The node's own words name paths and may quote the guest: they are the operator's, not a tenant's.
     logger.error("node_refused", status=status, code=code, message=message[:500])
     return NodeRefused(node_code=code or str(status))

@@ -23,10 +23,11 @@ from audit import recording
 from corekit import clock
 from corekit.actor import SYSTEM
 from corekit.errors import GatehouseError
-from sandboxes import endings, nodes
+from sandboxes import endings, nodes, pausing
 from sandboxes.errors import UnknownAtNode
 from sandboxes.models import Sandbox
 from sandboxes.states import LIVE, EndReason, SandboxState
+from tenants import quota
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,7 +74,7 @@ def reconcile(client: NodeClient) -> Outcome:
 
 
 def settle(client: NodeClient, sandbox: Sandbox) -> None:
-    """Bring one row up to date after the node said that it does not run the sandbox."""
+    """Bring one row up to date after the node said that the sandbox is not as its row says."""
     try:
         guest = client.get(sandbox.pk)
     except UnknownAtNode:
@@ -81,6 +82,8 @@ def settle(client: NodeClient, sandbox: Sandbox) -> None:
     else:
         if guest["state"] == "ended":
             _end_as_reported(sandbox, guest)
+        elif guest["state"] == "paused" and sandbox.state == SandboxState.RUNNING:
+            _follow_pause(sandbox, guest)
 
 
 def _own_guest(row: Sandbox, node: Node, guests: Mapping[str, Json]) -> Json | None:
@@ -111,6 +114,13 @@ def _settle_present(client: NodeClient, row: Sandbox, guest: Json, outcome: Outc
         # Nobody got its id: the caller that asked for it is gone, so it is of no use.
         if _is_overdue(row) and _mark_ending(row):
             outcome.ended += _finish(client, row, EndReason.START_FAILED)
+    elif row.state in {SandboxState.PAUSING, SandboxState.RESUMING}:
+        outcome.adjusted += _carry_out(client, row)
+    elif guest["state"] == "paused" and row.state == SandboxState.RUNNING:
+        outcome.adjusted += _follow_pause(row, guest)
+    elif guest["state"] == "running" and row.state == SandboxState.PAUSED:
+        # Nobody may let it go on without its quota, so it is the node that is wrong.
+        outcome.adjusted += pausing.pause_again(row) and _carry_out(client, row)
     else:
         outcome.adjusted += _follow_deadline(row, guest)
 
@@ -133,8 +143,30 @@ def _finish(client: NodeClient, row: Sandbox, reason: EndReason) -> int:
     return 1
 
 
+def _carry_out(client: NodeClient, row: Sandbox) -> int:
+    """Do what a half-way row says: its web process died, or still waits for the node, which takes the call twice."""
+    try:
+        if row.state == SandboxState.PAUSING:
+            pausing.finish_pause(client, row)
+        else:
+            pausing.finish_resume(client, row, ttl_ms=pausing.time_left_ms(row))
+    except GatehouseError as error:
+        logger.warning("not_carried_out", sandbox_id=row.pk, state=str(row.state), error=error.code)
+        return 0
+    return 1
+
+
+def _follow_pause(row: Sandbox, guest: Json) -> int:
+    """Write that the node paused a sandbox whose time was over, unless it was resumed since the row was read."""
+    if row.end_at is None:
+        return 0
+    with transaction.atomic():
+        moved = pausing.mark_paused_by_node(row, clock.from_ms(guest["paused_at"]), ends_by=row.end_at)
+        return int(moved and quota.park(row.pk))
+
+
 def _follow_deadline(row: Sandbox, guest: Json) -> int:
-    if guest["state"] != "running":
+    if guest["state"] != "running" or row.state != SandboxState.RUNNING:
         return 0
     end_at = clock.from_ms(guest["end_at"])
     if row.end_at == end_at:

@@ -15,7 +15,8 @@ from corekit import ids
 from corekit.errors import InvalidInput, NotFound
 from sandboxes import statements
 from sandboxes.models import Sandbox, Template, metadata_digest
-from sandboxes.states import LIVE
+from sandboxes.states import HALTED, LIVE
+from tenants.models import Quota
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,6 +42,23 @@ def sandbox_for(actor: Actor, sandbox_id: str) -> Sandbox:
     found = None
     if ids.is_sandbox_id(plain):
         found = _live(actor).filter(pk=plain).first()
+    if found is None:
+        raise no_sandbox()
+    return found
+
+
+def sandbox_at_node(sandbox_id: str, generation: int) -> Sandbox:
+    """Return a live sandbox of any tenant, with its tenant, for the node's own processes. Raises NotFound."""
+    rows = Sandbox.everywhere().filter(state__in=LIVE).select_related("tenant")
+    found = rows.filter(pk=sandbox_id, generation=generation).first()
+    if found is None:
+        raise no_sandbox()
+    return found
+
+
+def live_row(sandbox_id: str) -> Sandbox:
+    """Return a sandbox that was the caller's a moment ago as it is now. Raises NotFound when it ended."""
+    found = Sandbox.everywhere().filter(pk=sandbox_id, state__in=LIVE).first()
     if found is None:
         raise no_sandbox()
     return found
@@ -73,6 +91,19 @@ def _live(actor: Actor) -> QuerySet[Sandbox]:
     return Sandbox.visible_to(actor).filter(state__in=LIVE)
 
 
+def _listed(actor: Actor) -> QuerySet[Sandbox]:
+    """Return the live rows in the words of the index that keeps them in a list's order."""
+    if actor.tenant_id is None:
+        return Sandbox.everywhere().none()
+    return Sandbox.visible_to(actor).filter(ended_at=None)
+
+
+def running_count(actor: Actor) -> int:
+    """Return how many sandboxes of the actor's tenant run: what its quota counts."""
+    counted = Quota.visible_to(actor).values_list("used_sandboxes", flat=True).first()
+    return counted or 0
+
+
 def _template_named(actor: Actor, space: str | None, name: str) -> Template | None:
     if space is not None:
         return Template.visible_to(actor).filter(tenant__slug=space, name=name).first()
@@ -90,11 +121,15 @@ def longest_lifetime_s(tenant_id: UUID) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:
-    """What to list: live sandboxes that started at or after a time, of a template, with metadata."""
+    """What to list: live sandboxes that started at or after a time, of a template, with metadata.
+
+    `paused` None is both, those that run and those that are paused.
+    """
 
     metadata: Mapping[str, str] = field(default_factory=dict)
     template: str | None = None
     started_after: datetime | None = None
+    paused: bool | None = None
     ascending: bool = False
     limit: int = MAX_PAGE
     after: tuple[datetime, str] | None = None
@@ -106,17 +141,20 @@ def page_of_sandboxes(actor: Actor, query: ListQuery) -> tuple[Sequence[Sandbox]
     Pages are cut by (start, id), so sandboxes that come and go between two calls neither repeat nor hide
     others.
     """
-    rows = _live(actor)
+    rows = _listed(actor)
     for key, value in query.metadata.items():
         rows = rows.filter(metadata_terms__contains=metadata_digest(key, value))
     if query.template is not None:
         template = query.template.strip().lower()
         rows = rows.filter(Q(template_id=template) | Q(template_name=template))
+    if query.paused is not None:
+        rows = rows.filter(state__in=HALTED) if query.paused else rows.exclude(state__in=HALTED)
     if query.started_after is not None:
         rows = rows.filter(started_at__gte=query.started_after)
     if query.after is not None:
         rows = rows.filter(_beyond(query.after, ascending=query.ascending))
-    order = ("started_at", "id") if query.ascending else ("-started_at", "id")
+    # The one is the exact reverse of the other, so that one index serves both.
+    order = ("started_at", "-id") if query.ascending else ("-started_at", "id")
     found = list(rows.order_by(*order)[: query.limit + 1])
     page = found[: query.limit]
     token = encode_page_token(page[-1], ascending=query.ascending) if len(found) > query.limit else None
@@ -125,8 +163,10 @@ def page_of_sandboxes(actor: Actor, query: ListQuery) -> tuple[Sequence[Sandbox]
 
 def _beyond(after: tuple[datetime, str], *, ascending: bool) -> Q:
     started_at, sandbox_id = after
-    later = Q(started_at__gt=started_at) if ascending else Q(started_at__lt=started_at)
-    return later | Q(started_at=started_at, id__gt=sandbox_id)
+    if ascending:
+        return Q(started_at__gte=started_at) & (Q(started_at__gt=started_at) | Q(id__lt=sandbox_id))
+    # The first half alone lets the database jump into its index.
+    return Q(started_at__lte=started_at) & (Q(started_at__lt=started_at) | Q(id__gt=sandbox_id))
 
 
 def encode_page_token(last: Sandbox, *, ascending: bool) -> str:

@@ -1,4 +1,5 @@
-"""Quotas as reservations: reserve before a sandbox starts, commit when it runs, release when it is gone.
+"""Quotas as reservations: reserve before a sandbox starts, commit when it runs, park while it is paused, release
+when it is gone.
 
 Each step is one conditional statement on the counters with the reservation's row in the same transaction, so that
 whatever races or dies, the counters equal the sum of the reservations. All steps may stand inside a caller's
@@ -100,7 +101,7 @@ def _uuid(tenant_id: str | UUID) -> UUID:
     return tenant_id if isinstance(tenant_id, UUID) else UUID(tenant_id)
 
 
-def _refusal(tenant_id: UUID, wanted: dict[str, int]) -> QuotaExceeded:
+def _refusal(tenant_id: UUID, wanted: dict[str, int], *, asked_for: str = "") -> QuotaExceeded:
     """Say which limit refused, how much of it is used and by what."""
     quota = _quota(tenant_id)
     for name, amount in wanted.items():
@@ -109,6 +110,7 @@ def _refusal(tenant_id: UUID, wanted: dict[str, int]) -> QuotaExceeded:
             users = list(
                 Reservation.everywhere()
                 .filter(tenant_id=tenant_id, **{f"{name}__gt": 0})
+                .exclude(sandbox_id=asked_for)
                 .order_by(f"-{name}", "created_at", "sandbox_id")
                 .values_list("sandbox_id", flat=True)[:_USERS_NAMED]
             )
@@ -136,6 +138,26 @@ def commit(sandbox_id: str) -> None:
     rows = Reservation.everywhere().filter(sandbox_id=sandbox_id)
     if not rows.update(state=ReservationState.COMMITTED):
         raise NotFound("The sandbox holds no reservation.")
+
+
+def park(sandbox_id: str) -> bool:
+    """Give back a paused sandbox's share of concurrency and CPU; its memory and disk stay reserved.
+
+    Again is harmless; says whether this call did it.
+    """
+    with transaction.atomic():
+        return counters.park(sandbox_id)
+
+
+def unpark(sandbox_id: str) -> None:
+    """Take again what `park` gave back, or raise QuotaExceeded and take nothing. Again is harmless."""
+    with transaction.atomic():
+        taken = counters.unpark(sandbox_id)
+        if taken is None:
+            return
+        owner, wanted, had_room = taken
+        if not had_room:
+            raise _refusal(owner, wanted, asked_for=sandbox_id)
 
 
 def release(sandbox_id: str) -> bool:

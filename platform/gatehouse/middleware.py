@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = structlog.get_logger("gatehouse.web")
 _QUIET_PATHS = frozenset({"/health"})
 _PREFLIGHT_SECONDS = "7200"
+_EXPOSED = "X-Request-Id, X-Next-Token, X-Total-Running, Retry-After, Should-Retry"
 
 
 def is_console(path: str) -> bool:
@@ -153,7 +154,7 @@ class CrossOrigin(Around):
         """Let the answer of the API be read by any origin."""
         if not is_console(request.path):
             response["Access-Control-Allow-Origin"] = "*"
-            response["Access-Control-Expose-Headers"] = "X-Request-Id, X-Next-Token, Retry-After, Should-Retry"
+            response["Access-Control-Expose-Headers"] = _EXPOSED
         return response
 
 

@@ -17,6 +17,12 @@ MAX_METADATA_VALUE = 4096
 MAX_METADATA_TOTAL = 16 * 1024
 MAX_ENV_PAIRS = 256
 MAX_ENV_TOTAL = 128 * 1024
+MAX_HOST = 253
+MAX_PORTS = 100
+AGENT_PORT = 49983
+_LAST_PORT = 65535
+_HOST_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*(?::(?P<port>[0-9]{{1,5}}))?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}")
 
 
@@ -67,17 +73,50 @@ def name(data: Mapping[str, object], field: str) -> str:
 
 
 @overload
-def boolean(data: Mapping[str, object], field: str, *, default: bool) -> bool: ...
+def boolean(data: Mapping[str, object], field: str, *, default: bool, inside: str = "") -> bool: ...
 @overload
-def boolean(data: Mapping[str, object], field: str, *, default: None) -> bool | None: ...
-def boolean(data: Mapping[str, object], field: str, *, default: bool | None) -> bool | None:
-    """Return true or false; null and a missing field are the default."""
+def boolean(data: Mapping[str, object], field: str, *, default: None, inside: str = "") -> bool | None: ...
+def boolean(data: Mapping[str, object], field: str, *, default: bool | None, inside: str = "") -> bool | None:
+    """Return true or false; null and a missing field are the default. `inside` names the object it is a field of."""
     value = data.get(field)
     if value is None:
         return default
     if not isinstance(value, bool):
-        raise InvalidInput(f"{field} must be true or false.", field=field)
+        label = _label(field, inside)
+        raise InvalidInput(f"{label} must be true or false.", field=label)
     return value
+
+
+def _label(field: str, inside: str) -> str:
+    return f"{inside}.{field}" if inside else field
+
+
+def mask_host(data: Mapping[str, object], field: str, *, inside: str) -> str:
+    """Return the Host that a sandbox's servers see: a name and maybe a port, `${PORT}` in it; "" leaves it as it is."""
+    value, label = data.get(field), _label(field, inside)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InvalidInput(f"{label} must be text.", field=label)
+    match = _HOST.fullmatch(value.replace("${PORT}", "1"))
+    if len(value) > MAX_HOST or not match or not 1 <= int(match["port"] or 1) <= _LAST_PORT:
+        raise InvalidInput(f"{label} must be an ASCII host name, with a port or without.", field=label)
+    return value
+
+
+def ports(data: Mapping[str, object], field: str, *, inside: str) -> tuple[int, ...]:
+    """Return the ports of a list, each once. The agent's own port is not among them."""
+    value, label = data.get(field), _label(field, inside)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > MAX_PORTS:
+        raise InvalidInput(f"{label} must be a list of at most {MAX_PORTS} ports.", field=label)
+    for port in value:
+        if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= _LAST_PORT:
+            raise InvalidInput(f"{label} must hold whole numbers from 1 to {_LAST_PORT}.", field=label)
+        if port == AGENT_PORT:
+            raise InvalidInput(f"{label} must not hold {AGENT_PORT}, the port of the agent.", field=label)
+    return tuple(dict.fromkeys(value))
 
 
 def optional_object(data: Mapping[str, object], field: str) -> Mapping[str, object]:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote
 
 from corekit.errors import InvalidInput, NotYetAvailable
 from sandboxes.e2b import fields
+from sandboxes.launch import Ingress
 from sandboxes.selectors import MAX_PAGE, ListQuery, decode_page_token
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ MAX_METRIC_IDS = 100
 _IDEMPOTENCY_KEY = re.compile(r"[a-z0-9-]{1,255}")
 _BLANK_OFFSET = re.compile(r"(?<=T)(.*) (?=\d\d:\d\d$)")
 _STATES = frozenset({"running", "paused"})
+_INGRESS = frozenset({"allowPublicTraffic", "maskRequestHost", "httpsPorts"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,9 @@ class CreateBody:
     timeout_s: int
     metadata: Mapping[str, str]
     env: Mapping[str, str]
+    auto_pause: bool
+    auto_resume: bool
+    ingress: Ingress
     allow_internet_access: bool | None
 
     def __repr__(self) -> str:
@@ -50,34 +55,40 @@ def create_body(data: object, *, default_timeout_s: int) -> CreateBody:
         timeout_s=fields.timeout(body, default=default_timeout_s),
         metadata=fields.metadata(body),
         env=fields.environment(body),
+        auto_pause=_auto_pause(body),
+        auto_resume=fields.boolean(fields.optional_object(body, "autoResume"), "enabled", default=False),
+        ingress=_ingress(fields.optional_object(body, "network")),
         allow_internet_access=fields.boolean(body, "allow_internet_access", default=None),
     )
     fields.boolean(body, "secure", default=None)
-    _refuse_auto_pause(body)
-    _refuse_network(fields.optional_object(body, "network"))
     fields.refuse_unless_empty(body, "mcp", dict)
     fields.refuse_unless_empty(fields.optional_object(body, "iam"), "tokens", dict)
     fields.refuse_unless_empty(body, "volumeMounts", list)
     return parsed
 
 
-def _refuse_auto_pause(body: Mapping[str, object]) -> None:
+def _auto_pause(body: Mapping[str, object]) -> bool:
     pauses = fields.boolean(body, "autoPause", default=False)
-    if pauses:
-        raise NotYetAvailable("This version does not offer autoPause yet.", field="autoPause")
-    if fields.boolean(body, "autoPauseMemory", default=True) is False:
+    if fields.boolean(body, "autoPauseMemory", default=True):
+        return pauses
+    if not pauses:
         raise InvalidInput("autoPauseMemory needs autoPause.", field="autoPauseMemory")
-    resume = fields.optional_object(body, "autoResume")
-    if fields.boolean(resume, "enabled", default=False):
-        raise NotYetAvailable("This version does not offer autoResume yet.", field="autoResume")
+    if fields.boolean(fields.optional_object(body, "autoResume"), "enabled", default=False):
+        raise InvalidInput("autoPauseMemory: false and autoResume exclude each other.", field="autoPauseMemory")
+    raise NotYetAvailable("This version pauses with memory only.", field="autoPauseMemory")
 
 
-def _refuse_network(network: Mapping[str, object]) -> None:
+def _ingress(network: Mapping[str, object]) -> Ingress:
+    """Read how requests come in. What says how they go out is of a later version."""
     for key, value in network.items():
-        asks_nothing = value is None or value == [] or value == {} or (key == "allowPublicTraffic" and value is True)
-        if not asks_nothing:
+        if key not in _INGRESS and value is not None and value != [] and value != {}:
             label = f"network.{key[:64]}"
             raise NotYetAvailable(f"This version does not offer {label} yet.", field=label)
+    return Ingress(
+        public=fields.boolean(network, "allowPublicTraffic", default=True, inside="network"),
+        mask_host=fields.mask_host(network, "maskRequestHost", inside="network"),
+        https_ports=fields.ports(network, "httpsPorts", inside="network"),
+    )
 
 
 def idempotency_key(header: str | None) -> str | None:
@@ -97,8 +108,28 @@ def digest(data: object) -> str:
 def connect_body(data: object, *, default_timeout_s: int | None) -> int:
     """Return the lifetime that a connect call asks for. None makes it required, as in version 1."""
     body = fields.as_object(data)
-    fields.boolean(body, "memory", default=None)
+    _require_memory(body)
     return fields.timeout(body, default=default_timeout_s)
+
+
+def resume_body(data: object) -> int:
+    """Return the lifetime that a resume call of old clients asks for."""
+    body = fields.as_object(data)
+    if fields.boolean(body, "autoPause", default=False):
+        raise NotYetAvailable("What happens at the end of its time is said when a sandbox is made.", field="autoPause")
+    return connect_body(body, default_timeout_s=DEFAULT_TIMEOUT_V1_S)
+
+
+def pause_body(data: object) -> None:
+    """Check the body of a pause call. Nobody has to ask the guest's health: it is frozen as it is."""
+    body = fields.as_object(data)
+    _require_memory(body)
+    fields.boolean(body, "requireHealthyGuest", default=None)
+
+
+def _require_memory(body: Mapping[str, object]) -> None:
+    if not fields.boolean(body, "memory", default=True):
+        raise NotYetAvailable("This version pauses and resumes with memory only.", field="memory")
 
 
 def timeout_body(data: object) -> int:
@@ -113,10 +144,9 @@ def refresh_body(data: object) -> int:
     return max(SHORTEST_REFRESH_S, value)
 
 
-def list_query(params: QueryDict, *, max_page: int = MAX_PAGE) -> ListQuery | None:
-    """Read the filters of a list call; None when nothing can match (only paused ones are wanted)."""
-    if not _wants_running(params):
-        return None
+def list_query(params: QueryDict, *, max_page: int = MAX_PAGE, only_running: bool = False) -> ListQuery:
+    """Read the filters of a list call."""
+    states = _states(params)
     ascending = _one_of(params, "order", ("desc", "asc")) == "asc"
     token = _text(params, "nextToken")
     return ListQuery(
@@ -124,6 +154,7 @@ def list_query(params: QueryDict, *, max_page: int = MAX_PAGE) -> ListQuery | No
         template=_template_filter(params),
         started_after=_time(params, "startedAfter"),
         ascending=ascending,
+        paused=False if only_running else _paused_filter(states),
         limit=_number(params, "limit", default=max_page, minimum=1, maximum=max_page),
         after=decode_page_token(token, ascending=ascending) if token else None,
     )
@@ -156,11 +187,15 @@ def metric_ids(params: QueryDict) -> list[str]:
     return found
 
 
-def _wants_running(params: QueryDict) -> bool:
+def _states(params: QueryDict) -> set[str]:
     states = {part for text in params.getlist("state") for part in text.split(",") if part}
     if states - _STATES:
         raise InvalidInput("state must be running, paused or both.", field="state")
-    return not states or "running" in states
+    return states
+
+
+def _paused_filter(states: set[str]) -> bool | None:
+    return None if len(states) != 1 else "paused" in states
 
 
 def _template_filter(params: QueryDict) -> str | None:

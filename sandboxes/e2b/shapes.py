@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 
 from corekit import clock
+from sandboxes.access import traffic_token
+from sandboxes.launch import on_timeout
+from sandboxes.states import HALTED, SandboxState
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -25,7 +28,7 @@ Json = dict[str, Any]
 def access(granted: Access) -> Json:
     """Return the answer of create and connect."""
     sandbox = granted.sandbox
-    return _identity(sandbox) | _token(granted) | {"trafficAccessToken": None, "domain": _domain()}
+    return _identity(sandbox) | _token(granted) | {"trafficAccessToken": _traffic(granted), "domain": _domain()}
 
 
 def detail(granted: Access) -> Json:
@@ -37,13 +40,24 @@ def detail(granted: Access) -> Json:
         | {
             "allowInternetAccess": sandbox.allow_internet_access,
             "domain": _domain(),
-            "lifecycle": {"autoResume": False, "onTimeout": "kill"},
+            "lifecycle": {"autoResume": sandbox.auto_resume, "onTimeout": on_timeout(sandbox)},
+            "network": _network(sandbox),
         }
+        | ({"pauseMode": "full"} if sandbox.state in HALTED else {})
     )
 
 
+def _network(sandbox: Sandbox) -> Json:
+    shown: Json = {"allowPublicTraffic": sandbox.allow_public_traffic}
+    if sandbox.mask_request_host:
+        shown["maskRequestHost"] = sandbox.mask_request_host
+    if sandbox.https_ports:
+        shown["httpsPorts"] = sandbox.https_ports
+    return shown
+
+
 def listed(sandbox: Sandbox) -> Json:
-    """Return one entry of a list. Everything that has not ended is `running`: the protocol has no other word."""
+    """Return one entry of a list. All that has not ended and is not paused is `running`: there is no third word."""
     return _identity(sandbox) | {
         "startedAt": clock.to_rfc3339(sandbox.started_at),
         "endAt": clock.to_rfc3339(end_of(sandbox)),
@@ -51,7 +65,7 @@ def listed(sandbox: Sandbox) -> Json:
         "memoryMB": sandbox.memory_mib,
         "diskSizeMB": sandbox.disk_mib,
         "metadata": sandbox.metadata,
-        "state": "running",
+        "state": "paused" if sandbox.state in HALTED else "running",
     }
 
 
@@ -79,7 +93,9 @@ def cpu_count(cpu_milli: int) -> int:
 
 
 def end_of(sandbox: Sandbox) -> datetime:
-    """Return when a sandbox ends; while it starts, when it would end if it had started by now."""
+    """Return when a sandbox ends or was paused; while it starts, when it would end if it had started by now."""
+    if sandbox.state == SandboxState.PAUSED and sandbox.paused_at is not None:
+        return sandbox.paused_at
     return sandbox.end_at or sandbox.started_at + timedelta(seconds=sandbox.timeout_s)
 
 
@@ -95,6 +111,11 @@ def _identity(sandbox: Sandbox) -> Json:
 
 def _token(granted: Access) -> Json:
     return {} if granted.token is None else {"envdAccessToken": granted.token}
+
+
+def _traffic(granted: Access) -> str | None:
+    """Return the token of the ports, for callers who may use the sandbox."""
+    return None if granted.token is None else traffic_token(granted.sandbox)
 
 
 def _domain() -> str | None:

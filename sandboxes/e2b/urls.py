@@ -8,8 +8,6 @@ from sandboxes.e2b import views
 
 # Path of a call under one sandbox → what it would do.
 _SANDBOX_LATER = {
-    "pause": "pausing",
-    "resume": "resuming",
     "fork": "forks",
     "snapshots": "snapshots",
     "network": "changing the network of a running sandbox",
@@ -46,6 +44,8 @@ urlpatterns = [
     path("sandboxes/<str:sandbox_id>", views.DetailAndKill.as_view()),
     path("sandboxes/<str:sandbox_id>/connect", views.ConnectV1.as_view()),
     path("v2/sandboxes/<str:sandbox_id>/connect", views.Connect.as_view()),
+    path("sandboxes/<str:sandbox_id>/pause", views.Pause.as_view()),
+    path("sandboxes/<str:sandbox_id>/resume", views.Resume.as_view()),
     path("sandboxes/<str:sandbox_id>/timeout", views.Timeout.as_view()),
     path("sandboxes/<str:sandbox_id>/refreshes", views.Refreshes.as_view()),
     path("sandboxes/<str:sandbox_id>/metrics", views.Metrics.as_view()),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from corekit.actor import Actor
 
 LONGEST_V1_PAGE = 1000
+TOTAL_RUNNING = "X-Total-Running"
 NEXT_TOKEN = "X-Next-Token"  # noqa: S105
 
 
@@ -49,7 +50,7 @@ class CreateAndListV1(E2bView):
 
     def get(self, request: Request) -> Response:
         """List the running sandboxes."""
-        return list_sandboxes(request, max_page=LONGEST_V1_PAGE)
+        return list_sandboxes(request, max_page=LONGEST_V1_PAGE, only_running=True)
 
 
 class CreateAndListV2(E2bView):
@@ -74,6 +75,9 @@ def create(request: Request, *, default_timeout_s: int) -> Response:
         timeout_s=body.timeout_s,
         metadata=body.metadata,
         env=body.env,
+        auto_pause=body.auto_pause,
+        auto_resume=body.auto_resume,
+        ingress=body.ingress,
         allow_internet_access=body.allow_internet_access,
         idempotency_key=key,
         request_digest=requests.digest(request.data) if key else "",
@@ -81,13 +85,15 @@ def create(request: Request, *, default_timeout_s: int) -> Response:
     return Response(shapes.access(granted), status=201)
 
 
-def list_sandboxes(request: Request, *, max_page: int) -> Response:
+def list_sandboxes(request: Request, *, max_page: int, only_running: bool = False) -> Response:
     """Answer both list calls."""
     actor = actor_of(request)
     policy.require(actor, actions.READ)
-    query = requests.list_query(request.query_params, max_page=max_page)
-    page, token = selectors.page_of_sandboxes(actor, query) if query else ([], None)
+    query = requests.list_query(request.query_params, max_page=max_page, only_running=only_running)
+    page, token = selectors.page_of_sandboxes(actor, query)
     headers = {NEXT_TOKEN: token} if token else {}
+    if query.paused is not True:
+        headers[TOTAL_RUNNING] = str(selectors.running_count(actor))
     return Response([shapes.listed(sandbox) for sandbox in page], headers=headers)
 
 
@@ -110,10 +116,30 @@ class Connect(E2bView):
     default_timeout_s: ClassVar[int | None] = requests.DEFAULT_TIMEOUT_V2_S
 
     def post(self, request: Request, sandbox_id: str) -> Response:
-        """Extend a running sandbox and return the caller's token."""
+        """Extend a running sandbox (200) or let a paused one go on (201), and return the caller's token."""
         timeout_s = requests.connect_body(request.data, default_timeout_s=self.default_timeout_s)
         granted = actions.connect_sandbox(actor=actor_of(request), sandbox_id=sandbox_id, timeout_s=timeout_s)
-        return Response(shapes.access(granted))
+        return Response(shapes.access(granted), status=201 if granted.resumed else 200)
+
+
+class Resume(E2bView):
+    """`POST /sandboxes/{id}/resume`: how old clients let a paused sandbox go on."""
+
+    def post(self, request: Request, sandbox_id: str) -> Response:
+        """Let a paused sandbox go on."""
+        timeout_s = requests.resume_body(request.data)
+        granted = actions.resume_sandbox(actor=actor_of(request), sandbox_id=sandbox_id, timeout_s=timeout_s)
+        return Response(shapes.access(granted), status=201)
+
+
+class Pause(E2bView):
+    """`POST /sandboxes/{id}/pause`."""
+
+    def post(self, request: Request, sandbox_id: str) -> Response:
+        """Freeze a running sandbox; 204 when it is paused."""
+        requests.pause_body(request.data)
+        actions.pause_sandbox(actor=actor_of(request), sandbox_id=sandbox_id)
+        return Response(status=204)
 
 
 class ConnectV1(Connect):

@@ -40,7 +40,8 @@ def test_list(node: NodeDouble, base: Template, alice: Caller, path: str, count:
     for _ in range(count):
         alice.create(metadata={"a": "b"})
 
-    assert cost(alice, "GET", path) == (2, 0)
+    # The key, the page, and how many run.
+    assert cost(alice, "GET", path) == (3, 0)
 
 
 def test_detail(node: NodeDouble, base: Template, alice: Caller) -> None:
@@ -53,6 +54,31 @@ def test_connect(node: NodeDouble, base: Template, alice: Caller) -> None:
     sandbox_id = alice.create()["sandboxID"]
 
     assert cost(alice, "POST", f"/v2/sandboxes/{sandbox_id}/connect", {"timeout": 60}) == (5, 1)
+
+
+def test_connect_to_a_paused_one(node: NodeDouble, base: Template, alice: Caller) -> None:
+    sandbox_id = alice.create()["sandboxID"]
+    path = f"/v2/sandboxes/{sandbox_id}/connect"
+
+    alice.call("POST", f"/sandboxes/{sandbox_id}/pause")
+    with CaptureQueriesContext(connection) as captured:
+        assert alice.call("POST", path, {"timeout": 60}).status_code == 201
+    # The key, the row, the longest lifetime; row, reservation, counters, event; row.
+    assert _work(captured) == 8
+
+
+def test_pause(node: NodeDouble, base: Template, alice: Caller) -> None:
+    sandbox_id = alice.create()["sandboxID"]
+
+    with CaptureQueriesContext(connection) as captured:
+        assert alice.call("POST", f"/sandboxes/{sandbox_id}/pause").status_code == 204
+    # The key, the row; row, event; row, reservation, counters.
+    assert _work(captured) == 7
+
+
+def _work(captured: CaptureQueriesContext) -> int:
+    statements = [query["sql"].split()[0].upper() for query in captured.captured_queries]
+    return len([word for word in statements if word not in {"BEGIN", "COMMIT", "SAVEPOINT", "RELEASE"}])
 
 
 def test_timeout(node: NodeDouble, base: Template, alice: Caller) -> None:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.django_db
 
 LATER = [
-    ("POST", "/sandboxes/i1/pause"),
-    ("POST", "/sandboxes/i1/resume"),
     ("POST", "/sandboxes/i1/fork"),
     ("POST", "/sandboxes/i1/snapshots"),
     ("PUT", "/sandboxes/i1/network"),

@@ -31,6 +31,7 @@ ROUTES: list[tuple[str, str, Any]] = [
     ("GET", "/sandboxes/metrics?sandbox_ids={}", None),
     ("POST", "/sandboxes/{}/pause", {}),
     ("POST", "/sandboxes/{}/resume", {}),
+    ("POST", "/sandboxes/{}-gatehouse/pause", {}),
     ("POST", "/sandboxes/{}/fork", {}),
     ("POST", "/sandboxes/{}/snapshots", {}),
     ("PUT", "/sandboxes/{}/network", {}),
@@ -47,7 +48,7 @@ def seen(answer: Any, sandbox_id: str) -> tuple[int, bytes, dict[str, str]]:
 
 
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES, ids=[f"{m} {p} {b}" for m, p, b in ROUTES])
-@pytest.mark.parametrize("state", ["starting", "running", "ending", "ended"])
+@pytest.mark.parametrize("state", ["starting", "running", "pausing", "paused", "resuming", "ending", "ended"])
 def test_a_stranger_learns_nothing_and_changes_nothing(
     node: NodeDouble, base: Template, alice: Caller, mallory: Caller, method: str, path: str, body: Any, state: str
 ) -> None:

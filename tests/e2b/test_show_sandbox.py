@@ -42,6 +42,7 @@ def test_it_shows(node: NodeDouble, base: Template, alice: Caller) -> None:
         "allowInternetAccess": False,
         "domain": None,
         "lifecycle": {"autoResume": False, "onTimeout": "kill"},
+        "network": {"allowPublicTraffic": True},
     }
     assert node.count()["grant"] == 0
 

@@ -69,6 +69,83 @@ def test_reserve_commit_release(acme: Tenant) -> None:
     assert not Reservation.everywhere().exists()
 
 
+def test_a_paused_sandbox_keeps_memory_and_disk_only(acme: Tenant) -> None:
+    take(acme, "i1")
+    quota.commit("i1")
+    assert quota.park("i1") is True
+    assert quota.park("i1") is False
+    assert used(acme) == Amounts(sandboxes=0, memory_mib=512, disk_mib=1024, request_memory_mib=128) == summed(acme)
+    quota.unpark("i1")
+    quota.unpark("i1")
+    assert used(acme) == SMALL == summed(acme)
+    assert Reservation.everywhere().get().state == "committed"
+
+
+def test_what_is_parked_is_not_given_back_twice(acme: Tenant) -> None:
+    take(acme, "i1")
+    take(acme, "i2")
+    quota.park("i1")
+    assert quota.release("i1") is True
+    assert used(acme) == SMALL == summed(acme)
+
+
+def test_nothing_is_parked_for_an_unknown_sandbox(acme: Tenant) -> None:
+    assert quota.park("unknown") is False
+    quota.unpark("unknown")
+    assert used(acme) == Amounts(sandboxes=0)
+
+
+@pytest.mark.parametrize(
+    ("limit", "name"), [({"max_sandboxes": 1}, "sandboxes"), ({"max_cpu_milli": 999}, "cpu_milli")]
+)
+def test_going_on_without_room_takes_nothing_and_says_who_has_it(
+    acme: Tenant, limit: dict[str, int], name: str
+) -> None:
+    take(acme, "i1")
+    quota.park("i1")
+    take(acme, "i2")
+    actions.set_quota(actor=factories.OPERATOR, tenant=acme, **limit)
+    with pytest.raises(QuotaExceeded) as refusal:
+        quota.unpark("i1")
+    assert (refusal.value.details["limit"], refusal.value.details["used_by"]) == (name, ["i2"])
+    assert refusal.value.should_retry is False
+    assert Reservation.everywhere().get(pk="i1").state == "parked"
+    assert used(acme) == summed(acme)
+    quota.release("i2")
+    quota.unpark("i1")
+    assert used(acme) == SMALL
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_ten_that_go_on_at_once_exactly_as_many_do_as_have_room(acme: Tenant) -> None:
+    for number in range(10):
+        take(acme, f"i{number}")
+        quota.park(f"i{number}")
+    actions.set_quota(actor=factories.OPERATOR, tenant=acme, max_sandboxes=4)
+
+    outcomes = in_threads(10, lambda number: quota.unpark(f"i{number}"))
+
+    assert (outcomes.count(None), sum(isinstance(one, QuotaExceeded) for one in outcomes)) == (4, 6)
+    assert used(acme).sandboxes == 4
+    assert used(acme) == summed(acme)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_parking_going_on_and_ending_at_once_leave_exact_counters(acme: Tenant) -> None:
+    for number in range(12):
+        take(acme, f"i{number}")
+        if number % 2:
+            quota.park(f"i{number}")
+
+    def act(number: int) -> object:
+        sandbox_id = f"i{number % 12}"
+        return (quota.park, quota.unpark, quota.release)[number // 12](sandbox_id)
+
+    in_threads(36, act)
+
+    assert used(acme) == summed(acme) == Amounts(sandboxes=0)
+
+
 def test_releasing_again_gives_nothing_back(acme: Tenant) -> None:
     take(acme, "i1")
     take(acme, "i2")
