@@ -19,7 +19,8 @@ from corekit.clock import epoch_ms
 from sandboxes.node import linux
 from sandboxes.node.cgroups import detect
 from sandboxes.node.errors import BadRequest, NodeError, TooLarge, UnknownSandbox
-from sandboxes.node.keeper import Keeper, Sandbox
+from sandboxes.node.keeper import Keeper
+from sandboxes.node.samples import measure, samples
 from sandboxes.node.sockets import is_welcome
 from sandboxes.node.spec import is_grant, parse_spec, whole
 
@@ -82,7 +83,10 @@ def control_app(keeper: Keeper, uids: frozenset[int]) -> web.Application:
             web.get("/v1/sandboxes/{id}", _detail),
             web.delete("/v1/sandboxes/{id}", _stop),
             web.post("/v1/sandboxes/{id}/deadline", _deadline),
+            web.post("/v1/sandboxes/{id}/pause", _pause),
+            web.post("/v1/sandboxes/{id}/resume", _resume),
             web.get("/v1/sandboxes/{id}/metrics", _metrics),
+            web.get("/v1/sandboxes/{id}/samples", _samples),
             web.put("/v1/sandboxes/{id}/grants/{key_id}", _grant),
             web.delete("/v1/grants/{key_id}", _revoke),
             web.get("/v1/events", _events),
@@ -197,6 +201,19 @@ async def _deadline(request: web.Request) -> web.Response:
     return web.json_response({"end_at": end_at})
 
 
+async def _pause(request: web.Request) -> web.Response:
+    generation = whole(await _body(request), "generation", 1, _MAX_INT)
+    sandbox = await request.app[_KEEPER].pause(request.match_info["id"], generation)
+    return web.json_response(sandbox.summary())
+
+
+async def _resume(request: web.Request) -> web.Response:
+    body = await _body(request)
+    generation, ttl_ms = whole(body, "generation", 1, _MAX_INT), whole(body, "ttl_ms", 0, _MAX_TTL_MS)
+    sandbox = await request.app[_KEEPER].resume(request.match_info["id"], generation, ttl_ms)
+    return web.json_response(sandbox.summary())
+
+
 async def _grant(request: web.Request) -> web.Response:
     body, key_id = await _body(request), request.match_info["key_id"]
     if not is_grant(key_id, None):
@@ -214,24 +231,13 @@ async def _revoke(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    return web.json_response(_measure(request.app[_KEEPER].require(request.match_info["id"])))
+    return web.json_response(measure(request.app[_KEEPER].require(request.match_info["id"])))
 
 
-def _measure(sandbox: Sandbox) -> dict[str, int]:
-    stats, resources = sandbox.runtime.stats(sandbox.state), sandbox.spec.resources
-    return {
-        "at": epoch_ms(),
-        "cpu_usec": stats.cpu_usec,
-        "memory_bytes": stats.memory_bytes,
-        "memory_cache_bytes": stats.memory_cache_bytes,
-        "pids": stats.pids,
-        "cpu_milli": resources.cpu_milli,
-        "memory_mib": resources.memory_mib,
-        "disk_mib": resources.disk_mib,
-        "disk_used_bytes": sandbox.runtime.disk_used_bytes(sandbox.state),
-        "oom_kills": stats.oom_kills,
-        "pids_refused": stats.pids_refused,
-    }
+async def _samples(request: web.Request) -> web.Response:
+    start_ms, end_ms = _query(request, "start_ms", 0, _MAX_INT), _query(request, "end_ms", _MAX_INT, _MAX_INT)
+    sandbox = request.app[_KEEPER].require(request.match_info["id"])
+    return web.json_response({"samples": samples(sandbox, start_ms, end_ms)})
 
 
 async def _events(request: web.Request) -> web.Response:

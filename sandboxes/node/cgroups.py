@@ -230,11 +230,21 @@ class Cgroup:
         return sorted(found)
 
     def freeze(self, *, frozen: bool) -> None:
-        """Stop every process where it stands, or let them go on."""
-        if self._v2 is not None and Path(self._v2, "cgroup.freeze").exists():
-            _write(f"{self._v2}/cgroup.freeze", "1" if frozen else "0")
+        """Begin to stop every process where it stands, or to let them go on; `is_frozen` tells when it is done."""
+        if (directory := self._v2_freezer()) is not None:
+            _write(f"{directory}/cgroup.freeze", "1" if frozen else "0")
         elif (freezer := self._v1("freezer")) is not None:
             _write(f"{freezer}/freezer.state", "FROZEN" if frozen else "THAWED")
+
+    def is_frozen(self) -> bool:
+        """Tell whether no process of the group runs, as the kernel knows it. FileNotFoundError: the group is gone."""
+        if (directory := self._v2_freezer()) is not None:
+            return _keyed(Path(directory, "cgroup.events").read_text()).get("frozen") == 1
+        freezer = self._v1("freezer")
+        return freezer is not None and Path(freezer, "freezer.state").read_text() == "FROZEN\n"
+
+    def _v2_freezer(self) -> str | None:
+        return self._v2 if self._v2 is not None and Path(self._v2, "cgroup.freeze").exists() else None
 
     def kill(self) -> None:
         """Send SIGKILL to every process, so that none can fork out of the way."""

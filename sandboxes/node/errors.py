@@ -85,6 +85,27 @@ class Quarantined(StartFailed):
         self.mismatches = mismatches
 
 
+class Ending(NodeError):
+    """The sandbox ends at this moment; its end is not taken back."""
+
+    code = "ending"
+    status = 409
+
+
+class Paused(NodeError):
+    """The sandbox is paused: no deadline runs that could be set."""
+
+    code = "paused"
+    status = 409
+
+
+class NotFrozen(NodeError):
+    """The sandbox's processes did not stand still, or not go on, in time. It may be tried again."""
+
+    code = "not_frozen"
+    status = 503
+
+
 class SpoolFull(NodeError):
     """The sandbox has used up its share of unreported events."""
 

@@ -12,8 +12,10 @@ import structlog
 from corekit.clock import epoch_ms
 from sandboxes.node import expectation, linux
 from sandboxes.node.errors import (
+    Ending,
     GenerationConflict,
     NodeError,
+    Paused,
     Quarantined,
     SpoolFull,
     StartFailed,
@@ -22,6 +24,9 @@ from sandboxes.node.errors import (
 )
 from sandboxes.node.events import Past, fact
 from sandboxes.node.limitwatch import LimitWatch
+from sandboxes.node.pausing import Pausing
+from sandboxes.node.samples import Sampler
+from sandboxes.node.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -43,43 +48,6 @@ _SENTENCE_CHARS = 300
 
 
 @dataclass
-class Sandbox:
-    """One sandbox that lives here. `state` is the runtime's; times are epoch milliseconds."""
-
-    spec: Spec
-    runtime: Runtime
-    state: State
-    started_at: int
-    end_at: int
-    attestation: dict[str, Any] = field(default_factory=dict)
-    ending: asyncio.Task[str] | None = None
-    deadline: asyncio.TimerHandle | None = None
-    watch: LimitWatch | None = None
-    waiter: asyncio.Task[None] | None = None
-
-    def summary(self) -> dict[str, Any]:
-        """Return what the internal API says about it."""
-        return {
-            "id": self.spec.id,
-            "generation": self.spec.generation,
-            "tenant": self.spec.tenant,
-            "state": "running",
-            "started_at": self.started_at,
-            "end_at": self.end_at,
-        }
-
-    def dump(self) -> State:
-        """Return what is kept on disk beside the spec."""
-        return {
-            "tier": self.spec.tier,
-            "started_at": self.started_at,
-            "end_at": self.end_at,
-            "runtime": self.state,
-            "attestation": self.attestation,
-        }
-
-
-@dataclass
 class Keeper:
     """All sandboxes of one node. Every method belongs to the node's event loop."""
 
@@ -92,6 +60,7 @@ class Keeper:
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
     starting: dict[str, tuple[Spec, asyncio.Task[Sandbox]]] = field(default_factory=dict)
     ended: dict[str, Event] = field(default_factory=dict)
+    sampler: Sampler = field(default_factory=Sampler)
     _overflowed: set[str] = field(default_factory=set)
     _background: set[asyncio.Task[Any]] = field(default_factory=set)
 
@@ -126,7 +95,7 @@ class Keeper:
         promised = [sandbox.spec.resources for sandbox in self.sandboxes.values()]
         promised += [begun.resources for begun, _ in self.starting.values()]
         self.admission.require_room(spec.resources, promised)
-        task = self._spawn(self._start(spec, runtime))
+        task = self.spawn(self._start(spec, runtime))
         self.starting[spec.id] = (spec, task)
         task.add_done_callback(lambda _: self.starting.pop(spec.id, None))
         return task
@@ -145,7 +114,7 @@ class Keeper:
             raise
         self._take_in(sandbox)
         # Not awaited: the caller's answer does not depend on the report, and the spool keeps the order.
-        self._spawn(self.spool.append(fact("sandbox.started", sandbox.spec, self.node_id), fact=True, lazy=True))
+        self.spawn(self.spool.append(fact("sandbox.started", sandbox.spec, self.node_id), fact=True, lazy=True))
         return sandbox
 
     def _keep(self, spec: Spec, runtime: Runtime, state: State, attestation: dict[str, Any]) -> Sandbox:
@@ -183,15 +152,17 @@ class Keeper:
 
     def _take_in(self, sandbox: Sandbox) -> None:
         self.sandboxes[sandbox.spec.id] = sandbox
-        self._set_deadline(sandbox, sandbox.end_at)
         sandbox.watch = LimitWatch(sandbox.runtime.cgroup(sandbox.state), self._limit_reporter(sandbox.spec))
-        sandbox.waiter = self._spawn(self._watch(sandbox))
-        self.feed.put(sandbox.spec, sandbox.runtime.socket_path(sandbox.state))
+        sandbox.waiter = self.spawn(self._watch(sandbox))
+        if sandbox.paused_at is None:
+            self.start_deadline(sandbox)
+            self.look_after(sandbox)
+        self.show(sandbox)
 
     def _limit_reporter(self, spec: Spec) -> Any:
         def report(code: str, details: dict[str, int]) -> None:
             # Counted against the sandbox's share of the spool, since the sandbox decides how often it happens.
-            self._spawn(self.spool.append(fact(code, spec, self.node_id, **details)))
+            self.spawn(self.spool.append(fact(code, spec, self.node_id, **details)))
 
         return report
 
@@ -217,7 +188,7 @@ class Keeper:
     def _end(self, sandbox: Sandbox, reason: str) -> asyncio.Task[str]:
         # The first reason counts: whoever comes later waits for the same end.
         if sandbox.ending is None:
-            sandbox.ending = self._spawn(self._carry_out_end(sandbox, reason))
+            sandbox.ending = self.spawn(self._carry_out_end(sandbox, reason))
         return sandbox.ending
 
     async def _carry_out_end(self, sandbox: Sandbox, reason: str) -> str:
@@ -227,7 +198,7 @@ class Keeper:
         await sandbox.runtime.stop(sandbox.state)
         usage = sandbox.runtime.stats(sandbox.state)
         # Before the report, which may have to wait for a full disk: the sandbox's own disk may be what fills it.
-        self._spawn(sandbox.runtime.discard(sandbox.state))
+        self.spawn(sandbox.runtime.discard(sandbox.state))
         await self._report_end(spec, reason, cpu_usec=usage.cpu_usec, oom_kills=usage.oom_kills)
         self.sandboxes.pop(spec.id, None)
         self.store.remove(spec.id)
@@ -236,45 +207,114 @@ class Keeper:
 
     def _let_go(self, sandbox: Sandbox) -> None:
         """Stop looking at a sandbox: its deadline, its limits, its first process."""
-        if sandbox.deadline is not None:
-            sandbox.deadline.cancel()
-        if sandbox.watch is not None:
-            sandbox.watch.close()
+        self.stop_deadline(sandbox)
+        self.look_away(sandbox)
         if sandbox.waiter is not None:
             sandbox.waiter.cancel()
 
     async def _report_end(self, spec: Spec, reason: str, **details: Any) -> None:
         event = fact("sandbox.ended", spec, self.node_id, reason=reason, **details)
+        await self.append(event)
+        self.ended[spec.id] = event
+
+    async def append(self, event: Event) -> None:
+        """Return when the event is on disk, however long that takes: what it says must not be forgotten."""
         while True:
             try:
                 await self.spool.append(event, fact=True)
-                break
-            except SpoolFull:  # the disk takes nothing at the moment; an end must not be forgotten
+            except SpoolFull:  # the disk takes nothing at the moment
                 await asyncio.sleep(_REPORT_AGAIN_S)
-        self.ended[spec.id] = event
+            else:
+                return
 
     async def _watch(self, sandbox: Sandbox) -> None:
         end = await sandbox.runtime.wait(sandbox.state)
         logger.warning("guest_gone", sandbox_id=sandbox.spec.id, guest_reported=end.last_words)
         self._end(sandbox, "out_of_memory" if end.out_of_memory else "guest_exited")
 
+    # --- pauses
+
+    async def pause(self, sandbox_id: str, generation: int) -> Sandbox:
+        """Stop a sandbox where it stands, memory kept; return it once nothing of it runs. Again is harmless.
+
+        Raises UnknownSandbox, GenerationConflict, Ending, or NotFrozen: then it runs on. A caller that goes away does
+        not stop what has begun.
+        """
+        sandbox = self._require_lasting(sandbox_id, generation)
+        await asyncio.shield(self.spawn(Pausing(self).pause(sandbox)))
+        return sandbox
+
+    async def resume(self, sandbox_id: str, generation: int, ttl_ms: int) -> Sandbox:
+        """Let a paused sandbox go on until `ttl_ms` from now and return it; one that runs is only extended.
+
+        Raises UnknownSandbox, GenerationConflict, Ending or NotFrozen.
+        """
+        sandbox = self._require_lasting(sandbox_id, generation)
+        await asyncio.shield(self.spawn(Pausing(self).resume(sandbox, ttl_ms)))
+        return sandbox
+
+    def _require_lasting(self, sandbox_id: str, generation: int) -> Sandbox:
+        known = self.sandboxes.get(sandbox_id)
+        if known is not None and known.ending is not None and known.spec.generation == generation:
+            raise Ending(f"Sandbox {sandbox_id} is ending.", id=sandbox_id)
+        return self.require(sandbox_id, generation)
+
+    def save(self, sandbox: Sandbox) -> None:
+        """Write down what became of the sandbox. Raises OSError when the disk takes nothing."""
+        self.store.write_state(sandbox.spec.id, sandbox.dump())
+
+    def show(self, sandbox: Sandbox) -> None:
+        """Tell the gateway how the sandbox is reached now."""
+        self.feed.put(sandbox.spec, sandbox.runtime.socket_path(sandbox.state), state=sandbox.condition)
+
+    def look_after(self, sandbox: Sandbox) -> None:
+        """Watch the limits of a sandbox that runs, and measure it."""
+        if sandbox.watch is not None:
+            sandbox.watch.start()
+        self.sampler.watch(sandbox)
+
+    def look_away(self, sandbox: Sandbox) -> None:
+        """Leave a sandbox alone in which nothing happens. Safe to repeat."""
+        if sandbox.watch is not None:
+            sandbox.watch.close()
+        self.sampler.forget(sandbox)
+
     # --- deadlines and grants
 
-    def _set_deadline(self, sandbox: Sandbox, end_at: int) -> None:
+    def start_deadline(self, sandbox: Sandbox, *, least_s: float = 0.0) -> None:
+        """Act at the sandbox's end, but not within the next `least_s` seconds."""
+        self.stop_deadline(sandbox)
+        delay = max(least_s, (sandbox.end_at - epoch_ms()) / 1000)
+        sandbox.deadline = asyncio.get_running_loop().call_later(delay, self._expire, sandbox)
+
+    def stop_deadline(self, sandbox: Sandbox) -> None:
+        """Let the sandbox's end pass. Safe to repeat."""
         if sandbox.deadline is not None:
             sandbox.deadline.cancel()
+
+    def _expire(self, sandbox: Sandbox) -> None:
+        if sandbox.spec.on_timeout == "pause":
+            self.spawn(Pausing(self).expire(sandbox))
+        else:
+            self._end(sandbox, "expired")
+
+    def move_deadline(self, sandbox: Sandbox, end_at: int) -> None:
+        """Let a sandbox that runs end at another time."""
         sandbox.end_at = end_at
-        delay = max(0.0, (end_at - epoch_ms()) / 1000)
-        loop = asyncio.get_running_loop()
-        sandbox.deadline = loop.call_later(delay, self._end, sandbox, "expired")
+        self.start_deadline(sandbox)
+        self.save(sandbox)
 
     def set_deadline(self, sandbox_id: str, generation: int, ttl_ms: int, *, extend_only: bool) -> int:
-        """Let the sandbox end `ttl_ms` from now and return when that is; `extend_only` never shortens."""
+        """Let the sandbox end `ttl_ms` from now and return when that is; `extend_only` never shortens.
+
+        Raises UnknownSandbox, GenerationConflict, or Paused: then no deadline runs.
+        """
         sandbox = self.require(sandbox_id, generation)
+        if sandbox.paused_at is not None:
+            raise Paused(f"Sandbox {sandbox_id} is paused.", id=sandbox_id)
         end_at = epoch_ms() + ttl_ms
         if not (extend_only and end_at <= sandbox.end_at):
-            self._set_deadline(sandbox, end_at)
-            self.store.write_state(sandbox_id, sandbox.dump())
+            self.move_deadline(sandbox, end_at)
         return sandbox.end_at
 
     def grant(self, sandbox_id: str, generation: int, key_id: str, expires_at: int | None) -> None:
@@ -295,10 +335,10 @@ class Keeper:
     def _set_grants(self, sandbox: Sandbox, grants: dict[str, int | None]) -> None:
         sandbox.spec = sandbox.spec.with_grants(grants)
         self.store.write_spec(sandbox.spec)
-        self.feed.put(sandbox.spec, sandbox.runtime.socket_path(sandbox.state))
+        self.show(sandbox)
 
     def require(self, sandbox_id: str, generation: int | None = None) -> Sandbox:
-        """Return a running sandbox; UnknownSandbox or GenerationConflict otherwise."""
+        """Return a sandbox that runs or is paused; UnknownSandbox or GenerationConflict otherwise."""
         sandbox = self.sandboxes.get(sandbox_id)
         if sandbox is None or sandbox.ending is not None:
             raise UnknownSandbox(f"There is no running sandbox {sandbox_id} here.", id=sandbox_id)
@@ -327,7 +367,7 @@ class Keeper:
         """Say that a sandbox's events were refused; once until the next acknowledgement makes room."""
         if subject.id not in self._overflowed:
             self._overflowed.add(subject.id)
-            self._spawn(self.spool.append(fact("spool.overflow", subject, self.node_id), fact=True))
+            self.spawn(self.spool.append(fact("spool.overflow", subject, self.node_id), fact=True))
 
     def acknowledge(self, upto: int) -> None:
         """The control plane has committed all events up to `upto`."""
@@ -343,12 +383,14 @@ class Keeper:
             if event["code"] == "sandbox.ended":
                 self.ended[event["sandbox"]] = event
         lost: list[tuple[str, Spec | None, str]] = []
+        kept_on: list[Sandbox] = []
         for sandbox_id, spec, kept in self.store.load():
             sandbox = self._revive(spec, kept)
             if sandbox is not None:
-                self._take_in(sandbox)
+                kept_on.append(sandbox)
             else:
                 lost.append((sandbox_id, spec, _why_lost(kept)))
+        await self._take_back(kept_on)
         for runtime in self.runtimes.values():
             for name in await runtime.sweep():
                 logger.warning("swept", tier=runtime.tier, name=name)
@@ -365,26 +407,37 @@ class Keeper:
         try:
             if runtime is None:
                 return None
-            sandbox = Sandbox(
-                spec, runtime, kept["runtime"], kept["started_at"], kept["end_at"], kept.get("attestation", {})
-            )
+            sandbox = Sandbox.load(spec, runtime, kept)
             return sandbox if runtime.adopt(sandbox.state) else None
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
 
+    async def _take_back(self, sandboxes: list[Sandbox]) -> None:
+        pausing = Pausing(self)
+        await asyncio.gather(*(pausing.settle(sandbox) for sandbox in sandboxes))
+        for sandbox in sandboxes:
+            self._take_in(sandbox)
+            pausing.report(sandbox)
+
     async def close(self) -> None:
-        """Let go of every sandbox without ending it. Ends that have begun are finished, starts are given up."""
-        for sandbox in self.sandboxes.values():
-            if sandbox.ending is None:
-                self._let_go(sandbox)
+        """Let go of every sandbox without ending it. What has begun is finished, but starts are given up."""
+        self._let_all_go()
         for _spec, task in self.starting.values():
             task.cancel()
         if self._background:
             await asyncio.wait(self._background, timeout=_CLOSE_TIMEOUT_S)
+        self._let_all_go()
+        self.sampler.close()
+
+    def _let_all_go(self) -> None:
+        for sandbox in self.sandboxes.values():
+            if sandbox.ending is None:
+                self._let_go(sandbox)
 
     # --- tasks
 
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run something that nobody need wait for; its failure is logged."""
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._finished)

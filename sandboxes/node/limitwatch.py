@@ -26,15 +26,19 @@ class LimitWatch:
     def __init__(self, group: Cgroup, report: Callable[[str, dict[str, int]], None]) -> None:
         self._group = group
         self._report = report
-        self._loop = asyncio.get_running_loop()
         # What an earlier process of the node has reported, or could have.
         self._seen = {"limit.memory": group.oom_kills(), "limit.pids": group.refused_processes()}
         self._user_limit: int | None = None
         self._is_crowded = False
-        self._timer = self._loop.call_later(_LOOK_S, self._look)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to watch, or go on. Nothing is looked at before, so that a paused sandbox costs nothing."""
+        self.close()
+        self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
 
     def _look(self) -> None:
-        self._timer = self._loop.call_later(_LOOK_S, self._look)
+        self.start()
         self._compare("limit.memory", self._group.oom_kills())
         self._compare("limit.pids", self._group.refused_processes())
         self._look_for_crowd()
@@ -56,4 +60,5 @@ class LimitWatch:
 
     def close(self) -> None:
         """Stop watching. Safe to repeat."""
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ _PING_S = 10.0
 _MAX_UNREAD = 10_000
 
 
-def route(spec: Spec, socket_path: str) -> Route:
-    """Return the line that makes a sandbox reachable; a full replacement each time."""
+def route(spec: Spec, socket_path: str, state: str) -> Route:
+    """Return the line that makes a sandbox known; a full replacement each time. Only `running` ones are reachable."""
     return {
         "op": "put",
         "id": spec.id,
@@ -29,7 +30,9 @@ def route(spec: Spec, socket_path: str) -> Route:
         "access_key": spec.access_key,
         "audit_key": spec.audit_key,
         "grants": spec.grants,
-        "state": "running",
+        "state": state,
+        "auto_resume": spec.auto_resume,
+        "ingress": asdict(spec.ingress),
     }
 
 
@@ -40,9 +43,9 @@ class RouteFeed:
         self._routes: dict[str, Route] = {}
         self._listeners: set[asyncio.Queue[Route | None]] = set()
 
-    def put(self, spec: Spec, socket_path: str) -> None:
-        """Make a sandbox reachable, or change who may reach it."""
-        self._routes[spec.id] = route(spec, socket_path)
+    def put(self, spec: Spec, socket_path: str, *, state: str = "running") -> None:
+        """Make a sandbox known, or change who may reach it; the gateway ends the streams of a `paused` one."""
+        self._routes[spec.id] = route(spec, socket_path, state)
         self._tell(self._routes[spec.id])
 
     def drop(self, sandbox_id: str) -> None:

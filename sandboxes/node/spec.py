@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sandboxes.node.errors import BadRequest
@@ -19,8 +19,15 @@ _KEY_ID = re.compile(r"[0-9a-f]{16}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}")
 _MAX_ENV_BYTES = 128 * 1024
 _MAX_TTL_MS = 31 * 24 * 3600 * 1000
+# A Host header as a server sees it: a name, an IPv4 address or an IPv6 address, then perhaps a port.
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_PORT = "${PORT}"
+_MAX_HTTPS_PORTS = 128
 TIERS = ("language", "process", "container", "microvm")
 PROFILES = ("hardened", "workstation")
+# Who starts a container; "" leaves it to the node.
+RUNTIMES = ("", "crun", "runc", "runsc")
+ON_TIMEOUT = ("kill", "pause")
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,21 @@ class Recipe:
     tier: str
     profile: str
     resources: Resources
+    runtime: str = ""
+
+
+@dataclass(frozen=True)
+class Ingress:
+    """How the sandbox's ports are reached from outside. The node only keeps it for the gateway.
+
+    Ports that are not `public` need the `traffic_token`; `mask_host` is the Host that servers see, with `${PORT}` for
+    the port; servers on `https_ports` speak TLS.
+    """
+
+    public: bool = True
+    traffic_token: str = field(default="", repr=False)
+    mask_host: str = ""
+    https_ports: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +80,7 @@ class Spec:
     """One sandbox, as the control plane asked for it. Keys and grants never reach a log or the guest.
 
     `grants` maps an API key's id to the moment (epoch milliseconds) when its access ends, or None for no end.
+    `on_timeout` is what its deadline does: `kill` or `pause`. `auto_resume` lets the gateway wake it from a pause.
     """
 
     id: str
@@ -73,11 +96,15 @@ class Spec:
     access_key: str
     audit_key: str
     grants: dict[str, int | None]
+    runtime: str = ""
+    on_timeout: str = "kill"
+    auto_resume: bool = False
+    ingress: Ingress = field(default_factory=Ingress)
 
     @property
     def recipe(self) -> Recipe:
         """Return the part that a pool can prepare ahead."""
-        return Recipe(self.build, self.tier, self.profile, self.resources)
+        return Recipe(self.build, self.tier, self.profile, self.resources, self.runtime)
 
     def with_grants(self, grants: dict[str, int | None]) -> Spec:
         """Return the same sandbox open to other keys."""
@@ -85,7 +112,7 @@ class Spec:
 
     def dump(self) -> bytes:
         """Return the spec as it is kept on disk."""
-        return json.dumps({**vars(self), "resources": vars(self.resources)}, sort_keys=True).encode()
+        return json.dumps(asdict(self), sort_keys=True).encode()
 
     @classmethod
     def load(cls, data: bytes) -> Spec:
@@ -109,10 +136,18 @@ def matching(body: dict[str, Any], name: str, pattern: re.Pattern[str]) -> str:
     return value
 
 
-def _choice(body: dict[str, Any], name: str, allowed: tuple[str, ...]) -> str:
-    value = body.get(name)
+def flag(body: dict[str, Any], name: str, *, default: bool) -> bool:
+    """Return the truth value in `body[name]`; BadRequest when it is anything else."""
+    value = body.get(name, default)
+    if not isinstance(value, bool):
+        raise BadRequest(f"{name} must be true or false.", field=name)
+    return value
+
+
+def _choice(body: dict[str, Any], name: str, allowed: tuple[str, ...], default: str | None = None) -> str:
+    value = body.get(name, default)
     if value not in allowed:
-        raise BadRequest(f"{name} must be one of {', '.join(allowed)}.", field=name)
+        raise BadRequest(f"{name} must be one of {', '.join(word or 'empty' for word in allowed)}.", field=name)
     return str(value)
 
 
@@ -135,6 +170,43 @@ def _is_plain(text: str) -> bool:
 def is_grant(key_id: Any, expires_at: Any) -> bool:
     """Tell whether the pair is an API key's id and its end in epoch milliseconds (or None)."""
     return bool(_KEY_ID.fullmatch(key_id)) and (expires_at is None or type(expires_at) is int)
+
+
+def _runtime(body: dict[str, Any]) -> str:
+    runtime = _choice(body, "runtime", RUNTIMES, default="")
+    if runtime and body.get("tier") != "container":
+        raise BadRequest("runtime must be empty unless tier is container.", field="runtime")
+    return runtime
+
+
+def _ingress(body: dict[str, Any]) -> Ingress:
+    given = body.get("ingress", {})
+    if not isinstance(given, dict):
+        raise BadRequest("ingress must be an object.", field="ingress")
+    public, token = flag(given, "public", default=True), given.get("traffic_token", "")
+    if token != "":
+        matching(given, "traffic_token", _HEX)
+    elif not public:
+        raise BadRequest("traffic_token is needed where public is false.", field="traffic_token")
+    return Ingress(public, token, _mask_host(given), _https_ports(given))
+
+
+def _mask_host(ingress: dict[str, Any]) -> str:
+    mask = ingress.get("mask_host", "")
+    if not isinstance(mask, str) or (mask and not _HOST.fullmatch(mask.replace(_PORT, "65535"))):
+        raise BadRequest("mask_host must be a host name, perhaps with a port.", field="mask_host")
+    return mask
+
+
+def _https_ports(ingress: dict[str, Any]) -> tuple[int, ...]:
+    ports = ingress.get("https_ports", [])
+    if (
+        not isinstance(ports, list)
+        or len(ports) > _MAX_HTTPS_PORTS
+        or not all(type(port) is int and 0 < port < 65536 for port in ports)
+    ):
+        raise BadRequest(f"https_ports must be a list of at most {_MAX_HTTPS_PORTS} ports.", field="https_ports")
+    return tuple(ports)
 
 
 def parse_spec(body: Any) -> Spec:
@@ -161,4 +233,8 @@ def parse_spec(body: Any) -> Spec:
         access_key=matching(body, "access_key", _HEX),
         audit_key=matching(body, "audit_key", _HEX),
         grants=_mapping(body, "grants", is_grant),
+        runtime=_runtime(body),
+        on_timeout=_choice(body, "on_timeout", ON_TIMEOUT, default="kill"),
+        auto_resume=flag(body, "auto_resume", default=False),
+        ingress=_ingress(body),
     )

@@ -22,7 +22,8 @@ from tests.node import guestcalls
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from sandboxes.node.keeper import Keeper, Sandbox
+    from sandboxes.node.keeper import Keeper
+    from sandboxes.node.sandbox import Sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = ROOT / "var" / "templates"
@@ -52,6 +53,10 @@ def request(sandbox_id: str, **changes: Any) -> dict[str, Any]:
         "access_key": "a1" * 32,
         "audit_key": "a2" * 32,
         "grants": {},
+        "runtime": "",
+        "on_timeout": "kill",
+        "auto_resume": False,
+        "ingress": {"public": True, "traffic_token": "", "mask_host": "", "https_ports": []},
     } | changes
 
 
@@ -241,9 +246,15 @@ class Rig:
         self.handed_over = True
 
     def use_guest(self, script: str) -> None:
-        """Give the sandboxes that are started from now on another guest agent: a shell script."""
+        """Give the sandboxes that are started from now on another guest agent: a script for sh or python3."""
+        first, _, rest = script.partition("\n")
+        # In a jail an agent first says that it is enclosed.
+        said = {
+            "#!/bin/sh": '[ "$1" != enclose ] || echo >&4',
+            "#!/usr/bin/python3": "import os, sys; 'enclose' in sys.argv and os.write(4, b'1')",
+        }.get(first, "")
         path = self.home / "other-guest"
-        path.write_text(script)
+        path.write_text(f"{first}\n{said}\n{rest}")
         self.node.maker.prepare_store(path)
 
     def use_real_guest(self) -> None:

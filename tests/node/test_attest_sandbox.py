@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from sandboxes.node.keeper import Sandbox
+    from sandboxes.node.sandbox import Sandbox
     from tests.node.rig import Rig
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -85,6 +85,8 @@ async def test_a_listener_gets_a_snapshot_and_then_every_change(clean_node: Rig)
             "audit_key": "a2" * 32,
             "grants": {KEY: None},
             "state": "running",
+            "auto_resume": False,
+            "ingress": {"public": True, "traffic_token": "", "mask_host": "", "https_ports": []},
         }
         assert await listener.snapshot() == [route]
 

@@ -12,7 +12,7 @@ from sandboxes.node.errors import GenerationConflict, UnknownSandbox
 from tests.node import rig
 
 if TYPE_CHECKING:
-    from sandboxes.node.keeper import Sandbox
+    from sandboxes.node.sandbox import Sandbox
     from tests.node.rig import Rig
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

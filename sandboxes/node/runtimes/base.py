@@ -53,6 +53,16 @@ class Runtime(Protocol):
     async def wait(self, state: State) -> Exit:
         """Return when the sandbox's first process is gone, whoever ended it. Safe to cancel."""
 
+    async def pause(self, state: State) -> None:
+        """Stop every process where it stands, memory kept; returns once none runs. Again is harmless.
+
+        Raises NotFrozen when that can't be had in time: then all of them run on. It outlives the node, and `stop`,
+        `discard`, `adopt` and `stats` work on what is paused.
+        """
+
+    async def resume(self, state: State) -> None:
+        """Let the processes go on; returns once they may. Again is harmless. Raises NotFrozen as `pause` does."""
+
     async def stop(self, state: State) -> None:
         """End every process of the sandbox and return when none is left. The guest is never asked."""
 

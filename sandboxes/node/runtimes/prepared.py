@@ -9,7 +9,7 @@ import signal
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from sandboxes.node import guestclient, linux
+from sandboxes.node import freezing, guestclient, linux
 from sandboxes.node.errors import StartFailed, TierUnavailable
 from sandboxes.node.members import Identity, Launch, Member, MemberMaker, process_matches
 from sandboxes.node.pool import Pool
@@ -128,6 +128,14 @@ class PreparedRuntime(ABC):
     def _last_words(self, state: State) -> str:
         member = self._running.get(state["slot"])
         return "" if member is None else _last_words(member)
+
+    async def pause(self, state: State) -> None:
+        """Freeze the control group."""
+        await freezing.freeze(self.cgroup(state))
+
+    async def resume(self, state: State) -> None:
+        """Thaw the control group."""
+        await freezing.thaw(self.cgroup(state))
 
     async def stop(self, state: State) -> None:
         """Kill the control group; the pid namespace goes with its first process."""
