@@ -63,7 +63,7 @@ async def read_body(reader: asyncio.StreamReader, request: Request) -> bytes:
     """Read a request's body, by length or in chunks."""
     if request.get("Transfer-Encoding") == "chunked":
         body = b""
-        while size := int(await reader.readline(), 16):
+        while size := int(await reader.readuntil(b"\n"), 16):
             body += await reader.readexactly(size)
             await reader.readexactly(2)
         await reader.readexactly(2)

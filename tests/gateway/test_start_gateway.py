@@ -16,11 +16,10 @@ import pytest
 from sandboxes.gateway.settings import from_environment
 from tests.gateway import doubles
 from tests.gateway.place import ALICE, ALICE_KEY, read_answer, request_bytes
+from tests.gateway.process import ROOT, start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_it_reads_its_environment() -> None:
@@ -64,29 +63,6 @@ def test_it_says_what_is_wrong(environ: dict[str, str], sentence: str) -> None:
     with pytest.raises(ValueError, match="GATEHOUSE") as caught:
         from_environment(environ)
     assert str(caught.value) == sentence
-
-
-async def start(home: Path, sock: socket.socket | None, **more: str) -> asyncio.subprocess.Process:
-    """Start the gateway's own process."""
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}",
-        "GATEHOUSE_HOME": str(home),
-        **more,
-    }
-    descriptors: tuple[int, ...] = ()
-    if sock is not None:
-        environment["GATEHOUSE_LISTEN_FD"] = str(sock.fileno())
-        descriptors = (sock.fileno(),)
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "sandboxes.gateway",
-        env=environment,
-        pass_fds=descriptors,
-        cwd="/",
-        stderr=asyncio.subprocess.PIPE,
-    )
 
 
 @pytest.fixture
