@@ -120,23 +120,44 @@ def _mount_writable_root(order: Order) -> None:
 
 def _mount_fixed_root(order: Order) -> None:
     """Make `rootfs` of template and guest agent alone, with the disk below the home: the profile `hardened`."""
-    _write_identity(order, "identity")
-    flags = linux.MS_RDONLY | linux.MS_NODEV | linux.MS_NOSUID
-    linux.mount("overlay", "rootfs", "overlay", flags, "lowerdir=identity:guest:lower")
-    for place in (USER_HOME, "tmp", "dev", "proc", "sys"):
-        _require_directory(f"rootfs/{place}")
-    _require_directory(f"lower/{USER_HOME}")
     user = order.uid_base + USER_ID
+    _write_identity(order, "identity")
+    for place in ("tmp", "dev", "proc", "sys"):
+        _require_place(order, place)
+    home = _require_place(order, USER_HOME)
+    flags = linux.MS_NODEV | linux.MS_NOSUID
+    linux.mount("overlay", "rootfs", "overlay", flags | linux.MS_RDONLY, "lowerdir=identity:guest:lower")
+    # The disk's own root is what is seen of the home.
+    Path("disk/upper").chmod(stat.S_IMODE(Path(home).stat().st_mode))
     os.chown("disk/upper", user, user)
-    Path("disk/upper").chmod(stat.S_IMODE(Path(f"lower/{USER_HOME}").stat().st_mode))
-    linux.mount(
-        "overlay",
-        f"rootfs/{USER_HOME}",
-        "overlay",
-        linux.MS_NODEV | linux.MS_NOSUID,
-        f"lowerdir=lower/{USER_HOME},upperdir=disk/upper,workdir=disk/work",
-    )
+    layers = f"lowerdir={home},upperdir=disk/upper,workdir=disk/work"
+    linux.mount("overlay", f"rootfs/{USER_HOME}", "overlay", flags, layers)
     _mount_scratch(order, "rootfs/tmp", _SCRATCH, "mode=1777,size=100m,nr_inodes=64k")
+
+
+def _require_place(order: Order, place: str) -> str:
+    """Return a directory in which, or over which, something will be mounted; made where the template has none.
+
+    A link in its stead would lead out of the template: OSError.
+    """
+    path = Path("lower")
+    for part in Path(place).parts:
+        path /= part
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
+            return _make_place(order, place)
+        if not stat.S_ISDIR(mode):
+            raise OSError(f"the template's /{path.relative_to('lower')} is not a directory")
+    return str(path)
+
+
+def _make_place(order: Order, place: str) -> str:
+    made = Path("identity", place)
+    made.mkdir(parents=True)
+    for directory in (made, made.parent):
+        os.chown(directory, order.uid_base, order.uid_base)
+    return str(made)
 
 
 def _mount_scratch(order: Order, path: str, flags: int, options: str) -> None:

@@ -248,10 +248,10 @@ class Rig:
     def use_guest(self, script: str) -> None:
         """Give the sandboxes that are started from now on another guest agent: a script for sh or python3."""
         first, _, rest = script.partition("\n")
-        # In a jail an agent first says that it is enclosed.
+        # In a jail an agent first says that it is enclosed, and closes what set the jail up.
         said = {
-            "#!/bin/sh": '[ "$1" != enclose ] || echo >&4',
-            "#!/usr/bin/python3": "import os, sys; 'enclose' in sys.argv and os.write(4, b'1')",
+            "#!/bin/sh": '[ "$1" != enclose ] || echo >&4; exec 4>&- 5>&- 6>&-',
+            "#!/usr/bin/python3": "import os, sys; 'enclose' in sys.argv and os.write(4, b'1'); os.closerange(4, 9)",
         }.get(first, "")
         path = self.home / "other-guest"
         path.write_text(f"{first}\n{said}\n{rest}")

@@ -1,14 +1,27 @@
-"""Two sandboxes of two tenants on one node: Acme's, and that of Evil Corp, where Mallory is root."""
+"""Two sandboxes of two tenants on one node: Acme's, and that of Evil Corp, where Mallory has all that can be had."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import pytest_asyncio
 
 from tests.node.rig import ACME, EVIL_CORP, Rig, new_home, running_node
 from tests.security.inside import Inside
+
+# What a test of this folder runs in, unless it says otherwise: each way to isolate that must keep the same promises.
+WORLDS: dict[str, dict[str, Any]] = {
+    "container": {"tier": "container", "profile": "workstation"},
+    "hardened": {"tier": "container", "profile": "hardened"},
+    "process": {"tier": "process", "profile": "hardened"},
+}
+
+# For tests that only make sense where somebody inside is root.
+with_root = pytest.mark.parametrize("place", ["container"], indirect=True)
+# For those about what only the profile `hardened` promises.
+without_root = pytest.mark.parametrize("place", ["hardened", "process"], indirect=True)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -17,9 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """A node and what runs on it."""
+    """A node and what runs on it. Mallory is root where the world has a root."""
 
     rig: Rig
+    world: str
     acme: Inside
     mallory: Inside
 
@@ -35,19 +49,25 @@ class Place:
 
     async def sandbox(self, tenant: str = EVIL_CORP, **changes: Any) -> Inside:
         """Start another sandbox for tests that wreck it."""
-        return Inside(await self.rig.start(tenant=tenant, **changes))
+        return await _sandbox(self.rig, self.world, tenant, **changes)
 
     async def end(self, inside: Inside) -> str:
         """End a sandbox and return why the node says that it ended."""
         return await self.rig.keeper.stop(inside.sandbox.spec.id, None)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def place() -> AsyncIterator[Place]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=WORLDS)
+async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     """Return a node with the two sandboxes that the tests of one module share; nothing of it stays on the host."""
+    world = str(request.param)
     with new_home() as home:
         async with running_node(home) as running:
-            acme = Inside(await running.start(tenant=ACME))
-            mallory = Inside(await running.start(tenant=EVIL_CORP))
-            yield Place(running, acme, mallory)
+            acme = await _sandbox(running, world, ACME)
+            mallory = await _sandbox(running, world, EVIL_CORP)
+            yield Place(running, world, acme, mallory)
             await running.stop_all()
+
+
+async def _sandbox(rig: Rig, world: str, tenant: str, **changes: Any) -> Inside:
+    sandbox = await rig.start(tenant=tenant, **(WORLDS[world] | changes))
+    return Inside(sandbox, "root" if sandbox.spec.profile == "workstation" else "user")

@@ -13,6 +13,7 @@ import pytest
 
 from sandboxes.node import cgroups
 from tests.node.rig import ROOT
+from tests.security.conftest import with_root, without_root
 
 if TYPE_CHECKING:
     from tests.security.conftest import Place
@@ -142,6 +143,7 @@ def _dirty_kib() -> int:
     return int(found.group(1))
 
 
+@with_root
 async def test_names_in_memory_file_systems_are_counted(place: Place) -> None:
     program = """
 import itertools
@@ -159,6 +161,29 @@ answer([fill("/dev/shm"), fill("/dev")])
     assert 900 < dev[0] <= 1024
 
 
+@without_root
+async def test_memory_holds_only_so_many_names_and_bytes(place: Place) -> None:
+    program = """
+def fill(directory, size):
+    names = []
+    while (ended := attempt(lambda: fill_one(f"{directory}/{len(names)}", size))) == "done":
+        names.append(len(names))
+    for number in range(len(names) + 1):
+        attempt(lambda: os.unlink(f"{directory}/{number}"))
+    return [len(names), ended]
+def fill_one(path, size):
+    with open(path, "wb", buffering=0) as file:
+        file.write(bytes(size))
+answer([fill("/dev/shm", 0), fill("/tmp", 0), fill("/dev/shm", 1 << 20), fill("/tmp", 1 << 20)])
+"""
+    found = await place.mallory.python(program)
+    assert [ended for _, ended in found] == ["ENOSPC"] * 4
+    # A name costs memory too, of which this sandbox has 256 MiB.
+    assert [count for count, _ in found[:2]] == [32 * 1024 - 1, 64 * 1024 - 1]
+    assert [count for count, _ in found[2:]] in ([64, 100], [63, 99])
+
+
+@with_root
 async def test_memory_file_systems_have_a_size(place: Place) -> None:
     program = """
 def fill(*paths):

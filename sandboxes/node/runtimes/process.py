@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PROGRAM = "bwrap"
 _TRIAL_TIMEOUT_S = 10
 # What Landlock lets a jail do: read, write, execute. Other directories below / can be read and executed from.
-_ENCLOSURE = (f"/{USER_HOME}=rwx", "/tmp=rw", "/dev=rw", "/proc=rw", "/sys=r", "/=r")  # noqa: S108 - inside
+_ENCLOSURE = (f"/{USER_HOME}=rwx", "/tmp=rw", "/dev=rw", "/dev/mqueue=rw", "/proc=rw", "/sys=r", "/=r")  # noqa: S108 - inside
 
 
 class ProcessRuntime(PreparedRuntime):
