@@ -12,7 +12,8 @@ from sandboxes.node.errors import BadRequest
 from sandboxes.node.spec import matching
 
 _ID = re.compile(r"[0-9a-f]{32}")
-_CODE = re.compile(r"[a-z]+(?:\.[a-z_]+){1,3}")
+# What passes the gateway. Of starts, pauses and ends only the node itself can tell.
+_CODE = re.compile(r"(?:code|command|file|port)(?:\.[a-z_]+){1,3}")
 _SANDBOX = re.compile(r"[a-z0-9]{1,64}")
 _PHASES = ("intent", "result", "fact")
 _OUTCOMES = (None, "ok", "error", "refused")

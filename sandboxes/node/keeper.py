@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from corekit.clock import epoch_ms
-from sandboxes.node import expectation, linux
+from sandboxes.node import adoption, expectation
 from sandboxes.node.errors import (
     Ending,
     GenerationConflict,
@@ -85,13 +85,7 @@ class Keeper:
         return await asyncio.shield(task)
 
     def _begin(self, spec: Spec) -> asyncio.Task[Sandbox]:
-        runtime = self.runtimes.get(spec.tier)
-        if runtime is None:
-            raise TierUnavailable(
-                f"Tier {spec.tier} is not available on this node.",
-                tier=spec.tier,
-                fix="Choose another tier; `manage.py doctor` says what this host can run and what the rest needs.",
-            )
+        runtime = self._runtime_for(spec)
         promised = [sandbox.spec.resources for sandbox in self.sandboxes.values()]
         promised += [begun.resources for begun, _ in self.starting.values()]
         self.admission.require_room(spec.resources, promised)
@@ -99,6 +93,22 @@ class Keeper:
         self.starting[spec.id] = (spec, task)
         task.add_done_callback(lambda _: self.starting.pop(spec.id, None))
         return task
+
+    def _runtime_for(self, spec: Spec) -> Runtime:
+        runtime = self.runtimes.get(spec.tier)
+        if runtime is None:
+            raise TierUnavailable(
+                f"Tier {spec.tier} is not available on this node.",
+                tier=spec.tier,
+                fix="Choose another tier; `manage.py doctor` says what this host can run and what the rest needs.",
+            )
+        if spec.runtime and spec.runtime not in runtime.probe().runtimes:
+            raise TierUnavailable(
+                f"Runtime {spec.runtime} is not available on this node.",
+                tier=spec.tier,
+                fix=f"Install {spec.runtime} on the node and start it again, or leave the choice to the node.",
+            )
+        return runtime
 
     async def _start(self, spec: Spec, runtime: Runtime) -> Sandbox:
         state: State | None = None
@@ -112,7 +122,7 @@ class Keeper:
             if isinstance(error, OSError):
                 raise StartFailed(f"The node can't keep the sandbox: {error}.", reason="store") from error
             raise
-        self._take_in(sandbox)
+        self.take_in(sandbox)
         # Not awaited: the caller's answer does not depend on the report, and the spool keeps the order.
         self.spawn(self.spool.append(fact("sandbox.started", sandbox.spec, self.node_id), fact=True, lazy=True))
         return sandbox
@@ -147,10 +157,11 @@ class Keeper:
         event = fact("sandbox.quarantined", spec, self.node_id, mismatches=told)
         with contextlib.suppress(SpoolFull):  # the end that follows is not given up
             await self.spool.append(event, fact=True)
-        await self._report_end(spec, "quarantined")
+        await self.report_end(spec, "quarantined")
         self.store.remove(spec.id)
 
-    def _take_in(self, sandbox: Sandbox) -> None:
+    def take_in(self, sandbox: Sandbox) -> None:
+        """Keep a sandbox from now on: its deadline, its limits, its end, the way to it."""
         self.sandboxes[sandbox.spec.id] = sandbox
         sandbox.watch = LimitWatch(sandbox.runtime.cgroup(sandbox.state), self._limit_reporter(sandbox.spec))
         sandbox.waiter = self.spawn(self._watch(sandbox))
@@ -199,7 +210,7 @@ class Keeper:
         usage = sandbox.runtime.stats(sandbox.state)
         # Before the report, which may have to wait for a full disk: the sandbox's own disk may be what fills it.
         self.spawn(sandbox.runtime.discard(sandbox.state))
-        await self._report_end(spec, reason, cpu_usec=usage.cpu_usec, oom_kills=usage.oom_kills)
+        await self.report_end(spec, reason, cpu_usec=usage.cpu_usec, oom_kills=usage.oom_kills)
         self.sandboxes.pop(spec.id, None)
         self.store.remove(spec.id)
         logger.info("sandbox_ended", sandbox_id=spec.id, reason=reason)
@@ -212,7 +223,8 @@ class Keeper:
         if sandbox.waiter is not None:
             sandbox.waiter.cancel()
 
-    async def _report_end(self, spec: Spec, reason: str, **details: Any) -> None:
+    async def report_end(self, spec: Spec, reason: str, **details: Any) -> None:
+        """Put the end of a sandbox on disk and remember it until the control plane has acknowledged it."""
         event = fact("sandbox.ended", spec, self.node_id, reason=reason, **details)
         await self.append(event)
         self.ended[spec.id] = event
@@ -379,45 +391,7 @@ class Keeper:
 
     async def adopt(self) -> None:
         """Take back what still runs after a restart, report what was lost, sweep what nobody owns."""
-        for event in self.spool.after(0, 10**9):
-            if event["code"] == "sandbox.ended":
-                self.ended[event["sandbox"]] = event
-        lost: list[tuple[str, Spec | None, str]] = []
-        kept_on: list[Sandbox] = []
-        for sandbox_id, spec, kept in self.store.load():
-            sandbox = self._revive(spec, kept)
-            if sandbox is not None:
-                kept_on.append(sandbox)
-            else:
-                lost.append((sandbox_id, spec, _why_lost(kept)))
-        await self._take_back(kept_on)
-        for runtime in self.runtimes.values():
-            for name in await runtime.sweep():
-                logger.warning("swept", tier=runtime.tier, name=name)
-        for sandbox_id, spec, reason in lost:
-            if spec is not None and sandbox_id not in self.ended:
-                await self._report_end(spec, reason)
-            self.store.remove(sandbox_id)
-        logger.info("adopted", sandboxes=len(self.sandboxes), lost=len(lost))
-
-    def _revive(self, spec: Spec | None, kept: State | None) -> Sandbox | None:
-        if spec is None or kept is None or spec.id in self.ended:
-            return None
-        runtime = self.runtimes.get(spec.tier)
-        try:
-            if runtime is None:
-                return None
-            sandbox = Sandbox.load(spec, runtime, kept)
-            return sandbox if runtime.adopt(sandbox.state) else None
-        except (AttributeError, KeyError, TypeError, ValueError):
-            return None
-
-    async def _take_back(self, sandboxes: list[Sandbox]) -> None:
-        pausing = Pausing(self)
-        await asyncio.gather(*(pausing.settle(sandbox) for sandbox in sandboxes))
-        for sandbox in sandboxes:
-            self._take_in(sandbox)
-            pausing.report(sandbox)
+        await adoption.adopt(self)
 
     async def close(self) -> None:
         """Let go of every sandbox without ending it. What has begun is finished, but starts are given up."""
@@ -456,12 +430,3 @@ def _without(grants: dict[str, int | None], key_id: str) -> dict[str, int | None
 def _require_same(known: Spec, wanted: Spec) -> None:
     if (known.generation, known.tenant, known.build) != (wanted.generation, wanted.tenant, wanted.build):
         raise GenerationConflict(f"Sandbox {wanted.id} exists with another generation.", id=wanted.id)
-
-
-def _why_lost(kept: State | None) -> str:
-    if kept is None:
-        return "start_failed"
-    runtime = kept.get("runtime")
-    if isinstance(runtime, dict) and runtime.get("boot_id") != linux.boot_id():
-        return "host_rebooted"
-    return "lost"

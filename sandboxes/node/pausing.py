@@ -134,7 +134,8 @@ class Pausing:
         if len(known) == len(sandbox.unreported):
             known.append(fact("sandbox.resumed", sandbox.spec, self._keeper.node_id))
         sandbox.paused_at, sandbox.unreported = None, known
-        self._keeper.save(sandbox)
+        with contextlib.suppress(OSError):  # then the next node tries the pause again
+            self._keeper.save(sandbox)
 
 
 def _require_alive(sandbox: Sandbox) -> None:

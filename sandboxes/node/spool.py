@@ -234,8 +234,8 @@ class Spool:
         while self._entries and self._entries[0].seq <= upto:
             entry = self._entries.popleft()
             self._forget(entry)
-            if b'"sandbox.ended"' in entry.line:
-                ended.append(json.loads(entry.line))
+            if b'"sandbox.ended"' in entry.line and (event := json.loads(entry.line))["code"] == "sandbox.ended":
+                ended.append(event)
         if upto > self._acknowledged:
             self._acknowledged = upto
             with contextlib.suppress(OSError):  # then they are reported once more after a restart

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from sandboxes.node import cgroups
-from sandboxes.node.errors import StartFailed
+from sandboxes.node.errors import StartFailed, TierUnavailable
 from sandboxes.node.runtimes import container
 from tests.node import rig
 
@@ -50,6 +50,17 @@ async def test_runc_is_what_runs(clean_node: Rig) -> None:
     found = clean_node.node.container.probe()
     assert (found.available, list(found.runtimes)) == (True, ["runc"])
     assert "runc" in clean_node.node.container._command()[0]
+
+
+async def test_a_runtime_that_is_not_there_is_no_other(clean_node: Rig) -> None:
+    with pytest.raises(TierUnavailable) as refusal:
+        await clean_node.start(runtime="crun")
+    assert refusal.value.message == "Runtime crun is not available on this node."
+    assert refusal.value.details == {
+        "tier": "container",
+        "fix": "Install crun on the node and start it again, or leave the choice to the node.",
+    }
+    assert (await clean_node.start(runtime="runc")).summary()["state"] == "running"
 
 
 async def test_a_sandbox_starts_and_works(clean_node: Rig) -> None:

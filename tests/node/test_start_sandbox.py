@@ -247,7 +247,7 @@ async def test_a_failed_start_is_reported_and_may_be_tried_again(clean_node: Rig
 
 
 async def test_a_runtime_that_fails_leaves_nothing_behind(clean_node: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clean_node.node.container, "_command", lambda: ("/bin/false", "create"))
+    monkeypatch.setattr(clean_node.node.container, "_command", lambda _runtime="": ("/bin/false", "create"))
     async with refused_start(clean_node, StartFailed) as refusal:
         assert "the OCI runtime ended with status 1" in refusal.value.message
 
@@ -278,3 +278,12 @@ async def test_many_at_once_start_one_zygote(node_home: Any) -> None:
 
 def _full_disk(*_arguments: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+async def test_the_runtime_that_was_asked_for_starts_it(clean_node: Rig) -> None:
+    for runtime in ("crun", "runc"):
+        sandbox = await clean_node.start(runtime=runtime)
+        notes = clean_node.home / "node" / "runtime" / f"slot-{sandbox.state['slot']}"
+        # Each keeps its notes under a name of its own.
+        assert (notes / {"crun": "status", "runc": "state.json"}[runtime]).exists()
+        assert (await clean_node.run(sandbox, "echo here")).stdout == "here\n"

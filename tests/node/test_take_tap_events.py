@@ -194,7 +194,10 @@ async def test_the_tenant_and_the_time_are_the_node_s_own(clean_node: Rig) -> No
 WRONG: dict[str, list[Any]] = {
     "id": [None, "", "xyz", "AB" * 16, 5],
     "sandbox": [None, "", "A", "../x", 5, ["heidi"]],
-    "code": [None, "", "Command", "command", "command..start", "a.b.c.d.e", "x" * 5_000, {"a": 1}],
+    "code": [
+        *(None, "", "Command", "command", "command..start", "command.b.c.d.e", "x" * 5_000, {"a": 1}),
+        *("sandbox.ended", "sandbox.paused", "sandbox.quarantined", "limit.memory", "spool.overflow", "node.lost"),
+    ],
     "phase": [None, "", "later", 1],
     "key_id": ["x" * 17, 5],
     "origin": ["x" * 65, {}],

@@ -32,8 +32,8 @@ class ContainerRuntime(PreparedRuntime):
         super().__init__(maker, _probe(hierarchies), pool_size)
         self._hierarchies = hierarchies
 
-    def _command(self) -> tuple[str, ...]:
-        program = next(iter(self._availability.runtimes))
+    def _command(self, wanted: str = "") -> tuple[str, ...]:
+        program = wanted or next(iter(self._availability.runtimes))
         path = shutil.which(program) or program
         root = f"--root={self._maker.states}"
         create = ("create", "--bundle=.", f"--preserve-fds={_PRESERVED_FDS}")
@@ -42,7 +42,7 @@ class ContainerRuntime(PreparedRuntime):
         return (path, root, *create)
 
     def _launch(self, recipe: Recipe, identity: Identity) -> Launch:
-        command = self._command()
+        command = self._command(recipe.runtime)
         manages_cgroups = "--cgroup-manager=disabled" not in command
         facts = oci.ContainerFacts(
             hostname=identity.hostname,
