@@ -1,4 +1,4 @@
-"""The ASGI application: HTTP to Django, the server's start and stop, and a bound on bodies."""
+"""The ASGI application: HTTP to Django or to the internal API, the server's start and stop, a bound on bodies."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ django.setup(set_prefix=False)
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402  (needs the apps)
 
 from corekit.errors import TooLarge  # noqa: E402
+from gatehouse.internal import InternalApp, is_internal  # noqa: E402
 from gatehouse.middleware import error_answer  # noqa: E402
 
 MAX_THREADS = 40
@@ -124,9 +125,21 @@ async def no_websocket(scope: Scope, receive: ASGIReceiveCallable, send: ASGISen
     await send({"type": "websocket.close", "code": 4404, "reason": "not found"})
 
 
+class ByListener:
+    """Give a request to the API of the listener that it came in by: no path leads from one to the other."""
+
+    def __init__(self, public: ASGI3Application) -> None:
+        self.public = public
+        self.internal = InternalApp()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one request."""
+        await (self.internal if is_internal(scope) else self.public)(scope, receive, send)
+
+
 application = ProtocolTypeRouter(
     {
-        "http": BodyLimit(cast("ASGI3Application", Handler()), settings.API_MAX_BODY_BYTES),
+        "http": ByListener(BodyLimit(cast("ASGI3Application", Handler()), settings.API_MAX_BODY_BYTES)),
         "websocket": no_websocket,
         "lifespan": lifespan,
     }

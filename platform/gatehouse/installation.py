@@ -75,6 +75,11 @@ class Installation:
         return self.run / "web.sock"
 
     @property
+    def internal_socket(self) -> Path:
+        """Where web listens for the gateway and the node themselves."""
+        return self.run / "internal.sock"
+
+    @property
     def templates(self) -> Path:
         """The folder of the sandbox templates' builds."""
         return self.home / "templates"

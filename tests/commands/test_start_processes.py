@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import socket
 import sys
-from typing import Any
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
@@ -13,6 +17,9 @@ from django.core.management import CommandError, call_command
 
 from gatehouse.celery import app
 from gatehouse.management.commands import serve, worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class ReplacedError(Exception):
@@ -58,10 +65,9 @@ def test_node_becomes_the_keeper_without_any_credential(
 
 
 def test_web_keeps_connections_longer_than_the_gateway() -> None:
-    config = serve.configuration(fd=7, uds=None)
+    config = serve.configuration("/run/web.sock")
 
     assert config.app == "gatehouse.asgi:application"
-    assert (config.fd, config.uds) == (7, None)
     assert config.timeout_keep_alive >= 620
     assert config.access_log is False
     assert config.proxy_headers is False
@@ -69,12 +75,63 @@ def test_web_keeps_connections_longer_than_the_gateway() -> None:
     assert config.timeout_graceful_shutdown == 10
 
 
-def test_web_serves_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[uvicorn.Config] = []
-    monkeypatch.setattr(uvicorn.Server, "run", lambda server: ran.append(server.config))
-    call_command("serve", "--fd=9")
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The paths of the sockets that web would serve, for each time that it would."""
+    ran: list[list[str]] = []
 
-    assert [config.fd for config in ran] == [9]
+    def run(_server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        ran.append([one.getsockname() for one in sockets])
+        for one in sockets:
+            one.close()
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    return ran
+
+
+@pytest.fixture
+def run_folder(settings: Any) -> Iterator[Path]:
+    """The folder of the sockets, with a short name because a socket's path is."""
+    with tempfile.TemporaryDirectory(prefix="gh-") as home:
+        settings.GATEHOUSE = dataclasses.replace(settings.GATEHOUSE, home=Path(home))
+        settings.GATEHOUSE.run.mkdir()
+        yield settings.GATEHOUSE.run
+
+
+def bound(path: Path) -> int:
+    """Return the descriptor of a socket at a path; whoever gets it closes it."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    return listener.detach()
+
+
+def test_web_serves_what_it_is_given(served: list[list[str]], run_folder: Path) -> None:
+    public, internal = run_folder / "web.sock", run_folder / "internal.sock"
+    call_command("serve", f"--fd={bound(public)}", f"--internal-fd={bound(internal)}")
+
+    assert served == [[str(public), str(internal)]]
+
+
+def test_web_makes_what_it_is_not_given(served: list[list[str]], run_folder: Path) -> None:
+    for _ in range(2):
+        call_command("serve", f"--uds={run_folder / 'other.sock'}")
+
+    assert served == [[str(run_folder / "other.sock"), str(run_folder / "internal.sock")]] * 2
+
+
+def test_web_takes_no_other_socket_for_the_internal_one(served: list[list[str]], run_folder: Path) -> None:
+    fd = bound(run_folder / "strange.sock")
+    with pytest.raises(CommandError, match="must be at"):
+        call_command("serve", f"--uds={run_folder / 'web.sock'}", f"--internal-fd={fd}")
+
+    assert served == []
+
+
+def test_web_refuses_a_descriptor_that_is_no_socket(served: list[list[str]], run_folder: Path) -> None:
+    with (run_folder / "file").open("w") as plain, pytest.raises(CommandError, match="is no socket"):
+        call_command("serve", f"--fd={plain.fileno()}")
+
+    assert served == []
 
 
 @pytest.mark.parametrize("arguments", [[], ["--fd=x"], ["--fd=3", "--uds=/run/web.sock"]])

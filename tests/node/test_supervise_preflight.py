@@ -269,7 +269,7 @@ def test_each_service_sees_its_own_secrets_only(service: str, secrets: set[str])
 def test_only_the_node_stays_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwnam", lambda _name: pwd.getpwuid(0))
     config = NodeConfig.from_env({"GATEHOUSE_HOME": str(tmp_path)})
-    planned = services.services(config, Path("/srv/gatehouse"), ACCOUNTS, 7, {})
+    planned = services.services(config, Path("/srv/gatehouse"), ACCOUNTS, 7, 8, {})
 
     assert [service.name for service in planned] == ["web", "worker", "node"]
     assert {service.name: service.account for service in planned} == {

@@ -129,7 +129,7 @@ class NodeDouble:
 
     def _freeze(self, guest: Guest, reason: str) -> None:
         guest.state, guest.paused_at = "paused", now_ms()
-        self.emit("sandbox.paused", guest, details={"reason": reason})
+        self.emit("sandbox.paused", guest, at=guest.paused_at, details={"reason": reason})
 
     def reboot(self) -> None:
         """Restart the host: a new boot, and everything that ran is lost."""

@@ -76,6 +76,7 @@ def main() -> int:
         accounts = check(config)
         lock = preflight.take_lock(config.home)
         listener = services.web_listener(config.run / "web.sock", accounts)
+        internal = services.web_listener(config.run / "internal.sock", accounts)
     except SetupError as error:
         say(str(error))
         return 1
@@ -87,7 +88,7 @@ def main() -> int:
         _notify_systemd(os.environ.get("NOTIFY_SOCKET", ""))
 
     supervisor = Supervisor(
-        services.services(config, ROOT, accounts, listener.fileno(), os.environ),
+        services.services(config, ROOT, accounts, listener.fileno(), internal.fileno(), os.environ),
         say=say,
         on_ready=announce,
         is_ready=lambda: services.answers(_public_address(config), "/health"),
@@ -96,8 +97,9 @@ def main() -> int:
         return supervisor.run()
     finally:
         _end_gateway(config.home)
-        listener.close()
-        (config.run / "web.sock").unlink(missing_ok=True)
+        for one, name in ((listener, "web.sock"), (internal, "internal.sock")):
+            one.close()
+            (config.run / name).unlink(missing_ok=True)
         os.close(lock)
 
 

@@ -56,7 +56,7 @@ def environment(service: str, user: str, root: Path, shell: Mapping[str, str]) -
 
 
 def web_listener(path: Path, accounts: Accounts) -> socket.socket:
-    """Bind web's socket: it outlives the web process, so that a restart loses no connection."""
+    """Bind a socket of web: it outlives the web process, so that a restart loses no connection."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # Closed to everybody until owner and group are set.
@@ -72,7 +72,7 @@ def web_listener(path: Path, accounts: Accounts) -> socket.socket:
 
 
 def services(
-    config: NodeConfig, root: Path, accounts: Accounts, web_fd: int, shell: Mapping[str, str]
+    config: NodeConfig, root: Path, accounts: Accounts, web_fd: int, internal_fd: int, shell: Mapping[str, str]
 ) -> list[Service]:
     """Return what `up` keeps running, in the order in which it is stopped. The node keeps the gateway itself."""
     manage = (sys.executable, str(root / "manage.py"))
@@ -81,11 +81,11 @@ def services(
     return [
         Service(
             name="web",
-            command=(*manage, "serve", f"--fd={web_fd}"),
+            command=(*manage, "serve", f"--fd={web_fd}", f"--internal-fd={internal_fd}"),
             environment=environment("web", "gatehouse-web", root, shell),
             directory="/",
             account=accounts.web,
-            descriptors=(web_fd,),
+            descriptors=(web_fd, internal_fd),
             umask=0o007,
             is_ready=lambda: answers(config.run / "web.sock", "/health"),
             patience_s=15.0,
