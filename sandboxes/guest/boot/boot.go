@@ -3,7 +3,6 @@ package boot
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -40,6 +39,11 @@ func Run() int {
 }
 
 func serve() error {
+	// Before the configuration comes: the node hands a guest out only when it can be reached.
+	listener, err := openListener(os.Args[1:])
+	if err != nil {
+		return err
+	}
 	settings, err := config.Read(os.Stdin)
 	if err != nil {
 		return err
@@ -47,12 +51,6 @@ func serve() error {
 	if err := releaseStdin(); err != nil {
 		return err
 	}
-	file := os.NewFile(listenerFD, "listener")
-	listener, err := net.FileListener(file)
-	if err != nil {
-		return fmt.Errorf("use descriptor %d as the listener: %w", listenerFD, err)
-	}
-	file.Close()
 	adoptOrphans()
 	if err := limitProcesses(settings.MaxProcesses); err != nil {
 		nodeLog{}.tell(err)
