@@ -47,6 +47,23 @@ def sandbox_for(actor: Actor, sandbox_id: str) -> Sandbox:
     return found
 
 
+def sandbox_of_any_time(actor: Actor, sandbox_id: str) -> Sandbox:
+    """Return a sandbox of the actor's tenant, also one that ended. Raises NotFound as `sandbox_for`."""
+    plain = ids.strip_client_suffix(sandbox_id)
+    found = None
+    if actor.tenant_id is not None and ids.is_sandbox_id(plain):
+        found = Sandbox.visible_to(actor).filter(pk=plain).first()
+    if found is None:
+        raise no_sandbox()
+    return found
+
+
+def sandboxes_named(actor: Actor, sandbox_ids: Sequence[str]) -> dict[str, Sandbox]:
+    """Return the live ones among some sandboxes by id. Unknown ones and those of others are left out."""
+    plain = [ids.strip_client_suffix(one) for one in sandbox_ids]
+    return _live(actor).in_bulk([one for one in plain if ids.is_sandbox_id(one)])
+
+
 def sandbox_at_node(sandbox_id: str, generation: int) -> Sandbox:
     """Return a live sandbox of any tenant, with its tenant, for the node's own processes. Raises NotFound."""
     rows = Sandbox.everywhere().filter(state__in=LIVE).select_related("tenant")

@@ -21,6 +21,7 @@ class GatehouseError(Exception):
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Something went wrong"
     default_should_retry: ClassVar[bool | None] = None
+    default_retry_after: ClassVar[int | None] = None
 
     def __init__(
         self,
@@ -34,7 +35,7 @@ class GatehouseError(Exception):
         self.message = message or self.title
         super().__init__(self.message)
         self.field = field
-        self.retry_after = retry_after
+        self.retry_after = self.default_retry_after if retry_after is None else retry_after
         self.should_retry = self.default_should_retry if should_retry is None else should_retry
         self.details = details
 
@@ -143,6 +144,7 @@ class RateLimited(GatehouseError):
     code = "rate_limited"
     status = 429
     title = "Too many requests"
+    default_retry_after = 1
 
 
 class NotYetAvailable(GatehouseError):
@@ -160,6 +162,7 @@ class Unavailable(GatehouseError):
     code = "unavailable"
     status = 503
     title = "The service is not available at the moment"
+    default_retry_after = 1
 
 
 class StartFailed(GatehouseError):

@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
+from corekit import clock
 from corekit.errors import InvalidInput, NotYetAvailable
 from sandboxes.e2b import fields
 from sandboxes.launch import Ingress
+from sandboxes.logs import LEVELS, MAX_ENTRIES, LogQuery
 from sandboxes.selectors import MAX_PAGE, ListQuery, decode_page_token
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ DEFAULT_TIMEOUT_V1_S = 15
 DEFAULT_TIMEOUT_V2_S = 300
 SHORTEST_REFRESH_S = 15
 MAX_METRIC_IDS = 100
+MAX_SEARCH = 256
+_LAST_MS = 253_402_300_799_999  # the end of the year 9999
 _IDEMPOTENCY_KEY = re.compile(r"[a-z0-9-]{1,255}")
 _BLANK_OFFSET = re.compile(r"(?<=T)(.*) (?=\d\d:\d\d$)")
 _STATES = frozenset({"running", "paused"})
@@ -127,6 +131,13 @@ def pause_body(data: object) -> None:
     fields.boolean(body, "requireHealthyGuest", default=None)
 
 
+def network_body(data: object) -> None:
+    """Check the body of a network change. How requests come in is said once, when the sandbox is made."""
+    for key in fields.as_object(data):
+        if key in _INGRESS:
+            raise InvalidInput(f"{key} can't be changed.", field=key)
+
+
 def _require_memory(body: Mapping[str, object]) -> None:
     if not fields.boolean(body, "memory", default=True):
         raise NotYetAvailable("This version pauses and resumes with memory only.", field="memory")
@@ -169,13 +180,14 @@ def metadata_filter(text: str) -> dict[str, str]:
     return {unquote(key): unquote(value) for key, value in pairs}
 
 
-def metrics_window(params: QueryDict) -> tuple[int | None, int | None]:
-    """Return the wanted window in seconds since 1970; None leaves an end open."""
-    start = _number(params, "start", default=-1, minimum=0, maximum=2**53)
-    end = _number(params, "end", default=-1, minimum=0, maximum=2**53)
-    if -1 < end < start:
+def metrics_window(params: QueryDict) -> tuple[int, int]:
+    """Return the wanted window in milliseconds since 1970, all of its last second included."""
+    latest = _LAST_MS // 1000
+    start = _number(params, "start", default=0, minimum=0, maximum=latest)
+    end = _number(params, "end", default=latest, minimum=0, maximum=latest)
+    if end < start:
         raise InvalidInput("end must not be before start.", field="end")
-    return (None if start < 0 else start), (None if end < 0 else end)
+    return start * 1000, end * 1000 + 999
 
 
 def metric_ids(params: QueryDict) -> list[str]:
@@ -185,6 +197,31 @@ def metric_ids(params: QueryDict) -> list[str]:
     if not found or len(found) > MAX_METRIC_IDS:
         raise InvalidInput(f"sandbox_ids must name 1 to {MAX_METRIC_IDS} sandboxes.", field="sandbox_ids")
     return found
+
+
+def logs_query_v1(params: QueryDict) -> LogQuery:
+    """Read which log entries a call of version 1 wants: from a time on."""
+    return LogQuery(since=_moment(params, "start"), limit=_log_limit(params))
+
+
+def logs_query_v2(params: QueryDict) -> LogQuery:
+    """Read which log entries a call of version 2 wants."""
+    return LogQuery(
+        since=_moment(params, "cursor"),
+        backward=_one_of(params, "direction", ("forward", "backward")) == "backward",
+        limit=_log_limit(params),
+        level=_one_of(params, "level", LEVELS),
+        search=(_text(params, "search") or "")[:MAX_SEARCH],
+    )
+
+
+def _log_limit(params: QueryDict) -> int:
+    return _number(params, "limit", default=MAX_ENTRIES, minimum=0, maximum=MAX_ENTRIES)
+
+
+def _moment(params: QueryDict, field: str) -> datetime | None:
+    value = _number(params, field, default=-1, minimum=0, maximum=_LAST_MS)
+    return None if value < 0 else clock.from_ms(value)
 
 
 def _states(params: QueryDict) -> set[str]:

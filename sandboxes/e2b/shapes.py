@@ -13,9 +13,11 @@ from sandboxes.launch import on_timeout
 from sandboxes.states import HALTED, SandboxState
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from sandboxes.access import Access
+    from sandboxes.logs import Entry
     from sandboxes.models import Sandbox
 
 ENVD_VERSION = "0.6.13"
@@ -69,22 +71,43 @@ def listed(sandbox: Sandbox) -> Json:
     }
 
 
-def metric(sandbox: Sandbox, measured: Json) -> Json:
-    """Return one sample. `cpuUsedPct` is the average since the start, of all the sandbox's cores."""
+def metric(sandbox: Sandbox, measured: Json, earlier: Json | None = None) -> Json:
+    """Return one sample. `cpuUsedPct` is the average since the earlier sample, or since the start, of all cores."""
     at = int(measured["at"])
-    lived_usec = max(1, (at - clock.to_ms(sandbox.started_at)) * 1000)
-    share = measured["cpu_usec"] / lived_usec / (measured["cpu_milli"] / 1000)
+    since, spent = (clock.to_ms(sandbox.started_at), 0) if earlier is None else (earlier["at"], earlier["cpu_usec"])
+    share = (measured["cpu_usec"] - spent) / max(1, (at - since) * 1000) / (measured["cpu_milli"] / 1000)
     return {
         "timestamp": clock.to_rfc3339(at),
         "timestampUnix": at // 1000,
         "cpuCount": cpu_count(measured["cpu_milli"]),
-        "cpuUsedPct": round(min(1.0, share) * 100, 2),
+        "cpuUsedPct": round(max(0.0, min(1.0, share)) * 100, 2),
         "memUsed": measured["memory_bytes"],
         "memTotal": measured["memory_mib"] * _MIB,
         "memCache": measured["memory_cache_bytes"],
         "diskUsed": measured["disk_used_bytes"],
         "diskTotal": measured["disk_mib"] * _MIB,
     }
+
+
+def metrics(sandbox: Sandbox, samples: Sequence[Json], start_ms: int) -> list[Json]:
+    """Return the samples from a time on; the one before them tells how much CPU the first of them used."""
+    pairs = zip([None, *samples], samples, strict=False)
+    return [metric(sandbox, sample, earlier) for earlier, sample in pairs if sample["at"] >= start_ms]
+
+
+def log_entry(entry: Entry) -> Json:
+    """Return one log entry."""
+    return {
+        "timestamp": clock.to_rfc3339(entry.at),
+        "message": entry.message,
+        "level": entry.level,
+        "fields": entry.fields,
+    }
+
+
+def log_line(entry: Entry) -> Json:
+    """Return one log entry as older clients read it."""
+    return {"timestamp": clock.to_rfc3339(entry.at), "line": entry.message}
 
 
 def cpu_count(cpu_milli: int) -> int:

@@ -10,8 +10,6 @@ from sandboxes.e2b import views
 _SANDBOX_LATER = {
     "fork": "forks",
     "snapshots": "snapshots",
-    "network": "changing the network of a running sandbox",
-    "logs": "sandbox logs",
 }
 # First part of a path → what lies under it. Template and snapshot names may contain slashes.
 _AREAS_LATER = {
@@ -32,7 +30,6 @@ def _later() -> list[URLPattern]:
         path(f"sandboxes/<str:sandbox_id>/{name}", views.NotYet.as_view(what=what))
         for name, what in _SANDBOX_LATER.items()
     ]
-    named.append(path("v2/sandboxes/<str:sandbox_id>/logs", views.NotYet.as_view(what="sandbox logs")))
     areas = [re_path(rf"^{area}(?:/.*)?$", views.NotYet.as_view(what=what)) for area, what in _AREAS_LATER.items()]
     return named + areas
 
@@ -49,5 +46,8 @@ urlpatterns = [
     path("sandboxes/<str:sandbox_id>/timeout", views.Timeout.as_view()),
     path("sandboxes/<str:sandbox_id>/refreshes", views.Refreshes.as_view()),
     path("sandboxes/<str:sandbox_id>/metrics", views.Metrics.as_view()),
+    path("sandboxes/<str:sandbox_id>/logs", views.LogsV1.as_view()),
+    path("v2/sandboxes/<str:sandbox_id>/logs", views.LogsV2.as_view()),
+    path("sandboxes/<str:sandbox_id>/network", views.Network.as_view()),
     *_later(),
 ]

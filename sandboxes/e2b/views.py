@@ -8,18 +8,23 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from corekit.errors import NotFound, NotYetAvailable
-from sandboxes import actions, node_client, selectors
+from sandboxes import actions, logs, node_client, selectors
 from sandboxes.e2b import requests, shapes
 from tenants import policy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from django.http import HttpRequest
     from rest_framework.request import Request
 
     from corekit.actor import Actor
+    from sandboxes.models import Sandbox
 
 LONGEST_V1_PAGE = 1000
 TOTAL_RUNNING = "X-Total-Running"
+SAMPLE_PERIOD_MS = 6000
+"""A little longer than the time between two samples of a node."""
 NEXT_TOKEN = "X-Next-Token"  # noqa: S105
 
 
@@ -80,7 +85,7 @@ def create(request: Request, *, default_timeout_s: int) -> Response:
         ingress=body.ingress,
         allow_internet_access=body.allow_internet_access,
         idempotency_key=key,
-        request_digest=requests.digest(request.data) if key else "",
+        request_digest=requests.digest([default_timeout_s, request.data]) if key else "",
     )
     return Response(shapes.access(granted), status=201)
 
@@ -172,14 +177,13 @@ class Metrics(E2bView):
     """`GET /sandboxes/{id}/metrics`."""
 
     def get(self, request: Request, sandbox_id: str) -> Response:
-        """Return the current sample, if it lies in the wanted window."""
+        """Return the samples of the wanted window, oldest first."""
         actor = actor_of(request)
         policy.require(actor, actions.READ)
-        start, end = requests.metrics_window(request.query_params)
-        sample = _sample(actor, sandbox_id)
-        if sample is None or not (start or 0) <= sample["timestampUnix"] <= (end or 2**53):
-            return Response([])
-        return Response([sample])
+        start_ms, end_ms = requests.metrics_window(request.query_params)
+        sandbox = selectors.sandbox_for(actor, sandbox_id)
+        samples = _samples(sandbox, max(0, start_ms - SAMPLE_PERIOD_MS), end_ms)
+        return Response(shapes.metrics(sandbox, samples, start_ms))
 
 
 class ManyMetrics(E2bView):
@@ -189,24 +193,65 @@ class ManyMetrics(E2bView):
         """Return the current sample of each named sandbox; unknown ones are left out."""
         actor = actor_of(request)
         policy.require(actor, actions.READ)
-        found: dict[str, Any] = {}
-        for sandbox_id in requests.metric_ids(request.query_params):
-            try:
-                sample = _sample(actor, sandbox_id)
-            except NotFound:
-                continue
-            if sample is not None:
-                found[sandbox_id] = sample
+        wanted = requests.metric_ids(request.query_params)
+        found = {}
+        for sandbox in selectors.sandboxes_named(actor, wanted).values():
+            for measured in _measured(sandbox):
+                found[sandbox.pk] = shapes.metric(sandbox, measured)
         return Response({"sandboxes": found})
 
 
-def _sample(actor: Actor, sandbox_id: str) -> dict[str, Any] | None:
-    sandbox = selectors.sandbox_for(actor, sandbox_id)
+def _samples(sandbox: Sandbox, start_ms: int, end_ms: int) -> Sequence[Any]:
     try:
-        return shapes.metric(sandbox, node_client.local_node().metrics(sandbox.pk))
+        samples = node_client.local_node().samples(sandbox.pk, start_ms, end_ms)
     except NotFound:
         # It ended a moment ago or starts just now: there is nothing to measure.
-        return None
+        return []
+    # Right after its start or after the node's, nothing may have been measured yet.
+    return samples or [one for one in _measured(sandbox) if start_ms <= one["at"] <= end_ms]
+
+
+def _measured(sandbox: Sandbox) -> list[Any]:
+    try:
+        return [node_client.local_node().metrics(sandbox.pk)]
+    except NotFound:
+        return []
+
+
+class LogsV1(E2bView):
+    """`GET /sandboxes/{id}/logs`."""
+
+    def get(self, request: Request, sandbox_id: str) -> Response:
+        """Return the sandbox's log, oldest entry first."""
+        entries = _log(request, sandbox_id, requests.logs_query_v1(request.query_params))
+        return Response({"logs": [*map(shapes.log_line, entries)], "logEntries": [*map(shapes.log_entry, entries)]})
+
+
+class LogsV2(E2bView):
+    """`GET /v2/sandboxes/{id}/logs`."""
+
+    def get(self, request: Request, sandbox_id: str) -> Response:
+        """Return a piece of the sandbox's log, in either direction."""
+        entries = _log(request, sandbox_id, requests.logs_query_v2(request.query_params))
+        return Response({"logs": [*map(shapes.log_entry, entries)]})
+
+
+def _log(request: Request, sandbox_id: str, query: logs.LogQuery) -> Sequence[logs.Entry]:
+    actor = actor_of(request)
+    policy.require(actor, actions.READ)
+    return logs.read(selectors.sandbox_of_any_time(actor, sandbox_id), query)
+
+
+class Network(E2bView):
+    """`PUT /sandboxes/{id}/network`."""
+
+    def put(self, request: Request, sandbox_id: str) -> Response:
+        """Say for a sandbox of one's own that its way out can't be changed yet."""
+        actor = actor_of(request)
+        policy.require(actor, actions.WRITE)
+        requests.network_body(request.data)
+        selectors.sandbox_for(actor, sandbox_id)
+        raise NotYetAvailable("This version does not offer changing the network of a running sandbox yet.")
 
 
 class NotYet(E2bView):

@@ -85,3 +85,16 @@ def test_timeout(node: NodeDouble, base: Template, alice: Caller) -> None:
     sandbox_id = alice.create()["sandboxID"]
 
     assert cost(alice, "POST", f"/sandboxes/{sandbox_id}/timeout", {"timeout": 60}) == (5, 1)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_metrics_of_many(node: NodeDouble, base: Template, alice: Caller, count: int) -> None:
+    ids = ",".join(alice.create()["sandboxID"] for _ in range(count))
+
+    assert cost(alice, "GET", f"/sandboxes/metrics?sandbox_ids={ids}") == (2, 0)
+
+
+def test_metrics(node: NodeDouble, base: Template, alice: Caller) -> None:
+    sandbox_id = alice.create()["sandboxID"]
+
+    assert cost(alice, "GET", f"/sandboxes/{sandbox_id}/metrics") == (2, 0)

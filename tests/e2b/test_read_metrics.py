@@ -51,6 +51,71 @@ def test_it_keeps_to_the_window(
     assert len(alice.call("GET", f"/sandboxes/{sandbox_id}/metrics?{query}").json()) == count
 
 
+def history(node: NodeDouble, sandbox_id: str, *ages_s: float) -> int:
+    """Give a sandbox samples of some ages, with half a core used between any two; return the time now in seconds."""
+    now = clock.epoch_ms() // 1000 * 1000
+    node.guests[sandbox_id].samples = [
+        {
+            "at": now - int(age * 1000),
+            "cpu_usec": int((max(ages_s) - age) * 500_000),
+            "memory_bytes": 1000 + number,
+            "memory_cache_bytes": 10,
+            "cpu_milli": 1000,
+            "memory_mib": 512,
+            "disk_mib": 1024,
+            "disk_used_bytes": 4096,
+        }
+        for number, age in enumerate(ages_s)
+    ]
+    return now // 1000
+
+
+def test_it_reads_the_history_oldest_first(node: NodeDouble, base: Template, alice: Caller) -> None:
+    sandbox_id = alice.create()["sandboxID"]
+    now = history(node, sandbox_id, 20, 15, 10, 5)
+
+    samples = alice.call("GET", f"/sandboxes/{sandbox_id}/metrics").json()
+
+    assert [sample["memUsed"] for sample in samples] == [1000, 1001, 1002, 1003]
+    assert [sample["timestampUnix"] for sample in samples] == [now - 20, now - 15, now - 10, now - 5]
+    assert [sample["cpuUsedPct"] for sample in samples[1:]] == [50.0, 50.0, 50.0]
+    assert node.count()["metrics"] == 0
+
+
+def test_the_first_of_a_window_is_measured_against_the_one_before(
+    node: NodeDouble, base: Template, alice: Caller
+) -> None:
+    sandbox_id = alice.create()["sandboxID"]
+    now = history(node, sandbox_id, 20, 15, 10, 5)
+
+    samples = alice.call("GET", f"/sandboxes/{sandbox_id}/metrics?start={now - 15}&end={now - 10}").json()
+
+    assert [(sample["memUsed"], sample["cpuUsedPct"]) for sample in samples] == [(1001, 50.0), (1002, 50.0)]
+
+
+def test_all_of_the_last_second_belongs_to_the_window(node: NodeDouble, base: Template, alice: Caller) -> None:
+    sandbox_id = alice.create()["sandboxID"]
+    now = history(node, sandbox_id, 20, 9.5)
+
+    assert len(alice.call("GET", f"/sandboxes/{sandbox_id}/metrics?start={now - 10}&end={now - 10}").json()) == 1
+
+
+def test_a_paused_one_keeps_its_history(node: NodeDouble, base: Template, alice: Caller) -> None:
+    sandbox_id = alice.create()["sandboxID"]
+    history(node, sandbox_id, 20, 15)
+    alice.call("POST", f"/sandboxes/{sandbox_id}/pause")
+
+    assert len(alice.call("GET", f"/sandboxes/{sandbox_id}/metrics").json()) == 2
+    assert set(alice.call("GET", f"/sandboxes/metrics?sandbox_ids={sandbox_id}").json()["sandboxes"]) == {sandbox_id}
+
+
+def test_a_window_before_the_create_has_none(node: NodeDouble, base: Template, alice: Caller) -> None:
+    sandbox_id = alice.create()["sandboxID"]
+    now = history(node, sandbox_id, 20, 15)
+
+    assert alice.call("GET", f"/sandboxes/{sandbox_id}/metrics?start={now - 900}&end={now - 600}").json() == []
+
+
 def test_a_sandbox_that_ended_a_moment_ago_has_no_sample(node: NodeDouble, base: Template, alice: Caller) -> None:
     sandbox_id = alice.create()["sandboxID"]
     node.end(sandbox_id, "expired")
