@@ -21,7 +21,8 @@ logger = structlog.get_logger()
 
 async def adopt(keeper: Keeper) -> None:
     """Take back what still runs, report the end of what does not, sweep what nobody owns."""
-    for event in keeper.spool.after(0, 10**9):
+    spooled = keeper.spool.after(0, 10**9)
+    for event in spooled:
         if event["code"] == "sandbox.ended":
             keeper.ended[event["sandbox"]] = event
     found: list[Sandbox] = []
@@ -32,7 +33,7 @@ async def adopt(keeper: Keeper) -> None:
             found.append(sandbox)
         else:
             lost.append((sandbox_id, spec, _why_lost(kept)))
-    await _take_back(keeper, found)
+    await _take_back(keeper, found, {event["id"] for event in spooled})
     for runtime in keeper.runtimes.values():
         for name in await runtime.sweep():
             logger.warning("swept", tier=runtime.tier, name=name)
@@ -56,12 +57,12 @@ def _revive(keeper: Keeper, spec: Spec | None, kept: State | None) -> Sandbox | 
         return None
 
 
-async def _take_back(keeper: Keeper, sandboxes: list[Sandbox]) -> None:
+async def _take_back(keeper: Keeper, sandboxes: list[Sandbox], spooled: set[str]) -> None:
     pausing = Pausing(keeper)
     await asyncio.gather(*(pausing.settle(sandbox) for sandbox in sandboxes))
     for sandbox in sandboxes:
         keeper.take_in(sandbox)
-        pausing.report(sandbox)
+        pausing.report(sandbox, spooled)
 
 
 def _why_lost(kept: State | None) -> str:

@@ -124,15 +124,22 @@ class Keeper:
             raise
         self.take_in(sandbox)
         # Not awaited: the caller's answer does not depend on the report, and the spool keeps the order.
-        self.spawn(self.spool.append(fact("sandbox.started", sandbox.spec, self.node_id), fact=True, lazy=True))
+        self.spawn(self._report_start(sandbox))
         return sandbox
+
+    async def _report_start(self, sandbox: Sandbox) -> None:
+        event = sandbox.unreported[0]
+        await self.append(event, lazy=True)
+        # On disk it stays until the next change: after a restart the spool or the control plane knows its id.
+        sandbox.unreported.remove(event)
 
     def _keep(self, spec: Spec, runtime: Runtime, state: State, attestation: dict[str, Any]) -> Sandbox:
         latest = self.starting[spec.id][0]
         if latest is not spec:  # a key was revoked meanwhile
             self.store.write_spec(latest)
         now = epoch_ms()
-        sandbox = Sandbox(latest, runtime, state, now, now + spec.ttl_ms, attestation)
+        started = fact("sandbox.started", latest, self.node_id)
+        sandbox = Sandbox(latest, runtime, state, now, now + spec.ttl_ms, attestation, unreported=[started])
         self.store.write_state(spec.id, sandbox.dump())
         return sandbox
 
@@ -229,11 +236,11 @@ class Keeper:
         await self.append(event)
         self.ended[spec.id] = event
 
-    async def append(self, event: Event) -> None:
+    async def append(self, event: Event, *, lazy: bool = False) -> None:
         """Return when the event is on disk, however long that takes: what it says must not be forgotten."""
         while True:
             try:
-                await self.spool.append(event, fact=True)
+                await self.spool.append(event, fact=True, lazy=lazy)
             except SpoolFull:  # the disk takes nothing at the moment
                 await asyncio.sleep(_REPORT_AGAIN_S)
             else:

@@ -68,10 +68,16 @@ class Pausing:
             logger.warning("not_settled", sandbox_id=sandbox.spec.id, error=str(error))
             self._give_pause_up(sandbox)
 
-    def report(self, sandbox: Sandbox) -> None:
-        """Send what is not known to be in the spool. An event that gets there twice keeps its id."""
-        for event in sandbox.unreported:
-            self._keeper.spawn(self._report(sandbox, event))
+    def report(self, sandbox: Sandbox, spooled: set[str]) -> None:
+        """Send what is not in the spool, which holds the events with these ids.
+
+        One that was acknowledged before the sandbox's state was written goes there again, under the same id.
+        """
+        for event in tuple(sandbox.unreported):
+            if event["id"] in spooled:
+                self._note_reported(sandbox, event)
+            else:
+                self._keeper.spawn(self._report(sandbox, event))
 
     async def _pause(self, sandbox: Sandbox, reason: str) -> None:
         event = fact("sandbox.paused", sandbox.spec, self._keeper.node_id, reason=reason)
@@ -121,7 +127,10 @@ class Pausing:
         self._keeper.spawn(self._report(sandbox, event))
 
     async def _report(self, sandbox: Sandbox, event: Event) -> None:
-        await self._keeper.append(event)
+        await self._keeper.append(event, lazy=True)
+        self._note_reported(sandbox, event)
+
+    def _note_reported(self, sandbox: Sandbox, event: Event) -> None:
         sandbox.unreported.remove(event)
         if sandbox.ending is None:
             with contextlib.suppress(OSError):  # then the next node reports it once more
@@ -130,12 +139,16 @@ class Pausing:
     def _give_pause_up(self, sandbox: Sandbox) -> None:
         if sandbox.paused_at is None:  # its group is gone, and its end is seen elsewhere
             return
-        known = [event for event in sandbox.unreported if event["at"] != sandbox.paused_at]
+        known = [event for event in sandbox.unreported if not _is_pause_at(event, sandbox.paused_at)]
         if len(known) == len(sandbox.unreported):
             known.append(fact("sandbox.resumed", sandbox.spec, self._keeper.node_id))
         sandbox.paused_at, sandbox.unreported = None, known
         with contextlib.suppress(OSError):  # then the next node tries the pause again
             self._keeper.save(sandbox)
+
+
+def _is_pause_at(event: Event, paused_at: int) -> bool:
+    return (event["code"], event["at"]) == ("sandbox.paused", paused_at)
 
 
 def _require_alive(sandbox: Sandbox) -> None:

@@ -36,7 +36,7 @@ async def test_sandboxes_outlive_the_node(process: NodeProcess, number: signal.S
     await process.start()
     before = {name: await process.start_sandbox(name, env={"NAME": name}) for name in ("alice", "bob")}
     await process.run("alice", "echo kept > note; setsid -f sleep 1000")
-    states = {name: process.state(name) for name in before}
+    states = {name: process.state(name) | {"unreported": []} for name in before}
     process.kill(number)
     assert await process_answers(process, "alice", "cat note; pgrep -xc sleep") == "kept\n1\n"
 
@@ -128,6 +128,18 @@ async def test_events_and_ends_are_kept_until_they_are_acknowledged(process: Nod
     await process.start()
     assert await process.events("alice") == []
     assert (await process.call("GET", "/v1/sandboxes/alice"))[0] == 404
+
+
+async def test_a_start_is_reported_however_soon_the_node_dies(process: NodeProcess) -> None:
+    await process.start()
+    await process.start_sandbox("alice")
+    process.kill()
+    unreported = process.state("alice")["unreported"]
+    await process.start()
+    async with asyncio.timeout(rig.PATIENCE_S):
+        while not (events := await process.events("alice")):
+            await asyncio.sleep(0.01)
+    assert [(event["code"], event["id"]) for event in events] == [("sandbox.started", unreported[0]["id"])]
 
 
 async def test_a_second_node_on_the_same_home_does_not_start(process: NodeProcess) -> None:

@@ -276,17 +276,57 @@ while True:
     assert group.destroy(patience_s=2.0) is True
 
 
+def wait_until_frozen(group: Cgroup) -> None:
+    """Return when the kernel says that nothing in the group runs."""
+    deadline = time.monotonic() + rig.PATIENCE_S
+    while not group.is_frozen():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def test_a_frozen_group_stands_still(parent: CgroupParent) -> None:
     group = parent.create("1")
     process = run_in(group, "while True: pass")
     wait_for_pids(group, 1)
+    assert not group.is_frozen()
     group.freeze(frozen=True)
-    time.sleep(0.05)
+    wait_until_frozen(group)
     before = group.stats().cpu_usec
     time.sleep(0.1)
     assert group.stats().cpu_usec == before
     group.kill()
     assert process.wait() == -9
+
+
+def test_a_frozen_group_goes_on_where_it_stopped(parent: CgroupParent) -> None:
+    group = parent.create("1")
+    run_in(group, "while True: pass")
+    wait_for_pids(group, 1)
+    group.freeze(frozen=True)
+    wait_until_frozen(group)
+    before = group.stats().cpu_usec
+    group.freeze(frozen=False)
+    assert not group.is_frozen()
+    deadline = time.monotonic() + rig.PATIENCE_S
+    while group.stats().cpu_usec == before:
+        assert time.monotonic() < deadline
+
+
+def test_a_fork_bomb_can_be_frozen(parent: CgroupParent) -> None:
+    group = parent.create("1")
+    group.limit(Limits(2000, 256 << 20, 64))
+    run_in(group, "while True:\n    try:\n        os.fork() or os._exit(0)\n    except OSError:\n        pass")
+    wait_for_pids(group, 2)
+    group.freeze(frozen=True)
+    wait_until_frozen(group)
+    before = group.pids()
+    time.sleep(0.05)
+    assert group.pids() == before
+
+
+def test_a_group_that_is_gone_can_not_be_asked(parent: CgroupParent) -> None:
+    with pytest.raises(FileNotFoundError):
+        parent.group("1").is_frozen()
 
 
 def test_a_left_over_of_the_same_name_makes_way(parent: CgroupParent) -> None:
