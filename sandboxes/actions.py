@@ -186,6 +186,8 @@ def resume_sandbox(*, actor: Actor, sandbox_id: str, timeout_s: int) -> Access:
     if sandbox.state == SandboxState.RUNNING:
         # Its time may have been over a moment ago.
         sandbox = _as_the_node_says(sandbox)
+    if sandbox.state == SandboxState.RUNNING:
+        raise _wrong_state(sandbox)
     return _wake(actor, sandbox, timeout_s, "resume")
 
 
@@ -223,7 +225,8 @@ def _wake(actor: Actor, sandbox: Sandbox, timeout_s: int, reason: str) -> Access
             sandbox = selectors.live_row(sandbox.pk)
         if sandbox.state == SandboxState.PAUSED and not _begin_resume(client, actor, sandbox, ttl_ms, reason):
             sandbox = selectors.live_row(sandbox.pk)
-        if sandbox.state != SandboxState.RESUMING:
+        # It may run by now: then somebody else was first.
+        if sandbox.state not in {SandboxState.RESUMING, SandboxState.RUNNING}:
             raise _wrong_state(sandbox)
         access.grant(client, sandbox, actor)
         pausing.finish_resume(client, sandbox, ttl_ms=ttl_ms)
@@ -302,11 +305,11 @@ def set_timeout(*, actor: Actor, sandbox_id: str, timeout_s: int) -> None:
         _end(actor, sandbox_id, "sandbox.timeout_set", EndReason.EXPIRED)
 
 
-def refresh_sandbox(*, actor: Actor, sandbox_id: str, duration_s: int) -> None:
-    """Let a sandbox live at least `duration_s` from now. Raises as `set_timeout`."""
+def refresh_sandbox(*, actor: Actor, sandbox_id: str, duration_s: int, field: str = "duration") -> None:
+    """Let a sandbox live at least `duration_s` from now; `field` names it in errors. Raises as `set_timeout`."""
     policy.require(actor, WRITE)
     sandbox = selectors.sandbox_for(actor, sandbox_id)
-    longest_s = _require_lifetime(sandbox.tenant_id, duration_s, "duration")
+    longest_s = _require_lifetime(sandbox.tenant_id, duration_s, field)
     _move_deadline(actor, sandbox, duration_s, "sandbox.refreshed", longest_s=longest_s, extend_only=True)
 
 

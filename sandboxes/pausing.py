@@ -15,7 +15,7 @@ from audit import recording
 from corekit import clock
 from corekit.errors import GatehouseError
 from sandboxes import turns
-from sandboxes.errors import NodeSilent, UnknownAtNode
+from sandboxes.errors import NodeSilent, StateDiffers, UnknownAtNode
 from sandboxes.models import Sandbox
 from sandboxes.states import SandboxState
 from tenants import quota
@@ -97,7 +97,8 @@ def begin_resume(actor: Actor, sandbox: Sandbox, *, ttl_ms: int, reason: str) ->
 def finish_resume(client: NodeClient, sandbox: Sandbox, *, ttl_ms: int) -> None:
     """Let a sandbox whose row is `resuming` go on, and write that it does.
 
-    Raises as `finish_pause`; after a refusal the row is `paused` again and its quota given back.
+    One that runs already is extended at most. Raises as `finish_pause`; after a refusal the row is `paused` again and
+    its quota given back. Raises StateDiffers when it was paused or ended again meanwhile.
     """
     try:
         answer = client.resume(sandbox.pk, sandbox.generation, ttl_ms)
@@ -107,12 +108,14 @@ def finish_resume(client: NodeClient, sandbox: Sandbox, *, ttl_ms: int) -> None:
                 if _move(sandbox, SandboxState.RESUMING, SandboxState.PAUSED):
                     quota.park(sandbox.pk)
         raise
-    end_at = clock.from_ms(answer["end_at"])
+    changes = {"end_at": clock.from_ms(answer["end_at"]), "paused_at": None, "resumed_at": clock.now()}
     with turns.write():
-        _move(
-            sandbox, SandboxState.RESUMING, SandboxState.RUNNING, end_at=end_at, paused_at=None, resumed_at=clock.now()
+        # Of several callers one was first; the others made its time longer at most.
+        moved = _move(sandbox, SandboxState.RESUMING, SandboxState.RUNNING, **changes) or _move(
+            sandbox, SandboxState.RUNNING, SandboxState.RUNNING, end_at=changes["end_at"]
         )
-    sandbox.end_at = end_at
+    if not moved:
+        raise StateDiffers(retry_after=1)
 
 
 def time_left_ms(sandbox: Sandbox) -> int:
