@@ -23,7 +23,8 @@ _V1_CONTROLLERS = ("cpu", "cpuacct", "memory", "pids", "blkio", "devices", "free
 _V2_WANTED = ("cpu", "memory", "pids", "io")
 # Short periods keep a throttled command from stalling for up to a tenth of a second.
 _CPU_PERIOD_US = 20_000
-_MOST_BYTES = 1024 * 1024
+# A larger buffer costs more than what is mostly read into it.
+_CHUNK_BYTES = 64 * 1024
 _HALF_PAGE_BYTES = 2_048
 _FREEZE_PATIENCE_S = 0.5
 # The part of a sandbox's memory limit that its socket buffers may take on top of it, as a divisor.
@@ -124,10 +125,10 @@ def _read(path: str) -> str:
     except OSError:
         return ""
     try:
-        data = chunk = os.read(handle, _MOST_BYTES)
+        data = chunk = os.read(handle, _CHUNK_BYTES)
         # The kernel hands a long list over in pages, of which only the last is shorter than half of one.
         while len(chunk) > _HALF_PAGE_BYTES:
-            chunk = os.read(handle, _MOST_BYTES)
+            chunk = os.read(handle, _CHUNK_BYTES)
             data += chunk
         return data.decode()
     except OSError:
