@@ -48,15 +48,20 @@ def create_tenant(*, actor: Actor, name: str, slug: str) -> Tenant:
 
 
 def set_tenant_state(*, actor: Actor, tenant: Tenant, state: str) -> Tenant:
-    """Suspend a tenant, or activate it again. Raises Conflict when it is in that state already."""
+    """Suspend a tenant, or activate it again: for new calls at once, for what runs through the hooks.
+
+    Raises Conflict when it is in that state already.
+    """
     require(actor, "platform:write")
     TENANT_STATES.require(tenant.state, state)
     with transaction.atomic():
         old = TENANT_STATES.before(state)
-        if not Tenant.objects.filter(id=tenant.id, state__in=old).update(state=state):
+        if not Tenant.objects.filter(id=tenant.id, state__in=old).update(state=state, state_changed_at=clock.now()):
             raise Conflict(f"The tenant is {state} already.")
         code = "tenant.suspended" if state == TenantState.SUSPENDED else "tenant.activated"
         _record(code, actor, tenant, "tenant", tenant.id.hex, name=tenant.name)
+        for hook in hooks.on_tenant_state_changed:
+            _call_after_commit(hook, tenant.id.hex)
     tenant.state = state
     return tenant
 
@@ -152,8 +157,8 @@ def revoke_api_key(*, actor: Actor, key: ApiKey) -> None:
             _call_after_commit(hook, key.id)
 
 
-def _call_after_commit(hook: Callable[[str], None], key_id: str) -> None:
-    transaction.on_commit(lambda: hook(key_id), robust=True)
+def _call_after_commit(hook: Callable[[str], None], object_id: str) -> None:
+    transaction.on_commit(lambda: hook(object_id), robust=True)
 
 
 def set_quota(*, actor: Actor, tenant: Tenant, **limits: int) -> Quota:

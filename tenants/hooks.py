@@ -10,3 +10,6 @@ if TYPE_CHECKING:
 # Each is called with the key's id after the revocation is committed. A failing one stops nobody: what it did not
 # reach is for its owner's reconcile pass.
 on_key_revoked: list[Callable[[str], None]] = []
+
+# Each is called with the tenant's id after it was suspended or activated; which of the two, its row says.
+on_tenant_state_changed: list[Callable[[str], None]] = []
