@@ -51,6 +51,27 @@ def traffic_token(sandbox: Sandbox) -> str | None:
     return tokens.traffic_token(settings.GATEHOUSE.seed(), sandbox.pk, sandbox.generation)
 
 
+AGENT_PORT = 49983
+
+
+def doors(granted: Access) -> dict[str, object]:
+    """Return how the caller reaches the inside: the token, where to, and the headers to send.
+
+    The one public URL always works; under a domain each port also has a host name of its own.
+    """
+    sandbox, home = granted.sandbox, settings.GATEHOUSE
+    headers = {"E2b-Sandbox-Id": sandbox.pk, "E2b-Sandbox-Port": str(AGENT_PORT)}
+    if granted.token is not None:
+        headers["X-Access-Token"] = granted.token
+    return {
+        "token": granted.token,
+        "url": home.public_url,
+        "headers": headers,
+        "port_url": f"https://{{port}}-{sandbox.pk}.{home.domain}" if home.domain else None,
+        "traffic_token": None if granted.token is None else traffic_token(sandbox),
+    }
+
+
 def token_for(actor: Actor, sandbox: Sandbox) -> str | None:
     """Return the actor's token, or None when it may not execute. It counts once its grant is at the node."""
     if not may_execute(actor):

@@ -151,6 +151,9 @@ class Sandbox(TenantOwned):
                 name="sandboxes_sandbox_live",
             ),
             models.Index(fields=("tenant", "-started_at", "id"), name="sandboxes_sandbox_page"),
+            # The same two for operators, who list every tenant's.
+            models.Index(fields=("-started_at", "id"), condition=Q(ended_at=None), name="sandboxes_sandbox_all_live"),
+            models.Index(fields=("-started_at", "id"), name="sandboxes_sandbox_all_page"),
             models.Index(fields=("state", "node"), name="sandboxes_sandbox_node"),
         )
         constraints = (

@@ -14,6 +14,7 @@ from django.http.response import HttpResponseBase
 from django.utils.module_loading import import_string
 
 from corekit.ids import is_request_id, new_request_id
+from gatehouse.api import problems
 from gatehouse.api.exceptions import error_for_status
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
 
 logger = structlog.get_logger("gatehouse.web")
+_JSON = ("application/json", problems.MEDIA_TYPE)
 _QUIET_PATHS = frozenset({"/health"})
 _PREFLIGHT_SECONDS = "7200"
 _EXPOSED = "X-Request-Id, X-Next-Token, X-Total-Running, Retry-After, Should-Retry"
@@ -163,11 +165,11 @@ class JsonErrors(Around):
 
     def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         """Replace an error page."""
-        is_json = response.headers.get("Content-Type", "").startswith("application/json")
+        is_json = response.headers.get("Content-Type", "").startswith(_JSON)
         if response.status_code < 400 or is_json or is_console(request.path):
             return response
         error = error_for_status(response.status_code, request.path)
-        answer = error_answer(error, status=response.status_code)
+        answer = error_answer(error, status=response.status_code, request=request)
         if response.has_header("Allow"):
             answer["Allow"] = response["Allow"]
         return answer
@@ -222,9 +224,15 @@ class ConsoleOnly(Around):
         return None
 
 
-def error_answer(error: GatehouseError, *, status: int | None = None) -> JsonResponse:
-    """Return the JSON answer of an error, for callers that are not inside the REST framework."""
-    body = error.as_body()
-    if status is not None:
-        body["code"] = status
-    return JsonResponse(body, status=status or error.status, headers=error.headers())
+def error_answer(
+    error: GatehouseError, *, status: int | None = None, request: HttpRequest | None = None
+) -> JsonResponse:
+    """Return the JSON answer of an error, for callers that are not inside the REST framework.
+
+    With the request of a path that speaks problem documents it is one.
+    """
+    status = status or error.status
+    if request is not None and problems.speaks_problems(request.path):
+        problem = problems.as_problem(error, status=status, request_id=request.META.get("gatehouse.request_id", ""))
+        return JsonResponse(problem, status=status, headers=error.headers(), content_type=problems.MEDIA_TYPE)
+    return JsonResponse(error.as_body() | {"code": status}, status=status, headers=error.headers())

@@ -29,6 +29,8 @@ INSTALLED_APPS = [
     "tenants",
     "audit",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "channels",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -54,7 +56,7 @@ CONSOLE_MIDDLEWARE = [
 ]
 # The admin looks for them in MIDDLEWARE; `ConsoleOnly` runs them for its paths.
 SILENCED_SYSTEM_CHECKS = ["admin.E408", "admin.E409", "admin.E410"]
-CONSOLE_PREFIXES = ("/admin/", "/static/")
+CONSOLE_PREFIXES = ("/admin/", "/static/", "/api/docs")
 
 ROOT_URLCONF = "gatehouse.urls"
 ASGI_APPLICATION = "gatehouse.asgi.application"
@@ -109,6 +111,32 @@ REST_FRAMEWORK = {
     "UNAUTHENTICATED_USER": None,
     "UNAUTHENTICATED_TOKEN": None,
     "URL_FORMAT_OVERRIDE": None,
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+}
+# Of `/api/v1`; everything else speaks the E2B protocol, which knows keys only.
+API_AUTHENTICATION = [
+    "gatehouse.api.authentication.ApiKeyAuthentication",
+    "gatehouse.api.authentication.OperatorSession",
+]
+API_EXCEPTION_HANDLER = "gatehouse.api.problems.handle"
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Gatehouse",
+    "DESCRIPTION": "Sandboxes for agents: tenants, keys, quotas, sandboxes, nodes, operations and the audit.",
+    "VERSION": VERSION,
+    "OAS_VERSION": "3.1.0",
+    "SERVE_PUBLIC": True,
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": [],
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "PREPROCESSING_HOOKS": ["gatehouse.api.schema.only_rest"],
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "gatehouse.api.schema.document_problems",
+    ],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "persistAuthorization": False, "validatorUrl": None},
 }
 API_MAX_BODY_BYTES = 4 * 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = API_MAX_BODY_BYTES

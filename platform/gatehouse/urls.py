@@ -10,6 +10,7 @@ from gatehouse import views
 urlpatterns: list[URLPattern | URLResolver] = [
     path("health", views.health, name="health"),
     path("admin/", admin.site.urls),
+    path("api/", include("gatehouse.api.urls")),
     path("", include("sandboxes.e2b.urls")),
 ]
 

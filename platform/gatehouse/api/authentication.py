@@ -1,18 +1,23 @@
-"""Who calls the API: the key in `X-API-KEY`, or as a bearer token."""
+"""Who calls the API: the key in `X-API-KEY` or as a bearer token, or an operator's session of the console."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rest_framework.authentication import BaseAuthentication
+from django.conf import settings
+from django.contrib.auth import get_user
+from django.contrib.sessions.backends.db import SessionStore
+from rest_framework.authentication import BaseAuthentication, CSRFCheck
 
+from corekit.actor import Actor
+from corekit.errors import Forbidden
 from tenants.authentication import authenticate
+from tenants.policy import EVERYTHING
 
 if TYPE_CHECKING:
+    from django.http import HttpRequest, HttpResponse
     from rest_framework.request import Request
-
-    from corekit.actor import Actor
 
 _BEARER = "bearer "
 
@@ -57,3 +62,45 @@ class ApiKeyAuthentication(BaseAuthentication):
     def authenticate_header(self, request: Request) -> str:
         """Return the challenge; having one makes a missing key 401 instead of 403."""
         return "ApiKey"
+
+
+class OperatorSession(BaseAuthentication):
+    """Authenticate an operator by the console's session cookie; accounts that are no staff are nobody here.
+
+    A cookie counts only under our own host names, and with the console's CSRF token for whatever changes something.
+    Requests without the cookie pay nothing for it.
+    """
+
+    def authenticate(self, request: Request) -> tuple[Principal, Actor] | None:
+        """Return the operator, or None without a session. Raises Forbidden without the CSRF token."""
+        session_key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+        if not session_key:
+            return None
+        plain: HttpRequest = request._request
+        plain.get_host()
+        plain.session = SessionStore(session_key)
+        user = get_user(plain)
+        if not (user.is_authenticated and user.is_active and user.is_staff):
+            return None
+        _require_own_page(plain)
+        actor = Actor(
+            kind="user",
+            id=str(user.pk),
+            name=user.get_full_name() or user.get_username(),
+            tenant_id=None,
+            scopes=frozenset({EVERYTHING}),
+            origin=request.META.get("gatehouse.origin"),
+            request_id=request.META.get("gatehouse.request_id"),
+        )
+        return Principal(actor), actor
+
+
+def _require_own_page(request: HttpRequest) -> None:
+    check = CSRFCheck(_no_answer)
+    check.process_request(request)
+    if reason := check.process_view(request, _no_answer, (), {}):
+        raise Forbidden(f"A session needs the console's CSRF token in X-CSRFToken: {reason}", field="X-CSRFToken")
+
+
+def _no_answer(request: HttpRequest) -> HttpResponse:
+    raise AssertionError("the check is asked, not served")

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.http import Http404
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
@@ -53,6 +53,8 @@ def translate(exc: Exception) -> errors.GatehouseError | None:
         return errors.Forbidden()
     if isinstance(exc, RequestDataTooBig):
         return errors.TooLarge()
+    if isinstance(exc, SuspiciousOperation):
+        return errors.InvalidInput()
     return _from_framework(exc) if isinstance(exc, drf.APIException) else None
 
 
@@ -94,12 +96,17 @@ def answer(error: errors.GatehouseError) -> Response:
     return Response(error.as_body(), status=error.status, headers=error.headers())
 
 
+def log_unhandled(exc: Exception, view: object) -> None:
+    """Write down a mistake in our own code; the caller learns nothing of it."""
+    logger.error("unhandled_exception", exc_info=exc, view=type(view).__name__)
+
+
 def handle(exc: Exception, context: Mapping[str, Any]) -> Response:
     """Answer every exception of an API view: ours with what they say, all others as 500 without a word on why."""
     set_rollback()
     error = translate(exc)
     if error is None:
-        logger.error("unhandled_exception", exc_info=exc, view=type(context.get("view")).__name__)
+        log_unhandled(exc, context.get("view"))
         error = errors.GatehouseError()
     response = answer(error)
     view = context.get("view")

@@ -1,0 +1,260 @@
+"""What the REST API takes and answers about sandboxes, templates and nodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rest_framework import serializers
+
+from corekit.web.fields import Body, Flag, Text, WholeNumber
+from corekit.web.views import PageQuery
+from sandboxes.e2b import fields
+from sandboxes.isolation import PROFILES, RUNTIMES, TIERS
+from sandboxes.models import Node, Sandbox, Template
+from sandboxes.states import EndReason, SandboxState
+
+if TYPE_CHECKING:
+    SandboxModel = serializers.ModelSerializer[Sandbox]
+    TemplateModel = serializers.ModelSerializer[Template]
+    NodeModel = serializers.ModelSerializer[Node]
+    Plain = serializers.Serializer[Any]
+    TextMap = serializers.DictField
+else:
+    SandboxModel = TemplateModel = NodeModel = serializers.ModelSerializer
+    Plain = serializers.Serializer
+    TextMap = serializers.DictField
+
+_MAX_PORT = 65535
+DEFAULT_TIMEOUT_S = 300
+
+
+class MetadataField(TextMap):
+    """Labels: a flat map of texts."""
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        """Return the checked map."""
+        return fields.metadata({"metadata": data})
+
+
+class EnvironmentField(TextMap):
+    """Environment variables. Errors never repeat a value."""
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        """Return the checked map."""
+        return fields.environment({"env": data}, "env")
+
+
+class LimitsBody(Body):
+    """What a sandbox gets, within the tenant's limit range; the template's choice for what is not given."""
+
+    cpu_milli = WholeNumber(minimum=1, required=False, help_text="Thousandths of a CPU.")
+    memory_mib = WholeNumber(minimum=1, required=False)
+    disk_mib = WholeNumber(minimum=1, required=False)
+
+
+class LifecycleBody(Body):
+    """What happens at the end of its time, and whether requests to a port wake it."""
+
+    on_timeout = serializers.ChoiceField(choices=("kill", "pause"), default="kill")
+    auto_resume = Flag(default=False)
+
+
+class IngressBody(Body):
+    """How requests reach its ports."""
+
+    public = Flag(default=True, help_text="false: only with the traffic token.")
+    mask_host = Text(required=False, max_length=fields.MAX_HOST, help_text="The Host that its servers see.")
+    https_ports = serializers.ListField(
+        child=WholeNumber(minimum=1, maximum=_MAX_PORT), required=False, max_length=fields.MAX_PORTS
+    )
+
+    def validate_mask_host(self, value: str) -> str:
+        """Check the host name."""
+        return fields.mask_host({"mask_host": value}, "mask_host", inside="ingress")
+
+    def validate_https_ports(self, value: list[int]) -> tuple[int, ...]:
+        """Check the ports."""
+        return fields.ports({"https_ports": value}, "https_ports", inside="ingress")
+
+
+class NewSandboxBody(Body):
+    """A sandbox that is to be made."""
+
+    template = Text(max_length=fields.MAX_NAME, default="base", help_text="Id, name or tenant/name.")
+    timeout = WholeNumber(minimum=1, default=DEFAULT_TIMEOUT_S, help_text="Seconds from when it is ready.")
+    tier = Text(required=False, max_length=32, help_text=f"The template's or a better one of {', '.join(TIERS)}.")
+    profile = Text(required=False, max_length=32, help_text=f"One of {', '.join(PROFILES)}.")
+    runtime = Text(required=False, max_length=32, help_text=f"One of {', '.join(RUNTIMES)}; tier container only.")
+    limits = LimitsBody(required=False)
+    lifecycle = LifecycleBody(required=False)
+    ingress = IngressBody(required=False)
+    metadata = MetadataField(child=serializers.CharField(), required=False)
+    env = EnvironmentField(child=serializers.CharField(), required=False, help_text="Handed on, never kept.")
+
+
+class TimeoutBody(Body):
+    """For how long a sandbox goes on at least."""
+
+    timeout = WholeNumber(minimum=1, help_text="Seconds from now.")
+
+
+class WakeBody(Body):
+    """For how long a paused sandbox goes on."""
+
+    timeout = WholeNumber(minimum=1, default=DEFAULT_TIMEOUT_S, help_text="Seconds from now.")
+
+
+class NothingBody(Body):
+    """An empty object, or no body."""
+
+
+class SandboxLimitsSerializer(Plain):
+    """What a sandbox got."""
+
+    cpu_milli = serializers.IntegerField()
+    memory_mib = serializers.IntegerField()
+    disk_mib = serializers.IntegerField()
+    pids = serializers.IntegerField()
+
+
+class IngressSerializer(Plain):
+    """How requests reach its ports."""
+
+    public = serializers.BooleanField(source="allow_public_traffic")
+    mask_host = serializers.CharField(source="mask_request_host")
+    https_ports = serializers.ListField(child=serializers.IntegerField())
+
+
+class LifecycleSerializer(Plain):
+    """What happens at the end of its time."""
+
+    on_timeout = serializers.SerializerMethodField()
+    auto_resume = serializers.BooleanField()
+
+    def get_on_timeout(self, sandbox: Sandbox) -> str:
+        """Return `pause` or `kill`."""
+        return "pause" if sandbox.auto_pause else "kill"
+
+
+class SandboxSerializer(SandboxModel):
+    """A sandbox, also after its end. Its environment variables are kept nowhere."""
+
+    tenant = serializers.CharField(source="tenant_id.hex", read_only=True)
+    template = serializers.CharField(source="template_name", read_only=True)
+    template_id = serializers.CharField(read_only=True, allow_null=True)
+    build = serializers.CharField(source="build_id", read_only=True)
+    node = serializers.CharField(source="node_id", read_only=True)
+    state = serializers.CharField(read_only=True, help_text=f"One of {', '.join(SandboxState.values)}.")
+    end_reason = serializers.CharField(read_only=True, help_text=f"One of {', '.join(EndReason.values)}, or empty.")
+    limits = SandboxLimitsSerializer(source="*", read_only=True)
+    lifecycle = LifecycleSerializer(source="*", read_only=True)
+    ingress = IngressSerializer(source="*", read_only=True)
+    metadata = serializers.DictField(child=serializers.CharField(), read_only=True)
+    timeout = serializers.IntegerField(source="timeout_s", read_only=True)
+
+    class Meta:
+        model = Sandbox
+        fields = (
+            *("id", "tenant", "state", "template", "template_id", "build", "tier", "profile", "runtime", "node"),
+            *("limits", "lifecycle", "ingress", "metadata", "timeout", "created_by", "created_at", "started_at"),
+            *("end_at", "paused_at", "ended_at", "end_reason"),
+        )
+        read_only_fields = fields
+
+
+class AccessSerializer(Plain):
+    """How to reach the inside: send `headers` to `url`, with the guest agent's protocol (E2B envd)."""
+
+    token = serializers.CharField(allow_null=True, help_text="null for callers who may not use sandboxes.")
+    url = serializers.CharField()
+    headers = serializers.DictField(child=serializers.CharField())
+    port_url = serializers.CharField(allow_null=True, help_text="Put the port for `{port}`; null without a domain.")
+    traffic_token = serializers.CharField(allow_null=True, help_text="Opens the ports; null while they are public.")
+
+
+class OpenedSerializer(SandboxSerializer):
+    """A sandbox and how to reach its inside."""
+
+    access = AccessSerializer(read_only=True)
+
+    class Meta(SandboxSerializer.Meta):
+        fields = (*SandboxSerializer.Meta.fields, "access")  # type: ignore[assignment]
+        read_only_fields = fields  # type: ignore[assignment]
+
+
+class SandboxFilter(PageQuery):
+    """Which sandboxes to list. Without a state: all that have not ended."""
+
+    state = serializers.ChoiceField(choices=(*SandboxState.values, "live", "any"), default="live")
+    template = Text(required=False, max_length=fields.MAX_NAME, help_text="Id or name.")
+    tier = Text(required=False, max_length=32)
+    metadata = Text(required=False, max_length=8192, help_text="`key=value`, URL-encoded, more of them with `&`.")
+    started_since = serializers.DateTimeField(required=False)
+    started_before = serializers.DateTimeField(required=False)
+    tenant_id = serializers.UUIDField(required=False, help_text="For operators: one tenant's sandboxes.")
+    order = serializers.ChoiceField(choices=("desc", "asc"), default="desc", help_text="Newest first without it.")
+
+
+class AttestationSerializer(Plain):
+    """What the host's side found that the sandbox really got, before it was handed out."""
+
+    sandbox = serializers.CharField()
+    tier = serializers.CharField()
+    profile = serializers.CharField()
+    facts = serializers.DictField()
+
+
+class WindowQuery(serializers.Serializer):  # type: ignore[type-arg]
+    """A time window."""
+
+    start = serializers.DateTimeField(required=False, help_text="The last minute without it.")
+    end = serializers.DateTimeField(required=False)
+
+
+class SampleSerializer(Plain):
+    """What a sandbox used at a time."""
+
+    at = serializers.DateTimeField()
+    cpu_usec = serializers.IntegerField(help_text="CPU time since the start.")
+    cpu_milli = serializers.IntegerField()
+    memory_bytes = serializers.IntegerField()
+    memory_mib = serializers.IntegerField()
+    memory_cache_bytes = serializers.IntegerField()
+    disk_used_bytes = serializers.IntegerField()
+    disk_mib = serializers.IntegerField()
+
+
+class MetricsSerializer(Plain):
+    """Samples, oldest first; one each 5 seconds while it runs."""
+
+    samples = SampleSerializer(many=True)
+
+
+class TemplateSerializer(TemplateModel):
+    """A template. Tier, profile and runtime are a minimum."""
+
+    tenant = serializers.SerializerMethodField()
+    build = serializers.CharField(source="build_id", read_only=True)
+
+    class Meta:
+        model = Template
+        fields = (
+            *("id", "name", "tenant", "build", "tier", "profile", "runtime", "cpu_milli", "memory_mib"),
+            *("disk_mib", "pids", "created_at", "updated_at"),
+        )
+        read_only_fields = fields
+
+    def get_tenant(self, template: Template) -> str | None:
+        """Return whose it is; None for a public one."""
+        return template.tenant_id.hex if template.tenant_id else None
+
+
+class NodeSerializer(NodeModel):
+    """A host that keeps sandboxes."""
+
+    capabilities = serializers.DictField(read_only=True)
+
+    class Meta:
+        model = Node
+        fields = ("id", "boot_id", "version", "capabilities", "first_seen_at", "last_seen_at")
+        read_only_fields = fields

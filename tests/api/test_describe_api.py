@@ -1,0 +1,82 @@
+"""The schema says what the API does, needs no key, and is shown on a page of our own files."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.core.management import call_command
+from django.test import Client
+
+from gatehouse.api import schema
+from tests.api.rest import PREFIX, Route, problem, routes
+
+if TYPE_CHECKING:
+    from tests.sandboxes.fixtures import Caller
+
+DOCUMENT: dict[str, Any] = json.loads(schema.document())
+OPERATIONS = {
+    "activate_tenant add_member change_role create_key create_sandbox create_tenant extend_sandbox get_attestation",
+    "get_audit_event get_key get_limit_range get_member get_metrics get_node get_operation get_quota get_sandbox",
+    "get_template get_tenant kill_sandbox list_audit_events list_keys list_members list_nodes list_operations",
+    "list_sandbox_events list_sandboxes list_templates list_tenants me open_sandbox pause_sandbox",
+    "remove_member resume_sandbox revoke_key set_limit_range set_quota suspend_tenant",
+}
+
+
+def test_the_schema_is_valid_and_complete() -> None:
+    said = io.StringIO()
+    call_command("spectacular", "--validate", "--fail-on-warn", stdout=said)
+    assert "openapi: 3.1.0" in said.getvalue()
+
+
+def test_the_names_of_the_operations_stay() -> None:
+    found = {operation["operationId"] for path in DOCUMENT["paths"].values() for operation in path.values()}
+    assert found == set(" ".join(OPERATIONS).split())
+
+
+@pytest.mark.parametrize("route", routes(), ids=str)
+def test_every_route_is_described_with_its_errors(route: Route) -> None:
+    operation = DOCUMENT["paths"][PREFIX + route.path][route.method]
+    answers = operation["responses"]
+    assert {"400", "401", "403", "405", "429", "500", "503"} <= set(answers)
+    assert ("404" in answers) == bool(route.parameters)
+    assert answers["401"] == {"$ref": "#/components/responses/Problem401"}
+    assert operation["summary"]
+    assert {"apiKey": []} in operation["security"]
+
+
+def test_the_schema_needs_no_key_and_no_database(alice: Caller, django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(0):
+        answer = Client().get("/api/schema")
+
+    assert (answer.status_code, answer["Content-Type"]) == (200, "application/vnd.oai.openapi+json")
+    assert answer.json()["info"]["title"] == "Gatehouse"
+    assert alice.tenant.pk.hex not in answer.content.decode()
+    assert all(path.startswith(PREFIX) for path in answer.json()["paths"])
+
+
+def test_the_page_loads_only_our_files_and_no_inline_script(db: None) -> None:
+    client = Client()
+    page = client.get("/api/docs")
+
+    assert page.status_code == 200
+    assert "script-src 'self'" in page["Content-Security-Policy"]
+    text = page.content.decode()
+    assert re.findall(r"<script(?![^>]* src=)|<style|style=|\son\w+=", text) == []
+    sources = re.findall(r'(?:src|href)="([^"]+)"', text)
+    assert len(sources) == 5
+    for source in sources:
+        assert source.startswith("/"), source
+        assert client.get(source.replace("&amp;", "&")).status_code == 200, source
+
+
+def test_other_paths_below_api_are_problems(db: None) -> None:
+    for path in ("/api", "/api/", "/api/v1/", "/api/v1/nowhere", "/api/v2/sandboxes"):
+        answer: Any = Client().get(path)
+        assert answer.status_code == 404
+        if path != "/api":
+            assert problem(answer)["code"] == "not_found"

@@ -1,0 +1,231 @@
+"""Lists: pages by keyset, a pinned number of queries, and the same cost with one row and with ten thousand."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from audit import operations
+from audit.models import Event
+from corekit import clock
+from sandboxes.models import Node, Sandbox, Template
+from tenants.models import ApiKey, Membership, Tenant, User
+from tests.api.rest import Operator, Rest, Route, routes
+from tests.factories import OPERATOR
+
+if TYPE_CHECKING:
+    from tests.sandboxes.fixtures import Caller
+    from tests.sandboxes.node_double import NodeDouble
+
+pytestmark = pytest.mark.django_db
+
+LISTS = [route for route in routes() if route.is_list]
+# Beside the key or the session with its account: the object that the list hangs on, then the page.
+QUERIES = {
+    "tenants": 1,
+    "nodes": 1,
+    "operations": 1,
+    "audit-events": 1,
+    "sandboxes": 1,
+    "templates": 1,
+    "tenants/{tenant_id}/members": 2,
+    "tenants/{tenant_id}/keys": 2,
+    "sandboxes/{sandbox_id}/events": 2,
+}
+MANY = 10_000
+
+
+def sandboxes(alice: Caller, base: Template, count: int) -> list[Sandbox]:
+    """Insert running rows, one second apart, the newest last."""
+    node, _ = Node.objects.get_or_create(pk="node-double")
+    now = clock.now()
+    rows = [
+        Sandbox(
+            id=f"i{number:020d}",
+            tenant=alice.tenant,
+            template=base,
+            template_name=base.name,
+            build_id="b-1",
+            node=node,
+            state="running",
+            tier="container",
+            profile="workstation",
+            cpu_milli=1000,
+            memory_mib=512,
+            disk_mib=1024,
+            pids=256,
+            timeout_s=300,
+            created_by=alice.key.pk,
+            started_at=now + timedelta(seconds=number),
+            end_at=now + timedelta(hours=1),
+            metadata={"number": str(number)},
+        )
+        for number in range(count)
+    ]
+    return Sandbox.everywhere().bulk_create(rows, batch_size=500)
+
+
+def fill(alice: Caller, base: Template, count: int) -> dict[str, str]:
+    """Add rows to every list of Acme, and return ids for the paths."""
+    tenant = alice.tenant
+    rows = sandboxes(alice, base, count)
+    for number in range(count):
+        Tenant.objects.create(name=f"t{number}", slug=f"t{number}")
+        Node.objects.create(pk=f"node-{number}")
+        user = User.objects.create(username=f"u{number}")
+        Membership(tenant=tenant, user=user, role="viewer").save()
+        ApiKey(tenant=tenant, name=f"k{number}", hash=f"h{number}", prefix="e2b_").save()
+        Template.objects.create(tenant=tenant, name=f"own-{number}", build_id="b")
+        operations.begin(
+            actor=OPERATOR, kind="t", object_type="t", object_id=str(number), tenant_id=tenant.pk, progress={}
+        )
+        Event(
+            tenant_id=tenant.pk,
+            code="sandbox.started",
+            actor_kind="node",
+            actor_id="n",
+            actor_name="n",
+            object_type="sandbox",
+            object_id=rows[0].pk,
+        ).save()
+    return {"tenant_id": tenant.pk.hex, "sandbox_id": rows[0].pk}
+
+
+@pytest.mark.parametrize("route", LISTS, ids=str)
+@pytest.mark.parametrize("count", [2, 9])
+def test_every_list_costs_the_same_whatever_it_shows(
+    olga: Operator, rest: Rest, alice: Caller, base: Template, route: Route, count: int
+) -> None:
+    path = route.path.format(**fill(alice, base, count))
+    callers: list[tuple[Rest, int]] = [(olga, 2), (rest, 1)]
+    for caller, authentication in callers if route.path != "nodes" else callers[:1]:
+        assert caller.get(path)["items"]
+        with CaptureQueriesContext(connection) as captured:
+            caller.get(path)
+        assert len(captured) == QUERIES[route.path] + authentication, [one["sql"] for one in captured]
+
+
+@pytest.mark.parametrize("route", LISTS, ids=str)
+def test_every_list_is_paged_without_gaps_or_repeats(
+    olga: Operator, alice: Caller, base: Template, route: Route
+) -> None:
+    path = route.path.format(**fill(alice, base, 9))
+    whole = olga.get(f"{path}?limit=100")
+    assert whole["next"] is None
+
+    pages, cursor = [], ""
+    while True:
+        page = olga.get(f"{path}?limit=4{cursor}")
+        pages.append(page["items"])
+        if page["next"] is None:
+            break
+        cursor = f"&cursor={page['next']}"
+
+    assert [one for page in pages for one in page] == whole["items"]
+    assert all(len(page) == 4 for page in pages[:-1])
+    assert 1 <= len(pages[-1]) <= 4
+
+
+@pytest.mark.parametrize("route", LISTS, ids=str)
+@pytest.mark.parametrize("limit", ["0", "101", "-1", "x", "1.5", "", "99999999999999999999999"])
+def test_a_limit_out_of_range_is_named(olga: Operator, alice: Caller, base: Template, route: Route, limit: str) -> None:
+    path = route.path.format(**fill(alice, base, 1))
+    assert olga.refused("get", f"{path}?limit={limit}") == (400, "invalid_input", "limit")
+
+
+def forged(*parts: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(parts).encode()).rstrip(b"=").decode()
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "x",
+        "%00",
+        "ä",
+        "A" * 2000,
+        forged(),
+        forged("-started_at", "id"),
+        forged("-started_at", "id", "2026-01-01T00:00:00+00:00"),
+        forged("-started_at", "id", "2026-01-01T00:00:00", "i1"),
+        forged("-started_at", "id", "yesterday", "i1"),
+        forged("-started_at", "id", "0001-01-01T00:00:00+23:00", "i1"),
+        forged("-started_at", "id", "2026-01-01T00:00:00+00:00", "a\x00b"),
+        forged("-started_at", "id", "2026-01-01T00:00:00+00:00", 5),
+        forged("tenant__slug", "id", "x", "i1"),
+        forged("started_at", "-id", "2026-01-01T00:00:00+00:00", "i1"),
+        base64.urlsafe_b64encode(b"[" * 700).decode(),
+        base64.urlsafe_b64encode(b"{}").decode(),
+        base64.urlsafe_b64encode(b"\xff\xfe").decode(),
+    ],
+)
+def test_a_cursor_that_the_list_did_not_give_out_is_refused(rest: Rest, cursor: str) -> None:
+    assert rest.refused("get", f"sandboxes?cursor={cursor}") == (400, "invalid_input", "cursor")
+
+
+def test_a_strangers_cursor_opens_nothing(rest: Rest, mallorys_rest: Rest, alice: Caller, base: Template) -> None:
+    sandboxes(alice, base, 2)
+    cursor = rest.get("sandboxes?limit=1")["next"]
+
+    assert mallorys_rest.get(f"sandboxes?cursor={cursor}") == {"items": [], "next": None}
+
+
+def test_what_comes_and_goes_shifts_no_page(rest: Rest, alice: Caller, base: Template) -> None:
+    rows = sandboxes(alice, base, 6)
+    first = rest.get("sandboxes?limit=3")
+    assert [one["id"] for one in first["items"]] == [row.pk for row in (rows[5], rows[4], rows[3])]
+
+    Sandbox.everywhere().filter(pk=rows[4].pk).delete()
+    second = rest.get(f"sandboxes?limit=3&cursor={first['next']}")
+    assert [one["id"] for one in second["items"]] == [row.pk for row in (rows[2], rows[1], rows[0])]
+
+
+def test_a_page_of_ten_thousand_costs_what_a_page_of_a_hundred_costs(
+    olga: Operator, rest: Rest, alice: Caller, base: Template, node: NodeDouble
+) -> None:
+    rows = sandboxes(alice, base, MANY)
+    deep = rest.get("sandboxes?limit=1&order=asc")["next"]
+    times: dict[str, float] = {}
+    for caller in (rest, olga):
+        for path in ("sandboxes", f"sandboxes?order=asc&cursor={deep}", "sandboxes?state=any"):
+            found = caller.get(f"{path}{'&' if '?' in path else '?'}limit=100")
+            assert len(found["items"]) == 100
+            times[f"{type(caller).__name__} {path}"] = best_of(caller, path)
+    Sandbox.everywhere().filter(pk__in=[row.pk for row in rows[100:]]).delete()
+    for caller in (rest, olga):
+        few = best_of(caller, "sandboxes")
+        slow = {
+            name: spent for name, spent in times.items() if name.startswith(type(caller).__name__) and spent > 3 * few
+        }
+        assert slow == {}, few
+
+
+def best_of(caller: Any, path: str) -> float:
+    """Return the seconds of the fastest of some calls."""
+    spent = []
+    for _ in range(5):
+        began = time.perf_counter()
+        caller.get(path)
+        spent.append(time.perf_counter() - began)
+    return min(spent)
+
+
+def test_no_page_is_sorted_by_the_database(olga: Operator, alice: Caller, rest: Rest) -> None:
+    if connection.vendor != "sqlite":
+        # A server sorts the few rows of a test, whatever indexes there are.
+        return
+    for caller in (rest, olga):
+        for path in ("sandboxes", "sandboxes?order=asc", "sandboxes?state=any", "audit-events", "operations"):
+            with CaptureQueriesContext(connection) as captured:
+                caller.get(path)
+            with connection.cursor() as cursor:
+                cursor.execute("EXPLAIN QUERY PLAN " + captured.captured_queries[-1]["sql"])
+                plan = [row[3] for row in cursor.fetchall()]
+            assert not [step for step in plan if "TEMP B-TREE" in step], (path, plan)
