@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sandboxes.node import limits, linux
@@ -104,31 +104,36 @@ class Facts:
 
 @dataclass(frozen=True)
 class MountRule:
-    """How a mount of the sandbox must be: its file system, the options it must have, and which part of it is seen."""
+    """How a mount of the sandbox must be: its file system, the options it must have, and which part of it is seen.
+
+    Without kinds any file system will do, and without a root any part of it.
+    """
 
     kinds: frozenset[str]
     options: frozenset[str]
-    root: str = "/"
+    root: str | None = "/"
     optional: bool = False
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a tier and a profile promise. Lists and sets are exact, `rlimits` the most that is allowed.
+    """What a tier and a profile promise of a process. What is named is exact, `rlimits` the most that is allowed.
 
-    `mounts` maps each place to its rule: nothing else may be mounted but the covers over what is `masked`.
+    `mounts` maps each place to its rule: nothing else may be mounted but the covers over what is `masked`; None
+    promises nothing of the mount table. `start_time` and `limits` are the sandbox's, and so only promised of its first
+    process: None for any other.
     """
 
-    start_time: int
     uid: int
     id_map: IdMap
-    capabilities: dict[str, int]
     no_new_privs: bool
     seccomp_filters: int
-    mounts: dict[str, MountRule]
-    masked: tuple[str, ...]
-    limits: LimitsInForce
-    rlimits: dict[str, int]
+    mounts: dict[str, MountRule] | None
+    start_time: int | None = None
+    limits: LimitsInForce | None = None
+    capabilities: dict[str, int] = field(default_factory=dict)
+    masked: tuple[str, ...] = ()
+    rlimits: dict[str, int] = field(default_factory=dict)
 
 
 class Gone(Exception):
@@ -258,12 +263,12 @@ def _outside(proc: str, mounts: frozenset[str]) -> Iterator[str]:
 
 def mismatches(facts: Facts, expected: Expected) -> list[str]:
     """Return one sentence for each promise that was not kept, with what was expected and what was found."""
-    return [
-        *_of_process(facts, expected),
-        *_of_walls(facts),
-        *_of_mounts(facts, expected),
-        *_of_limits(facts, expected),
-    ]
+    found = [*_of_process(facts, expected), *_of_walls(facts)]
+    if expected.mounts is not None:
+        found += _of_mounts(facts, expected, expected.mounts)
+    if expected.limits is not None:
+        found += [*_of_first(facts, expected), *_of_limits(facts.limits, expected.limits)]
+    return found
 
 
 def _differ(what: str, wanted: object, found: object) -> list[str]:
@@ -271,41 +276,45 @@ def _differ(what: str, wanted: object, found: object) -> list[str]:
 
 
 def _of_process(facts: Facts, expected: Expected) -> Iterator[str]:
-    yield from _differ("start time", expected.start_time, facts.start_time)
     yield from _differ("user ids", (expected.uid,) * 4, facts.uids)
     yield from _differ("group ids", (expected.uid,) * 4, facts.gids)
     yield from _differ("further groups", (), facts.groups)
     yield from _differ("uid map", expected.id_map, facts.uid_map)
     yield from _differ("gid map", expected.id_map, facts.gid_map)
-    for name, mask in facts.capabilities.items():
-        yield from _differ(name, f"{expected.capabilities[name]:016x}", f"{mask:016x}")
+    for name, mask in expected.capabilities.items():
+        yield from _differ(name, f"{mask:016x}", f"{facts.capabilities[name]:016x}")
     yield from _differ("no_new_privs", expected.no_new_privs, facts.no_new_privs)
-    yield from _differ("seccomp mode", _SECCOMP_FILTER, facts.seccomp_mode)
+    if expected.seccomp_filters:
+        yield from _differ("seccomp mode", _SECCOMP_FILTER, facts.seccomp_mode)
     if facts.seccomp_filters < expected.seccomp_filters:
         yield f"seccomp filters: expected at least {expected.seccomp_filters}, found {facts.seccomp_filters}"
     for name, most in expected.rlimits.items():
         found = facts.rlimits[name]
         if found is None or found > most:
             yield f"{name}: expected at most {most}, found {'unlimited' if found is None else found}"
+
+
+def _of_first(facts: Facts, expected: Expected) -> Iterator[str]:
+    yield from _differ("start time", expected.start_time, facts.start_time)
     yield from _differ("descriptors that lead outside", (), facts.outside)
+    yield from _differ("processes in only one of control group and pid namespace", (), facts.strays)
 
 
 def _of_walls(facts: Facts) -> Iterator[str]:
     for name in facts.shared:
         yield f"{name} namespace: expected one of its own, found the node's"
     yield from _differ("network interfaces", ("lo",), facts.interfaces)
-    yield from _differ("processes in only one of control group and pid namespace", (), facts.strays)
 
 
-def _of_mounts(facts: Facts, expected: Expected) -> Iterator[str]:
+def _of_mounts(facts: Facts, expected: Expected, rules: dict[str, MountRule]) -> Iterator[str]:
     found = {mount.point: mount for mount in facts.mounts}
     for mount in facts.mounts:
-        rule = expected.mounts.get(mount.point)
+        rule = rules.get(mount.point)
         if rule is not None:
             yield from _of_mount(mount, rule)
         elif not _is_cover(mount):
             yield f"mount on {mount.point}: expected none, found {mount.kind} {mount.source}{mount.root}"
-    for point, rule in expected.mounts.items():
+    for point, rule in rules.items():
         if point not in found and not rule.optional:
             yield f"mount on {point}: expected {'/'.join(sorted(rule.kinds))}, found none"
     for path in expected.masked:
@@ -319,9 +328,10 @@ def _of_mounts(facts: Facts, expected: Expected) -> Iterator[str]:
 
 
 def _of_mount(mount: Mount, rule: MountRule) -> Iterator[str]:
-    if mount.kind not in rule.kinds:
+    if rule.kinds and mount.kind not in rule.kinds:
         yield f"mount on {mount.point}: expected {'/'.join(sorted(rule.kinds))}, found {mount.kind}"
-    yield from _differ(f"part that is mounted on {mount.point}", rule.root, mount.root)
+    if rule.root is not None:
+        yield from _differ(f"part that is mounted on {mount.point}", rule.root, mount.root)
     if missing := rule.options - mount.options:
         wanted, found = (",".join(sorted(options)) for options in (missing, mount.options))
         yield f"mount on {mount.point}: expected {wanted}, found {found}"
@@ -339,6 +349,6 @@ def _is_cover(mount: Mount) -> bool:
     return "ro" in mount.options and mount.root in covers.get(mount.kind, ())
 
 
-def _of_limits(facts: Facts, expected: Expected) -> Iterator[str]:
-    for name, wanted in vars(expected.limits).items():
-        yield from _differ(f"limit {name}", wanted, getattr(facts.limits, name))
+def _of_limits(found: LimitsInForce, expected: LimitsInForce) -> Iterator[str]:
+    for name, wanted in vars(expected).items():
+        yield from _differ(f"limit {name}", wanted, getattr(found, name))

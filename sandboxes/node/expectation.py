@@ -7,17 +7,18 @@ with it, and a slip in that configuration would pass.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sandboxes.node import attestation
 from sandboxes.node.attestation import CAPABILITY_SETS, Expected, MountRule
 from sandboxes.node.errors import Quarantined, StartFailed
-from sandboxes.node.limits import LimitsInForce
+from sandboxes.node.limits import LimitsInForce, read_kernel_file
 from sandboxes.node.order import USER_ID
+from sandboxes.node.runtimes import gvisor
 from sandboxes.node.slots import UIDS_PER_SLOT, uid_base
 
 if TYPE_CHECKING:
-    from sandboxes.node.attestation import Facts, IdMap
+    from sandboxes.node.attestation import IdMap
     from sandboxes.node.cgroups import Cgroup
     from sandboxes.node.runtimes.base import State
     from sandboxes.node.spec import Resources, Spec
@@ -31,6 +32,7 @@ _LEAST_CPU_MILLI = 50
 _TEN_CAPABILITIES = sum(1 << bit for bit in (0, 1, 3, 4, 5, 6, 7, 8, 10, 18))
 
 _CHOWN = 1 << 0
+_NOBODY = 65_534
 
 _INERT = frozenset({"nosuid", "noexec", "nodev"})
 _DEVICE_FILES = frozenset({"devtmpfs", "tmpfs"})
@@ -126,17 +128,51 @@ _PROMISES = {
 }
 
 
-def attest(spec: Spec, state: State, group: Cgroup) -> Facts:
-    """Return what a sandbox that was just started really is; Quarantined when that is not what was promised."""
+def attest(spec: Spec, state: State, group: Cgroup) -> dict[str, Any]:
+    """Return what a sandbox that was just started really is, as plain data.
+
+    Raises Quarantined when that is not what was promised.
+    """
     try:
-        facts = attestation.read(state["pid"], group)
+        if spec.runtime == gvisor.PROGRAM:
+            shown, found = _look_at_gvisor(spec, state, group)
+        else:
+            shown, found = _look(spec, state, group)
     except attestation.Gone:
         raise StartFailed("The sandbox ended at once.", reason="guest_gone") from None
-    if (spec.tier, spec.profile) not in _PROMISES:
-        raise Quarantined([f"profile {spec.profile} of tier {spec.tier}: nothing is promised for it"])
-    if found := attestation.mismatches(facts, expected(spec, state)):
+    if found:
         raise Quarantined(found)
-    return facts
+    return shown
+
+
+def _look(spec: Spec, state: State, group: Cgroup) -> tuple[dict[str, Any], list[str]]:
+    if (spec.tier, spec.profile) not in _PROMISES:
+        return {}, [f"profile {spec.profile} of tier {spec.tier}: nothing is promised for it"]
+    facts = attestation.read(state["pid"], group)
+    return facts.as_json(), attestation.mismatches(facts, expected(spec, state))
+
+
+def _look_at_gvisor(spec: Spec, state: State, group: Cgroup) -> tuple[dict[str, Any], list[str]]:
+    """Look at the first process, which only waits, and at the two that stand between the sandbox and the host."""
+    first = attestation.read(state["pid"], group)
+    shown, found = first.as_json(), attestation.mismatches(first, expected_of_gvisor(spec, state))
+    for name, promise in expected_inside_gvisor(state).items():
+        pid = next((pid for pid in first.processes if _is_called(pid, name)), None)
+        if pid is None:
+            found.append(f"{name}: expected a process, found none")
+            continue
+        facts = attestation.read(pid, group)
+        shown[name] = facts.as_json()
+        found += [f"{name}: {sentence}" for sentence in attestation.mismatches(facts, promise)]
+    return shown, found
+
+
+def _is_called(pid: int, name: str) -> bool:
+    # No code of a tenant has run yet that could have taken the name.
+    try:
+        return read_kernel_file(f"/proc/{pid}/cmdline").startswith(f"{name}\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def expected(spec: Spec, state: State) -> Expected:
@@ -153,13 +189,56 @@ def expected(spec: Spec, state: State) -> Expected:
         mounts=promise.mounts,
         masked=promise.covered,
         limits=_limits(spec.resources),
-        rlimits={
-            "RLIMIT_CORE": 0,
-            "RLIMIT_FSIZE": spec.resources.disk_mib * _MIB,
-            "RLIMIT_NOFILE": _OPEN_FILES,
-            "RLIMIT_NPROC": spec.resources.pids,
-        },
+        rlimits={"RLIMIT_FSIZE": spec.resources.disk_mib * _MIB, **_process_limits(spec.resources)},
     )
+
+
+def expected_of_gvisor(spec: Spec, state: State) -> Expected:
+    """Return what gVisor's first process must be: it waits for the others, and runs nothing of the sandbox."""
+    base = uid_base(state["slot"])
+    return Expected(
+        start_time=state["start_time"],
+        uid=base,
+        id_map=_whole_range(base),
+        no_new_privs=False,
+        seccomp_filters=0,
+        mounts=None,
+        limits=_limits(spec.resources),
+        rlimits=_process_limits(spec.resources),
+    )
+
+
+def expected_inside_gvisor(state: State) -> dict[str, Expected]:
+    """Return what the kernel of the sandbox and the process that opens its files must be, by their names.
+
+    The first has a user namespace in the sandbox's, with one uid, and sees an empty file system; the second sees the
+    sandbox's files and the listener's directory.
+    """
+    base = uid_base(state["slot"])
+    nobody = base + _NOBODY
+    return {
+        "runsc-sandbox": Expected(
+            uid=nobody,
+            id_map=((_NOBODY, nobody, 1),),
+            no_new_privs=True,
+            seccomp_filters=1,
+            mounts={"/": _kind("tmpfs", "ro")},
+        ),
+        "runsc-gofer": Expected(
+            uid=base,
+            id_map=_whole_range(base),
+            no_new_privs=True,
+            seccomp_filters=1,
+            mounts={
+                "/": _kind("overlay", "nodev"),
+                gvisor.DOOR: MountRule(frozenset(), _INERT, root=None),
+            },
+        ),
+    }
+
+
+def _process_limits(resources: Resources) -> dict[str, int]:
+    return {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": _OPEN_FILES, "RLIMIT_NPROC": resources.pids}
 
 
 def _whole_range(base: int) -> IdMap:

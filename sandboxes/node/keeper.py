@@ -115,8 +115,8 @@ class Keeper:
         try:
             self.store.write_spec(spec)
             state = await runtime.start(spec)
-            facts = expectation.attest(spec, state, runtime.cgroup(state))
-            sandbox = self._keep(spec, runtime, state, facts.as_json())
+            attestation = expectation.attest(spec, state, runtime.cgroup(state))
+            sandbox = self._keep(spec, runtime, state, attestation)
         except BaseException as error:
             await self._clear_failed_start(spec, runtime, state, error)
             if isinstance(error, OSError):

@@ -17,7 +17,11 @@ from pathlib import Path
 _libc = ctypes.CDLL(None, use_errno=True)
 
 CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
 MS_RDONLY = 0x1
@@ -123,6 +127,14 @@ def attach_tree(tree: int, target: str) -> None:
         _check(result, f"move_mount {target}")
     finally:
         os.close(tree)
+
+
+def enter_user_namespace(fd: int) -> None:
+    """Enter the user namespace behind the descriptor and become its root, with every right in it and none outside."""
+    _check(_libc.setns(fd, ctypes.c_int(CLONE_NEWUSER)), "setns")
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
 
 
 def new_user_namespace(first_id: int, count: int, *, owner: int | None = None) -> int:

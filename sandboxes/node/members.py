@@ -345,10 +345,11 @@ def _stage_outside(home: Path) -> str:
 def _first_process(group: Cgroup) -> int:
     """Return the host's number of the container's pid 1."""
     # Not from a pid file, which the guest of a running container may have outlived.
-    found = next((pid for pid in group.pids() if linux.is_first_of_pid_namespace(pid)), 0)
-    if not found:
+    first = [pid for pid in group.pids() if linux.is_first_of_pid_namespace(pid)]
+    if not first:
         raise StartFailed("The container ended at once.", reason="guest_gone")
-    return found
+    # gVisor makes a namespace in the namespace; the outer one came first.
+    return min(first, key=lambda pid: linux.process_start_time(pid) or 0)
 
 
 def process_matches(pid: int, start_time: int, group: Cgroup) -> bool:

@@ -44,12 +44,12 @@ def build(order: Order) -> tuple[str, int]:
     lower = linux.idmapped_tree(order.template_root, userns_fd)
     guest = linux.idmapped_tree(order.guest_layer, userns_fd)
     image = os.path.realpath("disk.img")
-    config = Path("config.json").read_bytes() if order.kind == "oci" else b""
+    config = b"" if order.kind == "jail" else Path("config.json").read_bytes()
     linux.mount("tmpfs", order.stage, "tmpfs", linux.MS_NODEV | linux.MS_NOSUID, "mode=755,size=256k")
     os.chdir(order.stage)
     for name in ("disk", "rootfs", "lower", "guest", "identity", "empty"):
         Path(name).mkdir()
-    if order.kind == "oci":
+    if order.kind != "jail":
         _set_runtime_up(order, userns_fd, config)
     device = _mount_disk(image)
     linux.attach_tree(lower, "lower")

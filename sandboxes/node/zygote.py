@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from sandboxes.node import linux, stage
+from sandboxes.node import linux, sentry, stage
 from sandboxes.node.order import FILTER_FD, GUEST_FD, NAMESPACE_FD, READY_FD, USER_ID, Order
 
 if TYPE_CHECKING:
@@ -132,11 +132,13 @@ def _become_member(order: Order) -> str:
     groups = [os.open(name, os.O_WRONLY | os.O_CLOEXEC) for name in order.cgroup_files]
     _leave_host(order)
     # Made out here, it would show the host's interfaces to whoever holds it inside.
-    listener = _listen(order)
+    listener = _listen(order) if order.kind != "gvisor" else None
     os.chdir(order.directory)
     os.umask(0o022)
     device, userns_fd = stage.build(order)
-    if order.kind == "jail":
+    if listener is None:
+        sentry.create(order, lambda limits, execute: _start(limits, groups, [userns_fd], execute))
+    elif order.kind == "jail":
         _create_jail(order, groups, listener, userns_fd)
     else:
         _create_container(order, groups, listener)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sandboxes.node.members import Identity, Launch, MemberMaker
 from sandboxes.node.order import GUEST_FD
-from sandboxes.node.runtimes import oci
+from sandboxes.node.runtimes import gvisor, oci
 from sandboxes.node.runtimes.base import Availability
 from sandboxes.node.runtimes.prepared import PreparedRuntime
 from sandboxes.node.slots import UIDS_PER_SLOT
@@ -42,6 +42,8 @@ class ContainerRuntime(PreparedRuntime):
         return (path, root, *create)
 
     def _launch(self, recipe: Recipe, identity: Identity) -> Launch:
+        if recipe.runtime == gvisor.PROGRAM:
+            return gvisor.launch(recipe, identity)
         command = self._command(recipe.runtime)
         manages_cgroups = "--cgroup-manager=disabled" not in command
         facts = oci.ContainerFacts(
@@ -81,13 +83,15 @@ def _probe(hierarchies: Hierarchies) -> Availability:
             fix="Boot with these controllers enabled.",
         )
     runtimes = {name: version for name in ("crun", "runc") if (version := _version(name)) is not None}
-    if not runtimes:
+    if not runtimes:  # gVisor alone would make every sandbox one of its own
         return Availability(
             available=False,
             runtimes={},
             reason="Neither crun nor runc is installed.",
             fix="Run `apt-get install crun`.",
         )
+    if (version := gvisor.version()) is not None:
+        runtimes[gvisor.PROGRAM] = version
     return Availability(available=True, runtimes=runtimes)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sandboxes.node.spec import Recipe, Spec
 
 _START_TIMEOUT_S = 15.0
+_SIGNALLED = 128
 
 
 class PreparedRuntime(ABC):
@@ -118,7 +119,7 @@ class PreparedRuntime(ABC):
         # Only a sandbox that this process started is its child; an adopted one is reaped by the supervisor.
         with contextlib.suppress(ChildProcessError):
             found, status = os.waitpid(pid, os.WNOHANG)
-            if found and not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
+            if found and not _was_killed(status):
                 return Exit(out_of_memory=False, last_words=self._last_words(state))
         return self._exit_of(state)
 
@@ -182,6 +183,13 @@ class PreparedRuntime(ABC):
     def socket_path(self, state: State) -> str:
         """Return the guest's listener as the gateway reaches it."""
         return str(self._maker.socket_path(state["slot"]))
+
+
+def _was_killed(status: int) -> bool:
+    """Tell whether the kernel or the node ended the first process. gVisor's says so for the one that it waits for."""
+    if os.WIFSIGNALED(status):
+        return os.WTERMSIG(status) == signal.SIGKILL
+    return os.WEXITSTATUS(status) >= _SIGNALLED
 
 
 def _guest_config(spec: Spec) -> dict[str, object]:
