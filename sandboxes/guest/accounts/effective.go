@@ -1,10 +1,13 @@
 package accounts
 
 import (
+	"cmp"
 	"encoding/base64"
+	"errors"
 	"net/http"
 	"strings"
 
+	"gatehouse/guest/config"
 	"gatehouse/guest/connect"
 )
 
@@ -22,18 +25,36 @@ func FromBasic(r *http.Request) (string, error) {
 	return name, nil
 }
 
+// OtherUserError says that a sandbox with only one user was asked to act for another.
+type OtherUserError struct{ only string }
+
+// Error names the one user.
+func (e OtherUserError) Error() string { return "this sandbox runs everything as '" + e.only + "'" }
+
+// Effective finds the user that a name means in a sandbox; "" is the default one. It blocks on the disk.
+func Effective(name string, c *config.Config) (*User, error) {
+	if name == "" {
+		name = c.DefaultUser
+	}
+	if c.OnlyUser != "" && name != c.OnlyUser {
+		return nil, OtherUserError{c.OnlyUser}
+	}
+	return Lookup(name)
+}
+
 // OfCall returns the user that a remote call acts for: the one it names, or the default one. It blocks on the disk.
-func OfCall(r *http.Request, defaultUser string) (*User, error) {
+func OfCall(r *http.Request, c *config.Config) (*User, error) {
 	name, err := FromBasic(r)
 	if err != nil {
 		return nil, err
 	}
-	if name == "" {
-		name = defaultUser
-	}
-	user, err := Lookup(name)
-	if err != nil {
-		return nil, connect.Errorf(connect.Unauthenticated, "invalid username: '%s'", Shown(name))
+	user, err := Effective(name, c)
+	var other OtherUserError
+	switch name = Shown(cmp.Or(name, c.DefaultUser)); {
+	case errors.As(err, &other):
+		return nil, connect.Errorf(connect.Unauthenticated, "invalid username: '%s': %s", name, other)
+	case err != nil:
+		return nil, connect.Errorf(connect.Unauthenticated, "invalid username: '%s'", name)
 	}
 	return user, nil
 }

@@ -17,6 +17,9 @@ type Config struct {
 	TemplateID  string            `json:"template_id"`
 	Env         map[string]string `json:"env"`
 	DefaultUser string            `json:"default_user"`
+	// OnlyUser is the one user of a sandbox whose guest runs as that user and cannot become another; "" means that every
+	// account may be used.
+	OnlyUser string `json:"only_user"`
 	// MaxProcesses is the pids limit of the sandbox; 0 means that there is none.
 	MaxProcesses int `json:"max_processes"`
 }
@@ -33,6 +36,9 @@ func Read(source io.Reader) (*Config, error) {
 	config := &Config{}
 	if err := json.Unmarshal(text, config); err != nil {
 		return nil, fmt.Errorf("parse the configuration: %w", err)
+	}
+	if config.OnlyUser != "" {
+		config.DefaultUser = config.OnlyUser
 	}
 	if config.DefaultUser == "" {
 		config.DefaultUser = "user"

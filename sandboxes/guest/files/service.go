@@ -2,6 +2,7 @@
 package files
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"os"
@@ -83,12 +84,10 @@ func (s *Service) user(r *http.Request, named string) (user *accounts.User, err 
 	if err != nil {
 		return nil, fail(http.StatusUnauthorized, connect.AsError(err).Message)
 	}
-	if named == "" {
-		named = s.config.DefaultUser
-	}
-	threads.Disk(func() { user, err = accounts.Lookup(named) })
+	threads.Disk(func() { user, err = accounts.Effective(named, s.config) })
 	if err != nil {
-		return nil, fail(http.StatusUnauthorized, "error looking up user '"+accounts.Shown(named)+"': "+err.Error())
+		shown := accounts.Shown(cmp.Or(named, s.config.DefaultUser))
+		return nil, fail(http.StatusUnauthorized, "error looking up user '"+shown+"': "+err.Error())
 	}
 	return user, nil
 }

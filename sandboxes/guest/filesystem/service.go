@@ -62,7 +62,7 @@ func unary[Request any](s *Service, act func(*accounts.User, *Request) (any, err
 	return connect.Unary(func(r *http.Request, request *Request) (response any, err error) {
 		threads.Disk(func() {
 			var user *accounts.User
-			if user, err = accounts.OfCall(r, s.config.DefaultUser); err == nil {
+			if user, err = accounts.OfCall(r, s.config); err == nil {
 				response, err = act(user, request)
 			}
 		})

@@ -116,7 +116,7 @@ func (s *Service) launch(
 	var plan *plan
 	threads.Disk(func() {
 		var user *accounts.User
-		if user, err = accounts.OfCall(r, s.config.DefaultUser); err == nil {
+		if user, err = accounts.OfCall(r, s.config); err == nil {
 			plan, err = prepare(request.Process, user, s.defaults)
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,8 +24,10 @@ import (
 
 const (
 	underTest = "GUEST_UNDER_TEST"
-	userID    = 1000
-	staffID   = 2000
+	// dropTo names the uid that a guest without rights runs as.
+	dropTo  = "GUEST_DROPS_TO"
+	userID  = 1000
+	staffID = 2000
 )
 
 // TestMain is the guest itself when the harness has started this binary again.
@@ -36,6 +39,7 @@ func TestMain(m *testing.M) {
 			must(syscall.Mount(filepath.Join(etc, name), filepath.Join("/etc", name), "", syscall.MS_BIND, ""))
 		}
 		os.Unsetenv(underTest)
+		dropRights()
 		os.Exit(boot.Run())
 	}
 	os.Exit(m.Run())
@@ -46,6 +50,17 @@ func must(err error) {
 		fmt.Fprintln(os.Stderr, "harness:", err)
 		os.Exit(99)
 	}
+}
+
+func dropRights() {
+	uid, err := strconv.Atoi(os.Getenv(dropTo))
+	if err != nil {
+		return
+	}
+	os.Unsetenv(dropTo)
+	must(syscall.Setgroups(nil))
+	must(syscall.Setgid(uid))
+	must(syscall.Setuid(uid))
 }
 
 type object = map[string]any
