@@ -90,7 +90,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="sandbox",
-            index=models.Index(fields=["tenant", "-started_at", "id"], name="sandboxes_sandbox_page"),
+            index=models.Index(fields=["tenant", "-started_at", "id", "state"], name="sandboxes_sandbox_page"),
+        ),
+        migrations.AddIndex(
+            model_name="sandbox",
+            index=models.Index(fields=["-started_at", "id"], name="sandboxes_sandbox_all"),
         ),
         migrations.AddConstraint(
             model_name="sandbox",
