@@ -18,7 +18,7 @@ import uvloop
 from aiohttp import web
 
 from corekit import logs
-from sandboxes.node import cgroups, linux
+from sandboxes.node import cgroups, hostfacts, hostsettings, linux
 from sandboxes.node.admission import Admission
 from sandboxes.node.api import control_app, edge_app
 from sandboxes.node.config import NodeConfig
@@ -184,8 +184,11 @@ def main() -> Any:
         raise SystemExit("The node must run as root: it makes namespaces, control groups and mounts.")
     logs.configure("node", os.environ.get("GATEHOUSE_LOG_LEVEL", "INFO"))
     os.umask(0o077)
+    config = NodeConfig.from_env()
+    if (reason := hostsettings.refusal(hostfacts.settings_of(config.home))) is not None:
+        raise SystemExit(f"This host would undo the isolation of sandboxes: {reason}")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(NodeConfig.from_env()))
+        runner.run(run(config))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sandboxes.node import cgroups, hostsettings, linux
+from sandboxes.node.runtimes import gvisor, process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -253,6 +254,14 @@ def seccomp_fact() -> Fact:
     return Fact("seccomp", good=True, value=f"filters, libseccomp {version.major}.{version.minor}.{version.micro}")
 
 
+def gvisor_fact() -> Fact:
+    """Say whether sandboxes of tier L2 may have a kernel of their own."""
+    version = gvisor.version()
+    if version is None:
+        return Fact("gVisor", good=False, value="no runsc that can run sandboxes", fix="apt-get install runsc")
+    return Fact("gVisor", good=True, value=f"runsc {version}, for whoever asks for it")
+
+
 def kvm_fact(device: str = "/dev/kvm") -> Fact:
     """Look at KVM. Opening it proves little: a nested host may open and then never run a real guest."""
     try:
@@ -295,11 +304,11 @@ def gather(directory: Path) -> HostFacts:
     facts = container_facts(directory)
     tiers = [
         _without_runtime("L0", "language", {}),
-        _without_runtime("L1", "process", _versions("bwrap")),
+        process_tier(),
         container_tier(facts, _versions("crun", "runc")),
         _without_runtime("L3", "microvm", _versions("qemu-system-x86_64")),
     ]
-    facts += [landlock_fact(), kvm_fact(), confidential_fact()]
+    facts += [landlock_fact(), gvisor_fact(), kvm_fact(), confidential_fact()]
     return HostFacts(_host(directory), facts, tiers, settings_of(directory))
 
 
@@ -323,6 +332,12 @@ def container_facts(directory: Path) -> list[Fact]:
 def container_verdict(directory: Path) -> Tier:
     """Say whether tier L2, without which nothing starts, can run for an installation in `directory`."""
     return container_tier(container_facts(directory), _versions("crun", "runc"))
+
+
+def process_tier() -> Tier:
+    """Judge tier L1 by trying it."""
+    found = process.probe(cgroups.detect())
+    return Tier("L1", "process", found.available, found.runtimes, found.reason, found.fix)
 
 
 def container_tier(facts: list[Fact], runtimes: dict[str, str]) -> Tier:

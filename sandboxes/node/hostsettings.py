@@ -234,10 +234,10 @@ def writable(directories: Mapping[str, Path]) -> Iterator[Setting]:
     for what, directory in directories.items():
         culprit = next((path for path in (directory, *directory.parents) if _is_open(path, directory)), None)
         if culprit is None:
-            yield Setting(f"files: {what}", "good", "closed to other users")
+            yield Setting(what, "good", "closed to other users")
         else:
             why = "every user of the host may replace what root runs or keeps there"
-            yield Setting(f"files: {what}", "fatal", f"{culprit} is open to all", why, f"chmod o-w {culprit}")
+            yield Setting(what, "fatal", f"open to all at {culprit}", why, f"chmod o-w {culprit}")
 
 
 def _is_open(path: Path, directory: Path) -> bool:

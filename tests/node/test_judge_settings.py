@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from sandboxes.node import hostfacts, hostsettings
 from sandboxes.node.hostsettings import Host, Setting
+from tests.node.nodeprocess import NodeProcess
 
 GOOD = {
     "proc/sys/kernel/core_pattern": "core",
@@ -189,7 +193,7 @@ def test_a_place_that_everybody_can_write_is_refused(tmp_path: Path) -> None:
     home.mkdir()
     home.chmod(0o777)
     (found,) = hostsettings.writable({"home": home})
-    assert (found.name, found.grade, found.value) == ("files: home", "fatal", f"{home} is open to all")
+    assert (found.name, found.grade, found.value) == ("home", "fatal", f"open to all at {home}")
     assert found.fix == f"chmod o-w {home}"
 
 
@@ -202,6 +206,28 @@ def test_so_is_one_below_it_and_a_sticky_one_of_our_own(tmp_path: Path) -> None:
     (sticky,) = hostsettings.writable({"home": tmp_path / "open"})
     (above_is_sticky,) = hostsettings.writable({"home": tmp_path / "open" / "home"})
     assert (below.grade, sticky.grade, above_is_sticky.grade) == ("fatal", "fatal", "good")
+
+
+def test_a_node_does_not_start_in_such_a_place(node_home: Path) -> None:
+    node_home.chmod(0o777)
+    command = [sys.executable, "-m", "sandboxes.node"]
+    environment = {**os.environ, "GATEHOUSE_HOME": str(node_home), "GATEHOUSE_NODE_GATEWAY": "0"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        f"This host would undo the isolation of sandboxes: home is open to all at {node_home}: every user of the host "
+        f"may replace what root runs or keeps there. Mend: chmod o-w {node_home}. If you accept this, start with "
+        "GATEHOUSE_ACCEPT_RISKS=home; "
+    )
+    assert not (node_home / "node").exists()
+
+
+async def test_it_does_where_the_operator_accepts_that(node_home: Path) -> None:
+    node_home.chmod(0o777)
+    process = NodeProcess(node_home)
+    process.environment = {"GATEHOUSE_ACCEPT_RISKS": "home"}
+    await process.start()
+    process.kill()
 
 
 # --- what an operator accepts

@@ -10,6 +10,7 @@ import pytest
 
 from sandboxes.node import cgroups, hostfacts, linux
 from sandboxes.node.hostfacts import Fact, container_tier
+from sandboxes.node.runtimes import gvisor
 
 V2 = cgroups.Hierarchies({}, Path("/sys/fs/cgroup"), frozenset({"cpu", "memory", "pids", "io"}))
 GOOD = [
@@ -28,6 +29,35 @@ def test_this_host_can_run_containers(tmp_path: Path) -> None:
         ("L2", "container"),
         ("L3", "microvm"),
     ]
+
+
+def test_this_host_can_run_jails(tmp_path: Path) -> None:
+    tier = next(tier for tier in hostfacts.gather(tmp_path).tiers if tier.name == "process")
+
+    assert (tier.available, list(tier.runtimes), tier.reason) == (True, ["bwrap"], None)
+
+
+def test_a_host_without_bubblewrap_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    tier = hostfacts.process_tier()
+
+    assert (tier.available, tier.reason) == (False, "bubblewrap is not installed.")
+    assert tier.fix == "Run `apt-get install bubblewrap`."
+
+
+@pytest.mark.parametrize(
+    ("version", "fact"),
+    [
+        ("0.0~20221219.0", Fact("gVisor", good=True, value="runsc 0.0~20221219.0, for whoever asks for it")),
+        (None, Fact("gVisor", good=False, value="no runsc that can run sandboxes", fix="apt-get install runsc")),
+    ],
+    ids=["there", "absent"],
+)
+def test_gvisor_is_told_but_not_needed(monkeypatch: pytest.MonkeyPatch, version: str | None, fact: Fact) -> None:
+    monkeypatch.setattr(gvisor, "version", lambda: version)
+
+    assert hostfacts.gvisor_fact() == fact
+    assert container_tier([*GOOD, fact], {"crun": "1.8.1"}).available
 
 
 def test_whatever_is_not_available_has_a_reason_and_a_fix(tmp_path: Path) -> None:
