@@ -31,4 +31,4 @@ def from_ms(ms: int) -> datetime:
 def to_rfc3339(at: datetime | int) -> str:
     """Return a time (aware, or milliseconds since 1970) as `2026-01-02T03:04:05.678Z`."""
     moment = from_ms(at) if isinstance(at, int) else at.astimezone(UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

@@ -14,8 +14,7 @@ _MAX_DEPTH = 3
 
 def arguments_hash(key: bytes, arguments: Mapping[str, object]) -> str:
     """Return the HMAC-SHA256 (64 hex) of the arguments as canonical JSON: sorted names, no blanks, UTF-8."""
-    text = json.dumps(arguments, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain)
-    return hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+    return hmac.digest(key, _CANONICAL.encode(arguments).encode("utf-8", "surrogatepass"), "sha256").hex()
 
 
 def arguments_shape(arguments: Mapping[str, object]) -> dict[str, object]:
@@ -29,6 +28,9 @@ def _plain(value: object) -> object:
     if isinstance(value, set | frozenset):
         return sorted(map(str, value))
     return str(value)
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain)
 
 
 def _shape_of_mapping(value: Mapping[str, object], depth: int) -> dict[str, object]:

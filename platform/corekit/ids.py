@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import string
@@ -33,8 +34,9 @@ def strip_client_suffix(text: str) -> str:
 def new_event_id() -> str:
     """Return 32 hex characters in UUIDv7 layout, so that ids sort by the millisecond they were made in."""
     at = time.time_ns() // 1_000_000
-    value = (at & ((1 << 48) - 1)) << 80 | 0x7 << 76 | secrets.randbits(12) << 64
-    value |= 0b10 << 62 | secrets.randbits(62)
+    chance = int.from_bytes(os.urandom(10), "big")
+    value = (at & ((1 << 48) - 1)) << 80 | 0x7 << 76 | (chance >> 62 & 0xFFF) << 64
+    value |= 0b10 << 62 | chance & ((1 << 62) - 1)
     return f"{value:032x}"
 
 

@@ -16,7 +16,7 @@ _TOKEN = re.compile(r"gh_([0-9a-f]{16})_([0-9a-f]{64})")
 
 
 def _derive(key: bytes, purpose: str) -> bytes:
-    return hmac.new(key, purpose.encode(), hashlib.sha256).digest()
+    return hmac.digest(key, purpose.encode(), "sha256")
 
 
 def access_key(seed: bytes, sandbox_id: str, generation: int) -> bytes:

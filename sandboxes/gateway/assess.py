@@ -30,10 +30,13 @@ def _unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_unambiguous)
+
+
 def read_message(body: bytes) -> dict[str, object]:
     """Parse a JSON message. Raises BadArguments, also for repeated names: readers differ on which counts."""
     try:
-        message = json.loads(body or b"{}", object_pairs_hook=_unambiguous)
+        message = _DECODER.decode((body or b"{}").decode(json.detect_encoding(body), "surrogatepass"))
     except (ValueError, RecursionError) as error:
         raise BadArguments("the message is not valid JSON") from error
     if not isinstance(message, dict):

@@ -75,10 +75,11 @@ def read_file_query(query: str) -> FileQuery:
 
 def by_token(route: Route, token: str | None, *, message: str = errors.UNAUTHORIZED) -> str:
     """Return the key id of a valid access token. Raises Denied."""
-    key_id = tokens.verify(route.access_key, token) if token else None
-    if key_id is None or route.usable_grant(key_id) is None:
+    key_id = tokens.key_id_of(token) if token else None
+    grant = route.usable_grant(key_id) if key_id is not None else None
+    if grant is None or token is None or not hmac.compare_digest(grant.token, token):
         raise Denied(message)
-    return key_id
+    return grant.key_id
 
 
 def check_traffic(ingress: Ingress, token: str | None) -> None:

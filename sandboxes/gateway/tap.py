@@ -26,6 +26,8 @@ _LONGEST_PAUSE = 1.0
 _RESULT_SECONDS = 0.02
 _HIGH_WATER = 4 * 1024 * 1024
 
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
+
 Event = dict[str, object]
 
 
@@ -214,7 +216,7 @@ class Tap(asyncio.Protocol):
 
 def _encode(number: int, event: Event) -> bytes:
     """Return the event's line; the parts that a caller can blow up are left out of one that is too long."""
-    line = json.dumps({"n": number, "event": event}, separators=(",", ":")).encode() + b"\n"
+    line = _COMPACT.encode({"n": number, "event": event}).encode() + b"\n"
     if len(line) > _MAX_LINE:
         return _encode(number, {**event, "args_shape": {"…": "too large"}, "details": {}})
     return line
