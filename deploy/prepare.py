@@ -42,6 +42,8 @@ PACKAGES = (
 )
 # What only `make bench` needs: strace slows a disk down.
 BENCH_PACKAGES = ("strace",)
+# What only `make test` needs: gVisor is a runtime that hosts may have and need not.
+TEST_PACKAGES = ("runsc",)
 _NOBODY = 65534
 
 
@@ -114,6 +116,11 @@ def packages(wanted: tuple[str, ...] = PACKAGES) -> None:
 def bench_packages() -> None:
     """Install what the bench needs beside the product."""
     packages(BENCH_PACKAGES)
+
+
+def test_packages() -> None:
+    """Install what the tests need beside the product."""
+    packages(TEST_PACKAGES)
 
 
 # --- virtual environment
@@ -341,6 +348,7 @@ STEPS = {
     "root": root,
     "packages": packages,
     "bench-packages": bench_packages,
+    "test-packages": test_packages,
     "venv": venv,
     "guest": guest,
     "go-tests": go_tests,

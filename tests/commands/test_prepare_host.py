@@ -276,7 +276,7 @@ def test_without_a_new_node_the_wheel_is_installed(
 def test_an_unknown_step_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert prepare.main(["play"]) == 2
     assert capsys.readouterr().err.startswith(
-        "prepare: name the steps to carry out: root, packages, bench-packages, venv, guest"
+        "prepare: name the steps to carry out: root, packages, bench-packages, test-packages, venv, guest"
     )
 
 
