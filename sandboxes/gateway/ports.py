@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sandboxes.gateway import (
@@ -52,8 +53,11 @@ class PortCall:
         self._path = request.raw_path.partition("?")[0]
         self._is_code_port = port == codecells.CODE_PORT
         self._shared_host = shared_host
-        self._request_id = context.request_id(request)
         self._code_cell: assess.Record | None = None
+
+    @cached_property
+    def _request_id(self) -> str:
+        return context.request_id(self._request)
 
     async def handle(self) -> Reply:
         """Serve the request."""
@@ -176,7 +180,7 @@ class PortCall:
     # --- heads
 
     def _given_host(self) -> bytes:
-        return next(value for name, value in self._request.raw_headers if name.lower() == b"host")
+        return self._request.headers["Host"].encode("utf-8", "surrogateescape")
 
     def _host(self) -> bytes:
         """Return the Host that the server sees."""
