@@ -6,7 +6,7 @@ import structlog
 from celery import shared_task
 
 from corekit.errors import GatehouseError
-from sandboxes import events, revocation
+from sandboxes import events, offboarding, revocation
 from sandboxes import reconcile as reconciling
 from sandboxes.models import Sandbox
 from sandboxes.node_client import local_node
@@ -15,6 +15,8 @@ from tenants import quota
 
 logger = structlog.get_logger("sandboxes.tasks")
 
+ERASING_S = 3.0
+"""For how long a run works on erasing a tenant, so that it holds up nothing else; the next one goes on."""
 LEAK_AGE_S = 60
 """How old a reservation without a live sandbox must be before it is taken for a leak."""
 
@@ -49,3 +51,9 @@ def sweep_reservations() -> None:
     released = quota.sweep(live, older_than_s=LEAK_AGE_S)
     if released:
         logger.warning("reservations_swept", sandboxes=released)
+
+
+@shared_task(name="sandboxes.erase_tenants")  # type: ignore[untyped-decorator]
+def erase_tenants() -> None:
+    """Go on with the tenants that are to be erased. Each 5 s."""
+    offboarding.go_on(local_node(), budget_s=ERASING_S)

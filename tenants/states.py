@@ -8,10 +8,15 @@ from corekit.states import StateTable
 
 
 class TenantState(models.TextChoices):
-    """A suspended tenant keeps its data, and its keys open nothing."""
+    """A suspended tenant keeps its data, and its keys open nothing. One that is offboarding is being erased."""
 
     ACTIVE = "active", "Active"
     SUSPENDED = "suspended", "Suspended"
+    OFFBOARDING = "offboarding", "Offboarding"
 
 
-TENANT_STATES = StateTable({"active": {"suspended"}, "suspended": {"active"}}, initial=TenantState.ACTIVE, terminal=())
+TENANT_STATES = StateTable(
+    {"active": {"suspended", "offboarding"}, "suspended": {"active", "offboarding"}},
+    initial=TenantState.ACTIVE,
+    terminal={TenantState.OFFBOARDING},
+)

@@ -14,6 +14,7 @@ PERIODIC = {
     "sandboxes.collect_events": 1.0,
     "sandboxes.reconcile": 10.0,
     "sandboxes.sweep_reservations": 30.0,
+    "sandboxes.erase_tenants": 5.0,
 }
 
 

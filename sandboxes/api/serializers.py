@@ -104,6 +104,12 @@ class WakeBody(Body):
     timeout = WholeNumber(minimum=1, default=DEFAULT_TIMEOUT_S, help_text="Seconds from now.")
 
 
+class OffboardBody(Body):
+    """The confirmation that a tenant may be erased."""
+
+    confirm = Text(max_length=63, help_text="The tenant's slug once more.")
+
+
 class NothingBody(Body):
     """An empty object, or no body."""
 

@@ -18,6 +18,7 @@ urlpatterns = [
     path(f"{_SANDBOX}/attestation", views.Attestation.as_view()),
     path(f"{_SANDBOX}/metrics", views.Metrics.as_view()),
     path(f"{_SANDBOX}/events", views.Events.as_view()),
+    path("tenants/<str:tenant_id>/offboard", views.Offboard.as_view()),
     path("templates", views.Templates.as_view()),
     path("templates/<str:template_id>", views.Template.as_view()),
     path("nodes", views.Nodes.as_view()),

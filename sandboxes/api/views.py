@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 from rest_framework.response import Response
 
 from audit import selectors as audit_selectors
-from audit.api.serializers import EventFilter, EventSerializer
+from audit.api.serializers import EventFilter, EventSerializer, OperationSerializer
 from audit.api.views import event_order, event_query
 from corekit import clock
 from corekit.web.paging import Order
 from corekit.web.schema import documented, documented_list
 from corekit.web.views import ApiView
-from sandboxes import access, actions, catalog, node_client
+from sandboxes import access, actions, catalog, node_client, offboarding
 from sandboxes.api import serializers as shapes
 from sandboxes.e2b.requests import digest, idempotency_key, metadata_filter
 from sandboxes.launch import Ingress
 from tenants import policy
+from tenants import selectors as tenant_selectors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -248,6 +249,26 @@ class Events(ApiView):
         asked = event_query(query, object_type="sandbox", object_id=sandbox.pk)
         rows = audit_selectors.events_of_object(self.actor, asked)
         return self.page(rows, event_order(query), EventSerializer, query)
+
+
+class Offboard(ApiView):
+    """`/tenants/{tenant}/offboard`."""
+
+    @documented(
+        "offboard_tenant",
+        "Tenants",
+        "Erase a tenant",
+        scope="platform:write",
+        body=shapes.OffboardBody,
+        answer=OperationSerializer,
+        status=202,
+    )
+    def post(self, request: Request, tenant_id: str) -> Response:
+        """End and erase everything of a tenant, for good. The operation says how far it is and what it was."""
+        tenant = tenant_selectors.tenant_for(self.actor, tenant_id, "platform:write")
+        confirm = self.body(shapes.OffboardBody)["confirm"]
+        operation = offboarding.offboard_tenant(actor=self.actor, tenant=tenant, confirm=confirm)
+        return Response(OperationSerializer(operation).data, status=202)
 
 
 class Templates(ApiView):

@@ -22,7 +22,7 @@ OPERATIONS = {
     "activate_tenant add_member change_role create_key create_sandbox create_tenant extend_sandbox get_attestation",
     "get_audit_event get_key get_limit_range get_member get_metrics get_node get_operation get_quota get_sandbox",
     "get_template get_tenant kill_sandbox list_audit_events list_keys list_members list_nodes list_operations",
-    "list_sandbox_events list_sandboxes list_templates list_tenants me open_sandbox pause_sandbox",
+    "list_sandbox_events list_sandboxes list_templates list_tenants me offboard_tenant open_sandbox pause_sandbox",
     "remove_member resume_sandbox revoke_key set_limit_range set_quota suspend_tenant",
 }
 
