@@ -30,6 +30,12 @@ TEMPLATES = ROOT / "var" / "templates"
 ACME = "ac" * 16
 EVIL_CORP = "ec" * 16
 PATIENCE_S = 10.0
+# Each way to isolate that a sandbox can be asked for, as changes to `request`.
+WORLDS: dict[str, dict[str, str]] = {
+    "container": {"tier": "container", "profile": "workstation"},
+    "hardened": {"tier": "container", "profile": "hardened"},
+    "process": {"tier": "process", "profile": "hardened"},
+}
 
 
 def base_build() -> str:

@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from tests.node.rig import ACME, EVIL_CORP, Rig, new_home, running_node
+from tests.node.rig import ACME, EVIL_CORP, WORLDS, Rig, new_home, running_node
 from tests.security.inside import Inside
-
-# What a test of this folder runs in, unless it says otherwise: each way to isolate that must keep the same promises.
-WORLDS: dict[str, dict[str, Any]] = {
-    "container": {"tier": "container", "profile": "workstation"},
-    "hardened": {"tier": "container", "profile": "hardened"},
-    "process": {"tier": "process", "profile": "hardened"},
-}
 
 # For tests that only make sense where somebody inside is root.
 with_root = pytest.mark.parametrize("place", ["container"], indirect=True)
@@ -58,7 +51,10 @@ class Place:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=WORLDS)
 async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
-    """Return a node with the two sandboxes that the tests of one module share; nothing of it stays on the host."""
+    """Return a node with the two sandboxes that the tests of one module share; nothing of it stays on the host.
+
+    A test runs in each way to isolate, unless it says otherwise: all keep the same promises.
+    """
     world = str(request.param)
     with new_home() as home:
         async with running_node(home) as running:
