@@ -15,7 +15,7 @@ from tests.node import guestcalls
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sandboxes.node.keeper import Sandbox
+    from sandboxes.node.sandbox import Sandbox
 
 # What every program may use: the C library, and answers as names of errors instead of exceptions.
 _PRELUDE = r"""
