@@ -43,7 +43,7 @@ lint: venv ## Check style, types and import directions.
 
 test: template lint ## Run every check and every test.
 	@$(PREPARE) test-packages
-	@$(PREPARE) go-tests javascript
+	@$(PREPARE) go-tests older-sdk javascript
 	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not soak"
 	@$(PYTEST) -m "stack and not soak"
 

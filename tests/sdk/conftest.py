@@ -20,6 +20,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.stack)
 
 
+@pytest.fixture(scope="session")
+def roomy_stack(stack: Stack) -> Stack:
+    """The stack, with room for suites that keep a sandbox a module and make many more."""
+    limits = ("max_sandboxes=100", "max_cpu_milli=1000000", "max_memory_mib=1000000", "max_disk_mib=1000000")
+    stack.manage("quota", "set", "default", *limits, "creates_per_minute=100000")
+    return stack
+
+
 @pytest.fixture
 def sdk(stack: Stack) -> dict[str, Any]:
     """The options that point the SDK at the stack, with the first tenant's key."""
