@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import logging
 import os
 import resource
 import secrets
@@ -16,6 +17,7 @@ from typing import Any
 import structlog
 import uvloop
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from corekit import logs
 from sandboxes.node import cgroups, hostfacts, hostsettings, linux
@@ -178,11 +180,22 @@ async def run(config: NodeConfig) -> None:
     await node.stop(end_gateway=True)
 
 
+def _shorten(record: logging.LogRecord) -> bool:
+    """Let a request that is no HTTP be one line in the log: what it held may be secret, and comes in any number."""
+    failure = record.exc_info[1] if record.exc_info else None
+    if isinstance(failure, (HttpProcessingError, web.RequestPayloadError)):
+        record.msg, record.args, record.exc_info = "request_malformed", (), None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    # A caller that went away before it had its answer is nothing to tell of.
+    return not isinstance(failure, ConnectionError)
+
+
 def main() -> Any:
     """Check what a node needs, then run it."""
     if os.geteuid() != 0:
         raise SystemExit("The node must run as root: it makes namespaces, control groups and mounts.")
     logs.configure("node", os.environ.get("GATEHOUSE_LOG_LEVEL", "INFO"))
+    logging.getLogger("aiohttp.server").addFilter(_shorten)
     os.umask(0o077)
     config = NodeConfig.from_env()
     if (reason := hostsettings.refusal(hostfacts.settings_of(config.home))) is not None:

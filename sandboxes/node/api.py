@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from corekit import __version__
 from corekit.clock import epoch_ms
@@ -106,6 +107,8 @@ def edge_app(keeper: Keeper, uids: frozenset[int]) -> web.Application:
 async def _body(request: web.Request) -> dict[str, Any]:
     try:
         body = json.loads(await request.read())
+    except (ConnectionError, HttpProcessingError, web.RequestPayloadError):
+        raise BadRequest("The body did not come whole.", field="body") from None
     except (ValueError, RecursionError):
         raise BadRequest("The body must be JSON.", field="body") from None
     if not isinstance(body, dict):
@@ -257,8 +260,8 @@ async def _acknowledge(request: web.Request) -> web.Response:
 
 async def _routes(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await response.prepare(request)
     with contextlib.suppress(ConnectionError):  # the gateway went away; it connects again
+        await response.prepare(request)
         async with contextlib.aclosing(request.app[_KEEPER].feed.listen()) as lines:
             async for line in lines:
                 await response.write(line)

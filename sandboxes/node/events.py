@@ -21,6 +21,8 @@ _TEXTS = {"ref": 32, "key_id": 16, "origin": 64, "request_id": 128, "tool_name":
 _MAX_REASONS = 32
 _MAX_DURATION_MS = 2.0**53
 _MAX_REASON_CHARS = 200
+# Whoever reads the spool must be able to read it whole: JSON that is nested too deeply stops every reader.
+_MAX_DEPTH = 16
 
 
 class Subject(Protocol):
@@ -139,6 +141,14 @@ def _duration(body: dict[str, Any]) -> float | None:
 
 def _object(body: dict[str, Any], name: str) -> dict[str, Any] | None:
     value = body.get(name)
-    if value is not None and not isinstance(value, dict):
-        raise BadRequest(f"{name} must be an object.", field=name)
+    if value is not None and not (isinstance(value, dict) and _is_shallow(value, _MAX_DEPTH)):
+        raise BadRequest(f"{name} must be an object of at most {_MAX_DEPTH} levels.", field=name)
     return value
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    if isinstance(value, dict):
+        return levels > 0 and all(_is_shallow(inner, levels - 1) for inner in value.values())
+    if isinstance(value, list):
+        return levels > 0 and all(_is_shallow(inner, levels - 1) for inner in value)
+    return True

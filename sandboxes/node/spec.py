@@ -19,6 +19,8 @@ _KEY_ID = re.compile(r"[0-9a-f]{16}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}")
 _MAX_ENV_BYTES = 128 * 1024
 _MAX_TTL_MS = 31 * 24 * 3600 * 1000
+# The end of the year 9999: later times are none to most programs.
+_MAX_TIME_MS = 253_402_300_799_999
 # A Host header as a server sees it: a name, an IPv4 address or an IPv6 address, then perhaps a port.
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _PORT = "${PORT}"
@@ -169,7 +171,8 @@ def _is_plain(text: str) -> bool:
 
 def is_grant(key_id: Any, expires_at: Any) -> bool:
     """Tell whether the pair is an API key's id and its end in epoch milliseconds (or None)."""
-    return bool(_KEY_ID.fullmatch(key_id)) and (expires_at is None or type(expires_at) is int)
+    in_time = expires_at is None or (type(expires_at) is int and 0 <= expires_at <= _MAX_TIME_MS)
+    return in_time and bool(_KEY_ID.fullmatch(key_id))
 
 
 def _runtime(body: dict[str, Any]) -> str:

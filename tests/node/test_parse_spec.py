@@ -31,8 +31,12 @@ WRONG: dict[str, list[Any]] = {
         *({name: "x"} for name in ("", "A=B", "1A", "A B", "A\0", "É", "a" * 257, "LD_PRELOAD\n")),
         *({"A": value} for value in ("a\0b", "\ud800", "x\udfff")),
     ],
-    "grants": [None, [], {"short": None}, {KEY.upper(): None}, {KEY: "soon"}, {KEY: True}],
+    "grants": [None, [], {"short": None}, {KEY.upper(): None}, {KEY: "soon"}, {KEY: True}, {KEY: -1}, {KEY: 10**400}],
     "resources": [None, [], "large"],
+    "runtime": ["docker", "CRUN", None, 1, ["crun"], True],
+    "on_timeout": ["", "stop", None, True, ["kill"]],
+    "auto_resume": ["true", 1, 0, None, []],
+    "ingress": [None, [], "open", True],
 }
 
 
@@ -82,6 +86,58 @@ def test_every_field_is_needed(name: str) -> None:
     body = rig.request("alice")
     del body[name]
     assert refused_field(body) == name
+
+
+@pytest.mark.parametrize("name", sorted(OPTIONAL))
+def test_what_is_left_out_has_a_default(name: str) -> None:
+    body = rig.request("alice")
+    del body[name]
+    assert getattr(parse_spec(body), name) == OPTIONAL[name]
+    assert parse_spec(body) == rig.spec("alice")
+
+
+def test_ingress_is_taken_over() -> None:
+    body = {"public": False, "traffic_token": "ab" * 32, "mask_host": "app.example:${PORT}", "https_ports": [443, 8443]}
+    assert rig.spec("alice", ingress=body).ingress == Ingress(
+        public=False, traffic_token="ab" * 32, mask_host="app.example:${PORT}", https_ports=(443, 8443)
+    )
+    assert rig.spec("alice", ingress={}).ingress == Ingress()
+    assert "ab" * 32 not in repr(rig.spec("alice", ingress=body))
+
+
+@pytest.mark.parametrize(
+    "mask", ["a.example", "localhost:8080", "${PORT}-a.example", "10.0.0.1:${PORT}", "[::1]:80", "a_b.example"]
+)
+def test_a_mask_is_a_host(mask: str) -> None:
+    assert rig.spec("alice", ingress={"mask_host": mask}).ingress.mask_host == mask
+
+
+INGRESS: dict[str, list[Any]] = {
+    "public": [None, "false", 0, []],
+    "traffic_token": [None, "xyz", "abc", "AB", 5, [], "ab" * 65],
+    "mask_host": [
+        *(None, 5, [], "a b", "a\r\nX: y", "a/b", "http://a", "é.example", "a:b:c", "a:123456", "user@a", "$PORT"),
+        *("[::1", "a" * 254, "a\0", "a?x", "${HOST}", "${PORT"),
+    ],
+    "https_ports": [None, 443, "443", [0], [65536], ["443"], [True], [1.0], [None], [443] * 129, {"443": 1}],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in INGRESS.items() for value in values])
+def test_a_wrong_rule_of_ingress_is_named(name: str, value: Any) -> None:
+    assert refused_field(rig.request("alice", ingress={name: value})) == name
+
+
+def test_ports_that_are_not_public_need_a_token() -> None:
+    assert refused_field(rig.request("alice", ingress={"public": False})) == "traffic_token"
+
+
+@pytest.mark.parametrize("runtime", ["crun", "runc", "runsc"])
+def test_a_runtime_is_a_container_s(runtime: str) -> None:
+    spec = rig.spec("alice", runtime=runtime)
+    assert spec.recipe.runtime == runtime
+    assert spec.recipe != rig.spec("alice").recipe
+    assert refused_field(rig.request("alice", tier="process", profile="hardened", runtime=runtime)) == "runtime"
 
 
 def test_unknown_fields_change_nothing() -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import secrets
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -14,74 +12,12 @@ import pytest
 from sandboxes.node import spool as spool_module
 from tests.node import rig
 from tests.node.callers import NOBODY, call_as
+from tests.node.tapline import connected, event
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from tests.node.rig import Rig
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-def event(sandbox: str, *, phase: str = "intent", **changes: Any) -> dict[str, Any]:
-    """Return an event as the gateway sends it."""
-    return {
-        "id": secrets.token_hex(16),
-        "sandbox": sandbox,
-        "generation": 1,
-        "code": "command.start",
-        "phase": phase,
-        "key_id": "0a" * 8,
-        "origin": "203.0.113.7",
-        "request_id": "r-1",
-        "tool_name": "bash",
-        "args_hash": "ab" * 32,
-        "args_shape": {"cmd": "str"},
-        "risk_score": 40,
-        "risk_reasons": ["network tool"],
-        "outcome": None,
-        "duration_ms": None,
-        "details": {"pty": False},
-    } | changes
-
-
-class Line:
-    """One connection of the gateway to the tap."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self.writer = writer
-        self._number = 0
-
-    async def tell(self, body: object) -> dict[str, Any]:
-        """Send an event and return the answer to it, without its number."""
-        self._number += 1
-        self.writer.write(json.dumps({"n": self._number, "event": body}).encode() + b"\n")
-        answer = await self.answer()
-        assert answer.pop("n") == self._number
-        return answer
-
-    async def answer(self) -> dict[str, Any]:
-        """Return the next answer."""
-        async with asyncio.timeout(rig.PATIENCE_S):
-            return dict(json.loads(await self._reader.readline()))
-
-    async def is_cut_off(self) -> bool:
-        """Tell whether the node hangs up."""
-        async with asyncio.timeout(rig.PATIENCE_S):
-            with contextlib.suppress(ConnectionResetError):
-                return await self._reader.read() == b""
-            return True
-
-
-@contextlib.asynccontextmanager
-async def connected(node: Rig) -> AsyncIterator[Line]:
-    """Connect to a node's tap."""
-    reader, writer = await asyncio.open_unix_connection(str(node.home / "run" / "tap.sock"))
-    try:
-        yield Line(reader, writer)
-    finally:
-        writer.close()
 
 
 async def standing(node: Rig) -> str:
@@ -191,6 +127,14 @@ async def test_the_tenant_and_the_time_are_the_node_s_own(clean_node: Rig) -> No
     assert found["seq"] < 99_999
 
 
+def nested(levels: int) -> dict[str, Any]:
+    """Return an object of so many levels."""
+    found: Any = 1
+    for level in range(levels):
+        found = {"a": found} if level % 2 or level == levels - 1 else [found]
+    return dict(found)
+
+
 WRONG: dict[str, list[Any]] = {
     "id": [None, "", "xyz", "AB" * 16, 5],
     "sandbox": [None, "", "A", "../x", 5, ["heidi"]],
@@ -204,13 +148,18 @@ WRONG: dict[str, list[Any]] = {
     "request_id": ["x" * 129],
     "tool_name": ["x" * 65],
     "args_hash": ["x" * 65],
-    "args_shape": ["text", [], 1],
+    "args_shape": ["text", [], 1, nested(17)],
     "risk_score": [-1, 101, 1.5, "40", True],
     "risk_reasons": ["text", ["reason"] * 33, {"a": 1}],
     "outcome": ["fine", 1],
     "duration_ms": [-1, "1", True, float("nan"), float("inf")],
-    "details": ["text", [], {"n": float("nan")}, {"n": [float("inf")]}],
+    "details": ["text", [], {"n": float("nan")}, {"n": [float("inf")]}, nested(17), nested(900)],
 }
+
+
+async def test_details_may_have_a_few_levels(node: Rig) -> None:
+    async with connected(node) as line:
+        assert (await line.tell(event(await standing(node), details=nested(16))))["ok"] is True
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
