@@ -57,7 +57,7 @@ _PLATFORM_COOKIES = frozenset({b"sessionid", b"csrftoken", b"messages"})
 _PLATFORM_TOKEN = re.compile(rb"\b(?:e2b_[0-9a-f]{40}|gh_[0-9a-f]{16}_[0-9a-f]{64})\b")
 _MOVES = frozenset({301, 302, 303, 307, 308})
 _ABSOLUTE = re.compile(rb"https?://([^/?#\\@]+)(?:[/?#].*)?", re.IGNORECASE)
-_RELATIVE = re.compile(rb"(?:/(?![/\\])|[^/\\:?#]*(?:[/?#]|$)|[?#]).*")
+_RELATIVE = re.compile(rb"(?:/(?![/\\])|[^/\\:?#]+(?:[/?#]|$)|[?#]|$).*")
 
 
 class LeadsAway(http1.BadAnswer):

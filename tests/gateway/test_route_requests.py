@@ -124,7 +124,19 @@ def test_it_refuses_a_bad_port_in_the_label(host: str) -> None:
     assert go(host) == Refused("The sandbox port is not valid")
 
 
-@pytest.mark.parametrize("target", ["http://elsewhere/", "elsewhere:443", "*", ""])
+@pytest.mark.parametrize("host", ["8080-iabc_x.gate.example", "8080-.gate.example", "8080-i%61bc.gate.example"])
+def test_it_refuses_a_bad_id_in_the_label(host: str) -> None:
+    assert go(host) == Refused("The sandbox id is not valid")
+
+
+def test_a_proxys_word_about_the_host_does_not_count() -> None:
+    assert go("localhost", X_Forwarded_Host="8080-iabc.gate.example") == CONTROL_PLANE
+    assert go("8080-iabc.gate.example", X_Forwarded_Host="8080-iother.gate.example") == ToSandbox(
+        "iabc", 8080, shared_host=False
+    )
+
+
+@pytest.mark.parametrize("target", ["http://elsewhere/", "elsewhere:443", "*", "", "/a#b"])
 def test_it_refuses_a_target_that_is_no_path(target: str) -> None:
     assert go("localhost", target) == Refused("The request target must be a path")
 

@@ -9,7 +9,7 @@ import pytest
 from e2b import Sandbox
 from e2b.exceptions import TimeoutException
 
-from tests.gateway.test_reach_real_ports import SERVER, Port, listen
+from tests.gateway.realports import Port, listen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,15 +25,9 @@ def sandbox(stack: Stack) -> Iterator[Sandbox]:
     """A sandbox that calls may wake, with a server on port 8080 and another process."""
     lifecycle = {"on_timeout": "pause", "auto_resume": True}
     sandbox = Sandbox.create(timeout=300, lifecycle=lifecycle, **stack.sdk)  # type: ignore[arg-type]
-    serve(sandbox)
+    listen(sandbox, "127.0.0.1", 8080)
     yield sandbox
     sandbox.kill()
-
-
-def serve(sandbox: Sandbox) -> None:
-    """Start the server on port 8080."""
-    sandbox.files.write("/home/user/server.py", SERVER.read_text())
-    listen(sandbox, "127.0.0.1", 8080)
 
 
 def state(sandbox: Sandbox) -> str:
@@ -101,7 +95,7 @@ def test_what_is_open_ends_at_once(stack: Stack, sandbox: Sandbox) -> None:
 def test_private_ports_open_to_the_traffic_token(stack: Stack) -> None:
     network = {"allow_public_traffic": False, "mask_request_host": "${PORT}-app.example.com"}
     sandbox = Sandbox.create(timeout=120, network=network, **stack.sdk)  # type: ignore[arg-type]
-    serve(sandbox)
+    listen(sandbox, "127.0.0.1", 8080)
     token = str(sandbox.traffic_access_token)
 
     with Port(stack, sandbox) as port:
