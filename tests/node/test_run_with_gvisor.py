@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import json
 import os
 import signal
 import socket
 import stat
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +76,24 @@ async def test_commands_users_variables_and_files_work(clean_node: Rig) -> None:
     assert (done.exit_code, done.stdout, done.stderr) == (3, "alice\nuser\n/home/user\nx\n", "")
     done = await clean_node.run(sandbox, "id -un; echo y > /etc/made; cat /etc/made /etc/hostname", user="root")
     assert done.stdout.startswith("root\ny\nsandbox-")
+
+
+async def test_terminals_work(clean_node: Rig) -> None:
+    sandbox = await start(clean_node)
+    process = {"cmd": "/bin/bash", "args": ["-c", "tty; stty size"]}
+    message = json.dumps({"process": process, "pty": {"size": {"rows": 24, "cols": 80}}}).encode()
+    reader, writer = await asyncio.open_unix_connection(sandbox.runtime.socket_path(sandbox.state))
+    writer.write(
+        b"POST /process.Process/Start HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n"
+        b"Content-Type: application/connect+json\r\nConnect-Protocol-Version: 1\r\n"
+        + f"Content-Length: {len(message) + 5}\r\n\r\n".encode()
+        + struct.pack(">BI", 0, len(message))
+        + message
+    )
+    answer = await reader.read()
+    writer.close()
+    for line in (b"/dev/pts/0\r\n", b"24 80\r\n"):
+        assert base64.b64encode(line) in answer, answer
 
 
 async def test_the_gateway_finds_what_it_always_finds(clean_node: Rig) -> None:

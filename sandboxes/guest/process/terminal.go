@@ -10,14 +10,15 @@ import (
 const (
 	ioctlUnlock = 0x40045431 // TIOCSPTLCK
 	ioctlPeer   = 0x5441     // TIOCGPTPEER
+	ioctlNumber = 0x80045430 // TIOCGPTN
 	ttyGroup    = 5
 )
 
 // size is the screen size of a terminal in characters.
 type size struct{ rows, cols uint16 }
 
-// openTerminal makes a terminal of the given size that belongs to uid. The slave is opened through the master, so
-// nothing in the sandbox's /dev/pts can stand in for it.
+// openTerminal makes a terminal of the given size that belongs to uid. The slave is opened through the master where that
+// can be done, so that nothing in the sandbox's /dev/pts can stand in for it.
 func openTerminal(screen size, uid int) (master, slave *os.File, err error) {
 	fd, err := syscall.Open("/dev/ptmx", syscall.O_RDWR|syscall.O_NOCTTY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if err != nil {
@@ -34,13 +35,12 @@ func openTerminal(screen size, uid int) (master, slave *os.File, err error) {
 		err = fmt.Errorf("unlock the terminal: %w", err)
 		return nil, nil, err
 	}
-	peer, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), ioctlPeer,
-		syscall.O_RDWR|syscall.O_NOCTTY|syscall.O_CLOEXEC)
-	if errno != 0 {
-		err = fmt.Errorf("open the terminal's other end: %w", errno)
+	peer, err := openPeer(fd)
+	if err != nil {
+		err = fmt.Errorf("open the terminal's other end: %w", err)
 		return nil, nil, err
 	}
-	slave = os.NewFile(peer, "terminal")
+	slave = os.NewFile(uintptr(peer), "terminal")
 	if slave.Chown(uid, ttyGroup) == nil {
 		slave.Chmod(0o620)
 	}
@@ -49,6 +49,20 @@ func openTerminal(screen size, uid int) (master, slave *os.File, err error) {
 		return nil, nil, fmt.Errorf("set the terminal's size: %w", err)
 	}
 	return master, slave, nil
+}
+
+// openPeer opens the other end through the terminal, or by its name where the kernel knows no other way: gVisor's.
+func openPeer(fd int) (int, error) {
+	const mode = syscall.O_RDWR | syscall.O_NOCTTY | syscall.O_CLOEXEC
+	peer, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), ioctlPeer, mode)
+	if errno == 0 {
+		return int(peer), nil
+	}
+	number := uint32(0)
+	if errno != syscall.ENOTTY || ioctl(fd, ioctlNumber, unsafe.Pointer(&number)) != nil {
+		return 0, errno
+	}
+	return syscall.Open(fmt.Sprintf("/dev/pts/%d", number), mode|syscall.O_NOFOLLOW, 0)
 }
 
 func setSize(fd int, screen size) error {
