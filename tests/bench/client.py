@@ -26,9 +26,9 @@ class Wire:
         self._headers: dict[str, str] = {}
         self.sandbox_id = ""
 
-    def create(self, timeout_s: int = 300) -> str:
+    def create(self, template: str = "base", timeout_s: int = 300) -> str:
         """Create a sandbox and aim all further calls at it; return its id."""
-        body = json.dumps({"templateID": "base", "timeout": timeout_s, "metadata": {}, "envVars": {}})
+        body = json.dumps({"templateID": template, "timeout": timeout_s, "metadata": {}, "envVars": {}})
         headers = {"X-API-KEY": self._key, "Content-Type": "application/json"}
         answer = json.loads(self._call("POST", "/v2/sandboxes", body.encode(), headers, 201))
         self.sandbox_id = answer["sandboxID"]

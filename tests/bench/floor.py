@@ -1,8 +1,9 @@
-"""What the bare tools cost: crun and the guest agent, driven by nothing but this script.
+"""What the bare tools cost: crun or bubblewrap and the guest agent, driven by nothing but this script.
 
 Runs in mount and network namespaces of its own (`unshare --mount --net`), so that it leaves nothing behind. Prints
-JSON: `create` (ms from the overlay mount to the first command's end, one after the other), `hundred` (ms for a hundred
-at once, eight at a time) and `memory` (MB of available memory that each of a hundred takes).
+JSON: `create` (ms from the overlay mount to the first command's end, one after the other), `jail` (the same with
+bubblewrap), `hundred` (ms for a hundred at once, eight at a time) and `memory` (MB of available memory that each of a
+hundred takes).
 
     python tests/bench/floor.py ROOTFS GUEST_BINARY DIRECTORY
 """
@@ -21,11 +22,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sandboxes.node import cgroups, linux
 from sandboxes.node.runtimes import oci
+from tests.bench.barejail import BareJail
 from tests.bench.client import Wire
 from tests.live import UnixConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _FIRST_UID = 0x3000_0000
 _UIDS = 65_536
@@ -121,12 +127,11 @@ def main() -> None:
 
 def measure(bare: Bare) -> None:
     """Start containers one after the other, then a hundred at once."""
-    create = []
-    for number in range(25):
-        began = time.perf_counter()
-        bare.start(number).run("/bin/true")
-        create.append((time.perf_counter() - began) * 1e3)
+    create = _one_by_one(bare.start)
     bare.end()
+    jails = BareJail(f"{bare.directory}/lower", f"{bare.directory}/layer/opt/gatehouse/guest", bare.directory)
+    jail = _one_by_one(jails.start)
+    jails.end()
     time.sleep(1)
     before = available_mb()
     began = time.perf_counter()
@@ -135,7 +140,16 @@ def measure(bare: Bare) -> None:
     hundred = (time.perf_counter() - began) * 1e3
     time.sleep(3)
     memory = (before - available_mb()) / _HUNDRED
-    sys.stdout.write(json.dumps({"create": create[5:], "hundred": [hundred], "memory": [memory]}))
+    sys.stdout.write(json.dumps({"create": create, "jail": jail, "hundred": [hundred], "memory": [memory]}))
+
+
+def _one_by_one(start: Callable[[int], Wire]) -> list[float]:
+    samples = []
+    for number in range(25):
+        began = time.perf_counter()
+        start(number).run("/bin/true")
+        samples.append((time.perf_counter() - began) * 1e3)
+    return samples[5:]
 
 
 if __name__ == "__main__":

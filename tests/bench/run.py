@@ -114,13 +114,13 @@ def measure_floor() -> dict[str, list[float]]:
     return loaded
 
 
-def create_samples(stack: Stack, count: int, pause_s: float) -> list[float]:
+def create_samples(stack: Stack, count: int, pause_s: float, template: str = "base") -> list[float]:
     """Time from the create request to the end of the first command; kills are not counted."""
     wire = gateway(stack)
     samples = []
     for number in range(count + 3):
         time.sleep(pause_s)
-        elapsed = timed(lambda: (wire.create(), wire.run("/bin/true")))
+        elapsed = timed(lambda: (wire.create(template), wire.run("/bin/true")))
         if number >= 3:
             samples.append(elapsed)
         wire.kill()
@@ -230,12 +230,15 @@ def main() -> None:
     with running_stack() as stack:
         raise_quota(stack)
         bench.add("L2 create to first result", create_samples(stack, 60, 0.1), floor["create"])
+        bench.add("L1 create to first result", create_samples(stack, 60, 0.1, "base-process"), floor["jail"])
         bench.add("L2 create to first result (SDK)", sdk_create_samples(stack, 20), floor["create"])
         measure_data_plane(bench, stack)
         measure_hundred(bench, stack, floor)
         bench.add("100 sandboxes started (SDK)", [asyncio.run(sdk_hundred_ms(stack))], floor["hundred"])
     with running_stack(GATEHOUSE_POOL_SIZE="0") as stack:
         bench.add("L2 create to first result, nothing prepared", create_samples(stack, 30, 0.0), floor["create"])
+        jails = create_samples(stack, 30, 0.0, "base-process")
+        bench.add("L1 create to first result, nothing prepared", jails, floor["jail"])
     with slow_fsync() as stack:
         bench.add("L2 create to first result, every fsync takes 5 ms more", create_samples(stack, 30, 0.1))
         bench.add("exec round trip, every fsync takes 5 ms more", exec_samples(stack))
