@@ -48,6 +48,7 @@ class Mount:
     options: frozenset[str]
     kind: str
     source: str
+    details: str
 
     def __str__(self) -> str:
         """Return it as the facts show it."""
@@ -208,8 +209,8 @@ def _options(text: str) -> frozenset[str]:
 def _mount(line: str) -> Mount:
     left, _, right = line.partition(" - ")
     number, _parent, device, root, point, options = left.split()[:6]
-    kind, source = right.split(" ", 2)[:2]
-    return Mount(number, device, root, point, _options(options), kind, source)
+    kind, source, details = right.split(" ", 2)
+    return Mount(number, device, root, point, _options(options), kind, source, details)
 
 
 def _device(info: os.stat_result) -> str:
@@ -332,6 +333,9 @@ def _of_mount(mount: Mount, rule: MountRule) -> Iterator[str]:
         yield f"mount on {mount.point}: expected {'/'.join(sorted(rule.kinds))}, found {mount.kind}"
     if rule.root is not None:
         yield from _differ(f"part that is mounted on {mount.point}", rule.root, mount.root)
+    # Layers of its own were named where the host's directories were out of sight.
+    if mount.kind == "overlay" and ("=/" in mount.details or ":/" in mount.details):
+        yield f"mount on {mount.point}: expected layers of its own, found {mount.details}"
     if missing := rule.options - mount.options:
         wanted, found = (",".join(sorted(options)) for options in (missing, mount.options))
         yield f"mount on {mount.point}: expected {wanted}, found {found}"

@@ -277,6 +277,14 @@ SLIPS = {
         """,
         ["mount on /proc/fs: expected none, found"],
     ),
+    "the root of somebody else": (
+        """
+        import subprocess
+        layers = f'nodev,lowerdir={os.getcwd()}/guest:{os.getcwd()}/lower'
+        subprocess.run(['mount', '-t', 'overlay', '-o', layers, 'overlay', 'rootfs'], check=True)
+        """,
+        ["mount on /: expected layers of its own, found ro,lowerdir=/"],
+    ),
     "a root that takes devices": (
         """
         import subprocess
