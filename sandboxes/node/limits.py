@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from sandboxes.node.cgroups import Cgroup
 
-_MOST_BYTES = 1024 * 1024
+# Python makes room for all of it before it reads: more costs time for every file.
+_PIECE_BYTES = 8_192
 _HALF_PAGE_BYTES = 2_048
 # Version 1 says "no limit" with the largest number of whole pages, version 2 with a word.
 _NO_LIMIT = 2**62
@@ -45,9 +46,9 @@ def read_kernel_file(path: str) -> str:
     """Return all of a file of the kernel, which hands a long one over in pages: only the last may be a short one."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        data = chunk = os.read(handle, _MOST_BYTES)
+        data = chunk = os.read(handle, _PIECE_BYTES)
         while len(chunk) > _HALF_PAGE_BYTES:
-            chunk = os.read(handle, _MOST_BYTES)
+            chunk = os.read(handle, _PIECE_BYTES)
             data += chunk
     finally:
         os.close(handle)
