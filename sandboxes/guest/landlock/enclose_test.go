@@ -127,7 +127,7 @@ func enclosed(t *testing.T, rules string) (reported map[string]string, said stri
 	command.Stderr = &errors
 	output, _ := command.Output()
 	write.Close()
-	if word := must(io.ReadAll(ready)); len(output) > 0 != (len(word) == 1) {
+	if word := must(io.ReadAll(ready)); len(output) > 0 && len(word) != 1 {
 		t.Errorf("descriptor 4 got %q, and the output is %q", word, output)
 	}
 	if len(output) > 0 {
