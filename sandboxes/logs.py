@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -96,7 +97,8 @@ def _entry(event: Event) -> Entry:
 def _sentence(event: Event, known: registry.Code | None) -> str:
     if known is None:
         return f"{event.code} in {event.object_id}."
-    return known.sentence.format(actor=event.actor_name or event.actor_id, object=event.object_id)
+    words = {"actor": event.actor_name or event.actor_id, "object": event.object_id}
+    return known.sentence.format_map(defaultdict(lambda: "…", words))
 
 
 def _fields(event: Event) -> dict[str, str]:
@@ -106,9 +108,8 @@ def _fields(event: Event) -> dict[str, str]:
     if event.duration_ms is not None:
         shown["duration_ms"] = f"{event.duration_ms:g}"
     details = event.details if isinstance(event.details, dict) else {}
-    return shown | {
-        name: str(details[name])[:200] for name in _SHOWN if isinstance(details.get(name), str | int | float)
-    }
+    said = {name: details[name] for name in _SHOWN if isinstance(details.get(name), str | int | float)}
+    return shown | {name: str(value)[:200] for name, value in said.items() if value != ""}
 
 
 def _outcome_level(outcome: str) -> str:

@@ -78,7 +78,8 @@ def settle(client: NodeClient, sandbox: Sandbox) -> None:
     try:
         guest = client.get(sandbox.pk)
     except UnknownAtNode:
-        _settle_missing(sandbox, Outcome(), rebooted=False)
+        # Somebody else may be ending it: then theirs is the reason.
+        _settle_missing(Sandbox.everywhere().get(pk=sandbox.pk), Outcome(), rebooted=False)
     else:
         if guest["state"] == "ended":
             _end_as_reported(sandbox, guest)

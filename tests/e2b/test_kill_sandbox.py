@@ -96,3 +96,18 @@ def test_a_viewer_may_not_kill(node: NodeDouble, base: Template, alice: Caller, 
     assert (answer.status_code, answer.json()["code"]) == (403, 403)
     assert len(node.running()) == 1
     assert Sandbox.everywhere().get().state == "running"
+
+
+def test_a_body_does_no_harm(node: NodeDouble, base: Template, alice: Caller) -> None:
+    sandbox_id = alice.create()["sandboxID"]
+
+    assert alice.call("DELETE", f"/sandboxes/{sandbox_id}", {"reason": "x"}).status_code == 204
+
+
+def test_the_path_may_be_percent_encoded(node: NodeDouble, base: Template, alice: Caller) -> None:
+    sandbox_id = alice.create()["sandboxID"]
+    encoded = "".join(f"%{ord(letter):02X}" for letter in sandbox_id)
+
+    assert alice.call("GET", f"/sandboxes/{encoded}").json()["sandboxID"] == sandbox_id
+    assert alice.call("DELETE", f"/sandboxes/{encoded}%2Dgatehouse").status_code == 204
+    assert alice.call("GET", f"/sandboxes/{sandbox_id}%2Fmetrics").status_code == 404

@@ -9,7 +9,7 @@ import pytest
 
 from audit.models import Event
 from corekit.errors import Conflict, GatehouseError, NotFound, QuotaExceeded
-from sandboxes import actions, events, node_client, pausing, reconcile
+from sandboxes import actions, endings, events, node_client, pausing, reconcile
 from sandboxes.errors import NodeSilent
 from sandboxes.models import Sandbox
 from sandboxes.states import TABLE, SandboxState
@@ -250,6 +250,21 @@ def test_one_can_be_killed_half_way(node: NodeDouble, base: Template, alice: Cal
 
     assert (Sandbox.everywhere().get().state, node.guests[sandbox_id].state) == ("ended", "ended")
     assert not Reservation.everywhere().exists()
+
+
+def test_a_pause_that_comes_upon_a_kill_does_not_take_its_reason(
+    node: NodeDouble, base: Template, alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox_id = new(alice)
+    with web_dies_in((endings, "finish_ending"), monkeypatch):
+        actions.kill_sandbox(actor=alice.actor, sandbox_id=sandbox_id)
+    stale = Sandbox.everywhere().get()
+    stale.state = SandboxState.RUNNING
+    node.lose(sandbox_id)
+
+    reconcile.settle(node_client.local_node(), stale)
+
+    assert Sandbox.everywhere().values_list("state", "end_reason").get() == ("ended", "killed")
 
 
 def test_what_the_node_runs_although_it_is_paused_is_paused_again(
