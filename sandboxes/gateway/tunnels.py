@@ -55,8 +55,9 @@ async def open_new(route: Route, key: TunnelKey, record: Record, *, server_name:
     """
     await _make_room(route)
     port = key[0]
-    await record.begin({"port": port}, {"port": port})
     try:
+        # A caller that leaves while this is on its way to the disk has made an intent all the same.
+        await record.begin({"port": port}, {"port": port})
         connection = await _dial(route, port, server_name)
     except BaseException as error:
         reason = "port_closed" if isinstance(error, PortClosed) else failures.cause(error)

@@ -32,6 +32,7 @@ class Target:
     mallory: doubles.Guest
     site: Site
     web: doubles.Web
+    tap: doubles.Tap
     said: list[bytes]
 
     def resident_kib(self) -> int:
@@ -81,7 +82,7 @@ async def surrounded(tmp_path: Path) -> AsyncIterator[Target]:
             process = await start(tmp_path, sock, GATEHOUSE_DOMAIN="sbx.example", GATEHOUSE_LOG_LEVEL="WARNING")
             assert process.stderr is not None
             listening = asyncio.ensure_future(listen(process.stderr, said))
-            yield Target(process, sock.getsockname(), alice, mallory, site, web, said)
+            yield Target(process, sock.getsockname(), alice, mallory, site, web, tap, said)
             if process.returncode is None:
                 process.terminate()
             await process.wait()
