@@ -62,26 +62,33 @@ async def ask(node: Rig, path: str, body: object) -> tuple[int, Any]:
     return await call(node.home / "run" / "node.sock", "POST", f"/v1/sandboxes/{path}", body)
 
 
-async def test_it_stands_still_and_goes_on(clean_node: Rig) -> None:
-    sandbox = await clean_node.start("alice")
+# gVisor's own kernel takes some forty threads.
+ROOMY = {"cpu_milli": 2000, "memory_mib": 384, "disk_mib": 64, "pids": 256}
+WORLDS: dict[str, dict[str, Any]] = {**rig.WORLDS, "gvisor": {"runtime": "runsc", "resources": ROOMY}}
+
+
+@pytest.mark.parametrize("world", WORLDS)
+async def test_it_stands_still_and_goes_on(clean_node: Rig, world: str) -> None:
+    name = f"alice{world}"
+    sandbox = await clean_node.start(name, **WORLDS[world])
     await clean_node.run(sandbox, f"echo kept > note; {COUNTER}")
     pids = clean_node.pids(sandbox)
     before = epoch_ms()
 
-    assert await clean_node.keeper.pause("alice", 1) is sandbox
+    assert await clean_node.keeper.pause(name, 1) is sandbox
     assert before <= (sandbox.paused_at or 0) <= epoch_ms()
-    assert (is_frozen(sandbox), told(clean_node, "alice")) == (True, "paused")
+    assert (is_frozen(sandbox), told(clean_node, name)) == (True, "paused")
     used = cpu_usec(sandbox)
     await asyncio.sleep(0.2)
     assert (cpu_usec(sandbox), clean_node.pids(sandbox)) == (used, pids)
 
-    await clean_node.keeper.resume("alice", 1, 60_000)
-    assert (is_frozen(sandbox), told(clean_node, "alice")) == (False, "running")
+    await clean_node.keeper.resume(name, 1, 60_000)
+    assert (is_frozen(sandbox), told(clean_node, name)) == (False, "running")
     assert (await clean_node.run(sandbox, "cat note; pgrep -fc 'while :'")).stdout == "kept\n1\n"
     await rig.eventually(lambda: cpu_usec(sandbox) > used)
     assert set(pids) <= set(clean_node.pids(sandbox))
-    await has_settled(clean_node, "alice", STARTED, PAUSED, RESUMED)
-    paused, resumed = clean_node.events("alice")[1:]
+    await has_settled(clean_node, name, STARTED, PAUSED, RESUMED)
+    paused, resumed = clean_node.events(name)[1:]
     assert (paused["details"], resumed["details"], paused["phase"]) == ({"reason": "requested"}, {}, "fact")
 
 
