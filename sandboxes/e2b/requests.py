@@ -143,9 +143,10 @@ def _require_memory(body: Mapping[str, object]) -> None:
         raise NotYetAvailable("This version pauses and resumes with memory only.", field="memory")
 
 
-def timeout_body(data: object) -> int:
-    """Return the new lifetime in seconds; 0 ends the sandbox now."""
-    return fields.integer(fields.as_object(data), "timeout", default=None, minimum=0)
+def timeout_body(data: object) -> tuple[int, bool]:
+    """Return the new lifetime in seconds, 0 ending the sandbox now, and whether it may only get longer."""
+    body = fields.as_object(data)
+    return fields.integer(body, "timeout", default=None, minimum=0), fields.boolean(body, "extendOnly", default=False)
 
 
 def refresh_body(data: object) -> int:

@@ -158,8 +158,11 @@ class Timeout(E2bView):
 
     def post(self, request: Request, sandbox_id: str) -> Response:
         """Set when the sandbox ends, counted from now."""
-        timeout_s = requests.timeout_body(request.data)
-        actions.set_timeout(actor=actor_of(request), sandbox_id=sandbox_id, timeout_s=timeout_s)
+        timeout_s, extend_only = requests.timeout_body(request.data)
+        if extend_only:
+            actions.refresh_sandbox(actor=actor_of(request), sandbox_id=sandbox_id, duration_s=timeout_s)
+        else:
+            actions.set_timeout(actor=actor_of(request), sandbox_id=sandbox_id, timeout_s=timeout_s)
         return Response(status=204)
 
 

@@ -105,3 +105,12 @@ def test_a_viewer_may_not(node: NodeDouble, base: Template, alice: Caller, vera:
 
     assert (answer.status_code, answer.json()["code"]) == (403, 403)
     assert lifetime_s(node, sandbox_id) == 300
+
+
+def test_it_may_be_told_only_to_extend(node: NodeDouble, base: Template, alice: Caller) -> None:
+    sandbox_id = alice.create(timeout=600)["sandboxID"]
+
+    answer = alice.call("POST", f"/sandboxes/{sandbox_id}/timeout", {"timeout": 20, "extendOnly": True})
+
+    assert answer.status_code == 204
+    assert lifetime_s(node, sandbox_id) == 600

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from e2b import AsyncSandbox, Sandbox
 
+from tests.sdk.wire import Agent, Wire
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
@@ -48,3 +50,18 @@ async def async_sandbox(sdk: dict[str, Any]) -> AsyncIterator[AsyncSandbox]:
     sandbox = await AsyncSandbox.create(timeout=120, **sdk)
     yield sandbox
     await sandbox.kill()
+
+
+@pytest.fixture(scope="session")
+def wire(roomy_stack: Stack) -> Iterator[Wire]:
+    """Return a client of the bare protocol with the first tenant's key."""
+    with Wire(roomy_stack.url, roomy_stack.key) as wire:
+        yield wire
+
+
+@pytest.fixture(scope="module", params=["base", "base-process"])
+def agent(request: pytest.FixtureRequest, wire: Wire) -> Iterator[Agent]:
+    """Return the agent of a sandbox that the tests of one module share, one of each tier."""
+    agent = wire.create(str(request.param), timeout=600)
+    yield agent
+    agent.kill()
