@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 
@@ -40,9 +41,13 @@ class _Lines:
 
 
 _lines = _Lines()
+_encoder = json.JSONEncoder()
 # Every field is a number, a hash or an id, so that the usual pipeline with its redaction has nothing to do.
 _logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
-    _lines, processors=[structlog.processors.JSONRenderer()], cache_logger_on_first_use=True
+    _lines,
+    processors=[lambda _, __, event: _encoder.encode(event)],
+    wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    cache_logger_on_first_use=True,
 )
 
 
