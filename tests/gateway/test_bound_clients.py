@@ -36,6 +36,13 @@ async def end_of(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
+def test_connections_outlive_the_pools_of_clients_and_proxies() -> None:
+    usual = Limits()
+
+    assert usual.keepalive_seconds >= 640  # clients keep theirs for 300 s, proxies for 620 s
+    assert usual.idle_seconds >= 600
+
+
 @pytest.mark.parametrize("start", [b"", b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: b\r\n"])
 async def test_a_head_must_come_in_time(place: Place, start: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", place.port)

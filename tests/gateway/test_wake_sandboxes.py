@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
 
+from corekit import tokens
 from sandboxes.gateway.settings import Limits
 from tests.gateway import doubles
-from tests.gateway.place import ALICE, BOB_KEY, Place, until
+from tests.gateway.place import ALICE, ALICE_KEY, BOB_KEY, Place, until
 from tests.gateway.sites import Site, end_of, upgraded
 
 if TYPE_CHECKING:
@@ -123,6 +125,18 @@ async def test_the_owners_probe_wakes_it(place: Place, control: Control) -> None
 
     async with place.http.get(f"{place.url}/health", headers=place.headers()) as response:
         assert response.status == 204
+
+
+@pytest.mark.parametrize("host", ["localhost", f"49983-{ALICE}.sbx.example"])
+async def test_a_signed_address_wakes_it_and_a_forged_one_does_not(place: Place, control: Control, host: str) -> None:
+    await paused(place)
+    place.guest.on("GET", "/files", doubles.answer(200, b"content"))
+    signature = tokens.file_signature(doubles.token(ALICE, ALICE_KEY), "/a", "read", "", None)
+
+    forged = await place.raw("GET /files?path=/b&signature=" + quote(signature, safe="") + " HTTP/1.1", Host=host)
+    assert (forged[0], control.requests) == (401 if host == "localhost" else 403, [])
+    genuine = await place.raw("GET /files?path=/a&signature=" + quote(signature, safe="") + " HTTP/1.1", Host=host)
+    assert (genuine[0], genuine[2], len(control.requests)) == (200, b"content", 1)
 
 
 async def test_many_calls_are_one_question(place: Place, control: Control, site: Site) -> None:
