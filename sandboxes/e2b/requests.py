@@ -60,7 +60,7 @@ def create_body(data: object, *, default_timeout_s: int) -> CreateBody:
         metadata=fields.metadata(body),
         env=fields.environment(body),
         auto_pause=_auto_pause(body),
-        auto_resume=fields.boolean(fields.optional_object(body, "autoResume"), "enabled", default=False),
+        auto_resume=_auto_resume(body),
         ingress=_ingress(fields.optional_object(body, "network")),
         allow_internet_access=fields.boolean(body, "allow_internet_access", default=None),
     )
@@ -77,9 +77,13 @@ def _auto_pause(body: Mapping[str, object]) -> bool:
         return pauses
     if not pauses:
         raise InvalidInput("autoPauseMemory needs autoPause.", field="autoPauseMemory")
-    if fields.boolean(fields.optional_object(body, "autoResume"), "enabled", default=False):
+    if _auto_resume(body):
         raise InvalidInput("autoPauseMemory: false and autoResume exclude each other.", field="autoPauseMemory")
     raise NotYetAvailable("This version pauses with memory only.", field="autoPauseMemory")
+
+
+def _auto_resume(body: Mapping[str, object]) -> bool:
+    return fields.boolean(fields.optional_object(body, "autoResume"), "enabled", default=False, inside="autoResume")
 
 
 def _ingress(network: Mapping[str, object]) -> Ingress:
@@ -116,12 +120,11 @@ def connect_body(data: object, *, default_timeout_s: int | None) -> int:
     return fields.timeout(body, default=default_timeout_s)
 
 
-def resume_body(data: object) -> int:
-    """Return the lifetime that a resume call of old clients asks for."""
+def resume_body(data: object) -> tuple[int, bool]:
+    """Return the lifetime that a resume call of old clients asks for, and whether it asks for autoPause."""
     body = fields.as_object(data)
-    if fields.boolean(body, "autoPause", default=False):
-        raise NotYetAvailable("What happens at the end of its time is said when a sandbox is made.", field="autoPause")
-    return connect_body(body, default_timeout_s=DEFAULT_TIMEOUT_V1_S)
+    pauses = fields.boolean(body, "autoPause", default=False)
+    return connect_body(body, default_timeout_s=DEFAULT_TIMEOUT_V1_S), pauses
 
 
 def pause_body(data: object) -> None:

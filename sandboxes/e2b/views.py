@@ -132,8 +132,11 @@ class Resume(E2bView):
 
     def post(self, request: Request, sandbox_id: str) -> Response:
         """Let a paused sandbox go on."""
-        timeout_s = requests.resume_body(request.data)
-        granted = actions.resume_sandbox(actor=actor_of(request), sandbox_id=sandbox_id, timeout_s=timeout_s)
+        actor = actor_of(request)
+        timeout_s, pauses = requests.resume_body(request.data)
+        if pauses and not selectors.sandbox_for(actor, sandbox_id).auto_pause:
+            raise NotYetAvailable("What the end of its time does is said when a sandbox is made.", field="autoPause")
+        granted = actions.resume_sandbox(actor=actor, sandbox_id=sandbox_id, timeout_s=timeout_s)
         return Response(shapes.access(granted), status=201)
 
 

@@ -210,7 +210,7 @@ BAD = [
     ({"autoPauseMemory": False}, "autoPauseMemory"),
     ({"autoPause": True, "autoPauseMemory": False, "autoResume": {"enabled": True}}, "autoPauseMemory"),
     ({"autoResume": True}, "autoResume"),
-    ({"autoResume": {"enabled": 1}}, "enabled"),
+    ({"autoResume": {"enabled": 1}}, "autoResume.enabled"),
     ({"network": {"allowPublicTraffic": "no"}}, "network.allowPublicTraffic"),
     ({"network": {"maskRequestHost": 1}}, "network.maskRequestHost"),
     ({"network": {"maskRequestHost": ""}}, "network.maskRequestHost"),

@@ -167,9 +167,9 @@ def test_the_resume_of_old_clients(node: NodeDouble, base: Template, alice: Call
     assert 14_000 < node.guests[made["sandboxID"]].end_at - clock.epoch_ms() <= 15_000
 
 
-@pytest.mark.parametrize("body", [{"timeout": 60, "autoPause": False}, {"memory": True}])
+@pytest.mark.parametrize("body", [{"timeout": 60, "autoPause": False}, {"autoPause": True}, {"memory": True}])
 def test_its_body_may_say_what_holds_anyway(node: NodeDouble, base: Template, alice: Caller, body: Any) -> None:
-    made = paused(alice)
+    made = paused(alice, autoPause=True)
 
     assert alice.call("POST", f"/sandboxes/{made['sandboxID']}/resume", body).status_code == 201
 
