@@ -6,7 +6,7 @@ with it, and a slip in that configuration would pass.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sandboxes.node import attestation
@@ -196,6 +196,7 @@ def expected(spec: Spec, state: State) -> Expected:
 def expected_of_gvisor(spec: Spec, state: State) -> Expected:
     """Return what gVisor's first process must be: it waits for the others, and runs nothing of the sandbox."""
     base = uid_base(state["slot"])
+    resources = replace(spec.resources, pids=gvisor.tasks_for(spec.resources.pids))
     return Expected(
         start_time=state["start_time"],
         uid=base,
@@ -203,8 +204,8 @@ def expected_of_gvisor(spec: Spec, state: State) -> Expected:
         no_new_privs=False,
         seccomp_filters=0,
         mounts=None,
-        limits=_limits(spec.resources),
-        rlimits=_process_limits(spec.resources),
+        limits=_limits(resources),
+        rlimits=_process_limits(resources),
     )
 
 

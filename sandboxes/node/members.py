@@ -57,7 +57,8 @@ class Launch:
     """How a runtime starts the first process of one member. Fields are explained at `Order`.
 
     `fifo` is where that process waits to be let go; without one it is the guest agent already and waits for its
-    configuration. `config` is written to config.json.
+    configuration. `config` is written to config.json. `pids` is how many processes and threads of the host the sandbox
+    takes for those that it may have.
     """
 
     kind: str
@@ -67,6 +68,7 @@ class Launch:
     syscall_filter: str = ""
     hidden_mounts: tuple[str, ...] = ()
     manages_cgroups: bool = False
+    pids: int | None = None
 
 
 @dataclass
@@ -221,14 +223,12 @@ class MemberMaker:
         )
 
     def _lay_out(self, member: Member, identity: Identity, rootfs: Path, how: Launch) -> Order:
-        recipe = member.recipe
+        recipe, pids = member.recipe, how.pids or member.recipe.resources.pids
         shutil.rmtree(member.directory, ignore_errors=True)
         member.directory.mkdir(mode=0o700)
         self._disks.copy(recipe.resources.disk_mib, member.directory / "disk.img")
         self._parent.create(str(member.slot))
-        member.cgroup.limit(
-            Limits(recipe.resources.cpu_milli, recipe.resources.memory_mib * _MIB, recipe.resources.pids)
-        )
+        member.cgroup.limit(Limits(recipe.resources.cpu_milli, recipe.resources.memory_mib * _MIB, pids))
         (member.directory / "config.json").write_text(how.config)
         socket_path = self.socket_path(member.slot)
         socket_path.parent.mkdir(exist_ok=True)
@@ -250,7 +250,7 @@ class MemberMaker:
             hidden_mounts=how.hidden_mounts,
             cgroup_files=tuple(member.cgroup.join_files()),
             limits={
-                "RLIMIT_NPROC": recipe.resources.pids,
+                "RLIMIT_NPROC": pids,
                 "RLIMIT_NOFILE": _OPEN_FILES,
                 "RLIMIT_FSIZE": recipe.resources.disk_mib * _MIB,
                 "RLIMIT_CORE": 0,
