@@ -52,7 +52,7 @@ class Resumer:
 
     def _forget(self, sandbox_id: str) -> None:
         task = self._asked[sandbox_id]
-        if task.cancelled() or task.result() is None:
+        if task.cancelled() or task.exception() is not None or task.result() is None:
             del self._asked[sandbox_id]
         else:
             asyncio.get_running_loop().call_later(_REFUSED_SECONDS, self._asked.pop, sandbox_id, None)

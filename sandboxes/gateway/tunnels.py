@@ -55,16 +55,25 @@ async def open_new(route: Route, key: TunnelKey, record: Record, *, server_name:
     """
     await _make_room(route)
     port = key[0]
+    # Reaching the agent is no act yet, so it need not wait for the disk.
+    reaching = asyncio.create_task(upstream.connect(route.socket, seconds=route.limits.connect_seconds))
     try:
         # A caller that leaves while this is on its way to the disk has made an intent all the same.
         await record.begin({"port": port}, {"port": port})
-        connection = await _dial(route, port, server_name)
+        connection = await _dial(route, await reaching, port, server_name)
     except BaseException as error:
+        reaching.cancel()
+        reaching.add_done_callback(_close_unused)
         reason = "port_closed" if isinstance(error, PortClosed) else failures.cause(error)
         record.conclude("error", reason=reason)
         raise
     record.conclude("ok")
     return Tunnel(route, key, connection)
+
+
+def _close_unused(reaching: asyncio.Task[upstream.Connection]) -> None:
+    if not reaching.cancelled() and reaching.exception() is None:
+        reaching.result().close()
 
 
 async def _make_room(route: Route) -> None:
@@ -76,8 +85,9 @@ async def _make_room(route: Route) -> None:
         raise TooManyStreams
 
 
-async def _dial(route: Route, port: int, server_name: str | None) -> upstream.Connection:
-    connection = await upstream.connect(route.socket, seconds=route.limits.connect_seconds)
+async def _dial(
+    route: Route, connection: upstream.Connection, port: int, server_name: str | None
+) -> upstream.Connection:
     route.open_tunnels += 1
     connection.on_lost = route.count_lost_tunnel
     target = f"127.0.0.1:{port}"
