@@ -96,7 +96,8 @@ async def test_another_user_is_refused(clean_node: Rig, world: str) -> None:
     for user in ("root", "daemon"):
         done = await clean_node.run(sandbox, "id", user=user)
         assert (done.exit_code, done.stdout) == (None, "")
-        assert done.error
+        assert done.error == f"invalid username: '{user}': this sandbox runs everything as 'user'"
+        assert call(sandbox, "GET", f"/files?path=/etc/hostname&username={user}")[0] == 401
 
 
 async def test_its_root_home_and_tmp_are_mounted_as_promised(clean_node: Rig, world: str) -> None:

@@ -71,6 +71,16 @@ async def test_a_sandbox_starts_and_works(clean_node: Rig) -> None:
     assert status.stdout.split() == ["CapBnd:", "00000000000405fb", "Seccomp:", "2", "4"]
 
 
+async def test_a_hardened_one_starts_and_works(clean_node: Rig) -> None:
+    sandbox = await clean_node.start(profile="hardened")
+    done = await clean_node.run(sandbox, "id -un; echo x > file; cat file; cp /bin/true /tmp; /tmp/true || touch /new")
+    assert (done.exit_code, done.stdout) == (1, "user\nx\n")
+    assert "Permission denied" in done.stderr
+    assert "Read-only file system" in done.stderr
+    status = await clean_node.run(sandbox, "grep -E '^(CapBnd|CapEff|NoNewPrivs):' /proc/self/status | cut -f2")
+    assert status.stdout.split() == ["0000000000000000", "0000000000000001", "1"]
+
+
 async def test_it_is_in_the_node_s_control_groups_with_its_limits(clean_node: Rig) -> None:
     sandbox = await clean_node.start()
     pid = sandbox.state["pid"]

@@ -68,10 +68,12 @@ async def test_the_host_s_process_numbers_lead_nowhere(place: Place) -> None:
 
 async def test_the_first_process_has_no_parent_and_no_other_root(place: Place) -> None:
     assert await place.mallory.text("awk '/^PPid/ {print $2}' /proc/1/status") == "0\n"
-    same = "test $(stat -Lc %d:%i /proc/1/root/) = $(stat -c %d:%i /) && echo same"
-    assert await place.mallory.text(same) == "same\n"
+    found = Path(f"/proc/{place.mallory.pid}/root/").stat()
+    assert await place.mallory.text("stat -c %d:%i /") == f"{found.st_dev}:{found.st_ino}\n"
 
 
+# Elsewhere nobody inside may look; the node itself does, before it hands a sandbox out.
+@with_root
 async def test_the_first_process_holds_no_descriptor_of_the_host(place: Place) -> None:
     names = (await place.mallory.text("readlink /proc/1/fd/* || true")).split()
     shapes = re.compile(r"/dev/null|pipe:\[\d+\]|socket:\[\d+\]|anon_inode:\S+|/proc/1/oom_score_adj")
@@ -88,7 +90,7 @@ async def test_commands_get_no_descriptor_but_their_own(place: Place) -> None:
 
 
 async def test_the_first_process_s_environment_is_ours_to_the_letter(place: Place) -> None:
-    text = await place.mallory.text("tr '\\0' '\\n' </proc/1/environ")
+    text = Path(f"/proc/{place.mallory.pid}/environ").read_text().replace("\0", "\n")
     names = {line.partition("=")[0] for line in text.splitlines()}
     assert names <= {"PATH", "HOME"}
     assert "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n" in text
@@ -112,7 +114,7 @@ async def test_each_sandbox_has_a_name_of_its_own(place: Place, source: str) -> 
 
 
 async def test_the_mount_table_shows_no_path_of_the_host(place: Place) -> None:
-    table = await place.mallory.text("cat /proc/self/mountinfo /proc/self/mounts /proc/1/mountstats")
+    table = await place.mallory.text("cat /proc/self/mountinfo /proc/self/mounts /proc/self/mountstats")
     for path in (str(place.home), place.home.name, " /mnt", "disk.img", "/dev/loop", " cgroup"):
         assert path not in table
     assert re.search(r" - overlay \S+ r[ow],lowerdir=(identity:)?guest:lower", table)
@@ -367,11 +369,11 @@ async def test_nothing_runs_from_memory(place: Place) -> None:
     assert await place.mallory.text("cp /bin/echo ~/e && ~/e ran") == "ran\n"
 
 
-@with_root
 async def test_the_user_can_not_take_over_the_guest_agent(place: Place) -> None:
-    for path in ("/proc/1/mem", "/proc/1/environ", "/proc/1/maps", "/opt/gatehouse/guest"):
-        mode = "r+b" if not path.endswith(("environ", "maps")) else "rb"
-        assert await place.malus.python(f"answer(attempt(lambda: open('{path}', '{mode}')))") == "EACCES"
+    for path in ("/proc/1/mem", "/proc/1/environ", "/proc/1/maps", "/proc/1/fd/1", "/opt/gatehouse/guest"):
+        mode = "r+b" if path.endswith(("mem", "guest")) else "rb"
+        answered = await place.malus.python(f"answer(attempt(lambda: open('{path}', '{mode}')))")
+        assert answered == "EACCES" or (path.startswith("/opt") and answered == "EROFS")
 
 
 # --- network

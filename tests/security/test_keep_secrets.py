@@ -15,6 +15,8 @@ import pytest
 import pytest_asyncio
 import structlog
 
+from tests.security.conftest import with_root
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -59,6 +61,8 @@ answer([seen > 1 << 20, any(holds(chunk, wanted) for chunk in memory(1))])
 """
 
 
+# Elsewhere nobody inside may look.
+@with_root
 @pytest.mark.parametrize("what", SECRETS)
 async def test_it_is_not_in_the_guest_s_memory(keyed: Inside, what: str) -> None:
     # Backwards, or the search would find what it was told to look for.

@@ -217,6 +217,7 @@ async def test_links_in_place_of_directories_lead_the_node_nowhere(place: Place,
     await all_is_well(place)
 
 
+@with_root
 async def test_its_listener_can_not_be_taken_by_others_inside(place: Place) -> None:
     program = """
 found = [int(fd) for fd in os.listdir("/proc/1/fd") if os.readlink(f"/proc/1/fd/{fd}").startswith("socket:")]

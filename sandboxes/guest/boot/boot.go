@@ -55,7 +55,11 @@ func serve() error {
 	if err := limitProcesses(settings.MaxProcesses); err != nil {
 		nodeLog{}.tell(err)
 	}
-	return server.Serve(server.New(settings, reaper.Start(), nodeLog{}), listener)
+	handler := server.New(settings, reaper.Start(), nodeLog{})
+	if settings.OnlyUser != "" {
+		hideFromUser()
+	}
+	return server.Serve(handler, listener)
 }
 
 // surviveSignals keeps signals that a tenant's root may send from ending the sandbox, and those that the kernel sends

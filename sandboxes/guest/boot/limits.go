@@ -8,6 +8,7 @@ import (
 )
 
 const (
+	setDumpable       = 4  // PR_SET_DUMPABLE
 	setChildSubreaper = 36 // PR_SET_CHILD_SUBREAPER
 	rlimitProcesses   = 6  // RLIMIT_NPROC
 	closeRange        = 436
@@ -20,6 +21,12 @@ const (
 // adoptOrphans makes the guest the parent of orphans also where it is not the first process.
 func adoptOrphans() {
 	syscall.Syscall(syscall.SYS_PRCTL, setChildSubreaper, 1, 0)
+}
+
+// hideFromUser keeps processes with the guest's own uid out of its memory and its descriptors. What the guest needs of
+// /proc/self it has opened; what it starts is not affected.
+func hideFromUser() {
+	syscall.Syscall(syscall.SYS_PRCTL, setDumpable, 0, 0)
 }
 
 // limitProcesses sets the number of processes that each user may have. It counts for the guest too, which has all its
