@@ -44,13 +44,15 @@ def record(
     outcome: str = Outcome.OK,
     arguments: Mapping[str, object] | None = None,
     details: Mapping[str, object] | None = None,
+    risk: tuple[int, str] | None = None,
     event_id: str | None = None,
     at: datetime | None = None,
 ) -> Event:
     """Write who did what to which object, from where, and how it ended.
 
     Arguments are kept as a keyed hash and a shape only; `details` are kept as they are, without secrets, and may
-    hold only the names that the code declares. Raises UnknownCodeError: that is a mistake of the caller.
+    hold only the names that the code declares. `risk` is a score up to 100 and what it is for. Raises
+    UnknownCodeError: that is a mistake of the caller.
     """
     shown = dict(details or {})
     registry.check_details(code, shown)
@@ -69,6 +71,8 @@ def record(
         outcome=Outcome(outcome),
         details=_details(shown),
     )
+    if risk is not None:
+        event.risk_score, event.risk_reasons = risk[0], [_text(risk[1], 200)]
     if arguments is not None:
         event.args_hash = arguments_hash(_key(tenant_id), arguments)
         event.args_shape = _details(arguments_shape(arguments))

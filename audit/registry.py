@@ -67,6 +67,11 @@ _CODES = {
         _code("sandbox.pausing", "{actor} paused the sandbox {object}.", fields="reason"),
         _code("sandbox.resuming", "{actor} resumed the sandbox {object}.", fields="timeout_ms reason"),
         _code("sandbox.killed", "{actor} killed the sandbox {object}.", fields="reason"),
+        _code(
+            "sandbox.denied",
+            "{actor} asked for the sandbox {object}, which never was its tenant's.",
+            "warning",
+        ),
         _code("sandbox.lost", "The sandbox {object} is gone from its node.", "warning", "reason node"),
         _code("template.registered", "{actor} registered a build of the template {object}.", "notice", "build"),
         _code("node.registered", "The node {object} registered.", "notice", "boot_id version capacity"),

@@ -14,7 +14,7 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 
 from audit import recording
-from corekit import clock
+from corekit import clock, ids
 from corekit.errors import Conflict, GatehouseError, InvalidInput, NotFound, QuotaExceeded
 from sandboxes import (
     access,
@@ -48,6 +48,7 @@ Written = TypeVar("Written")
 SHORTEST_WAKE_S = 300
 """For how long traffic wakes a sandbox at least."""
 _SLEEPING = frozenset({SandboxState.PAUSING, SandboxState.PAUSED, SandboxState.RESUMING})
+_DENIED_RISK = 60
 READ, WRITE, USE = "sandboxes:read", "sandboxes:write", "sandboxes:use"
 _BUILD_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
@@ -321,6 +322,26 @@ def kill_sandbox(*, actor: Actor, sandbox_id: str) -> None:
     """
     policy.require(actor, WRITE)
     _end(actor, sandbox_id, "sandbox.killed", EndReason.KILLED)
+
+
+def note_denied(*, actor: Actor, sandbox_id: str) -> None:
+    """Record that somebody asked for a sandbox that never was their tenant's.
+
+    Whether there is such a sandbox makes no difference, neither to the row nor to the time that this takes.
+    """
+    plain = ids.strip_client_suffix(sandbox_id)
+    if actor.tenant_id is None or not ids.is_sandbox_id(plain) or selectors.was_ever_own(actor, plain):
+        return
+    with turns.write():
+        recording.record(
+            "sandbox.denied",
+            actor=actor,
+            object_type=launch.OBJECT,
+            object_id=plain,
+            tenant_id=actor.tenant_id,
+            outcome="refused",
+            risk=(_DENIED_RISK, "It asked for a sandbox that is not its tenant's."),
+        )
 
 
 def register_build(

@@ -58,6 +58,11 @@ def sandbox_of_any_time(actor: Actor, sandbox_id: str) -> Sandbox:
     return found
 
 
+def was_ever_own(actor: Actor, sandbox_id: str) -> bool:
+    """Say whether an id is that of a sandbox of the actor's tenant, also of one that ended."""
+    return Sandbox.visible_to(actor).filter(pk=sandbox_id).exists()
+
+
 def sandboxes_named(actor: Actor, sandbox_ids: Sequence[str]) -> dict[str, Sandbox]:
     """Return the live ones among some sandboxes by id. Unknown ones and those of others are left out."""
     plain = [ids.strip_client_suffix(one) for one in sandbox_ids]

@@ -45,6 +45,12 @@ class E2bView(APIView):
             request.META["CONTENT_LENGTH"] = str(len(request.body))
         return super().initialize_request(request, *args, **kwargs)
 
+    def handle_exception(self, exc: Exception) -> Response:
+        """Answer an error; asking for a sandbox that never was one's own is recorded first."""
+        if isinstance(exc, NotFound) and "sandbox_id" in self.kwargs:
+            actions.note_denied(actor=actor_of(self.request), sandbox_id=self.kwargs["sandbox_id"])
+        return super().handle_exception(exc)
+
 
 class CreateAndListV1(E2bView):
     """`POST /sandboxes` and `GET /sandboxes`: what older clients call."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from audit.models import Event
 from corekit.ids import new_sandbox_id
 from sandboxes.models import Sandbox
 
@@ -60,6 +61,31 @@ def test_a_stranger_learns_nothing_and_changes_nothing(
 
     assert seen(answer, theirs) == seen(mallory.call(method, path.format(unknown), body), unknown)
     assert before == (Sandbox.everywhere().values().get(), dict(node.count()), vars(node.guests[theirs]))
+
+
+def test_asking_for_it_is_recorded_and_says_nothing_of_whether_it_exists(
+    node: NodeDouble, base: Template, alice: Caller, mallory: Caller
+) -> None:
+    theirs, unknown = alice.create()["sandboxID"], new_sandbox_id()
+
+    for sandbox_id in (theirs, f"{theirs}-gatehouse", unknown):
+        mallory.call("POST", f"/sandboxes/{sandbox_id}/pause")
+
+    rows = Event.objects.filter(code="sandbox.denied", tenant_id=mallory.tenant.pk).order_by("id")
+    assert [row.object_id for row in rows] == [theirs, theirs, unknown]
+    seen = {(row.actor_id, row.outcome, row.risk_score, *row.risk_reasons, *row.details) for row in rows}
+    assert seen == {(mallory.key.pk, "refused", 60, "It asked for a sandbox that is not its tenant's.")}
+    assert not Event.objects.filter(code="sandbox.denied", tenant_id=alice.tenant.pk).exists()
+
+
+def test_asking_for_ones_own_that_ended_is_not(node: NodeDouble, base: Template, alice: Caller) -> None:
+    sandbox_id = alice.create()["sandboxID"]
+    alice.call("DELETE", f"/sandboxes/{sandbox_id}")
+
+    for path in (sandbox_id, "no-such-id", "I1"):
+        assert alice.call("GET", f"/sandboxes/{path}").status_code == 404
+
+    assert not Event.objects.filter(code="sandbox.denied").exists()
 
 
 def test_a_stranger_sees_no_sandbox_in_any_list(

@@ -144,7 +144,8 @@ def test_sizes_may_be_asked_for_within_the_tenants_range(node: NodeDouble, base:
 
 @pytest.mark.parametrize("field", ["cpu_milli", "memory_mib", "disk_mib"])
 def test_sizes_beyond_it_are_refused_by_field(node: NodeDouble, base: Template, alice: Caller, field: str) -> None:
+    sizes: dict[str, Any] = {field: 10**6}
     with pytest.raises(InvalidInput) as refusal:
-        create(alice, **{field: 10**6})
+        actions.create_sandbox(actor=alice.actor, template="base", timeout_s=60, **sizes)
 
     assert refusal.value.field == field
