@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Python makes room for all of it before it reads: more costs time for every file.
 _PIECE_BYTES = 8_192
+SWAPS = Path("/proc/swaps")
 _HALF_PAGE_BYTES = 2_048
 # Version 1 says "no limit" with the largest number of whole pages, version 2 with a word.
 _NO_LIMIT = 2**62
@@ -79,7 +80,7 @@ def _swap(group: Cgroup, memory: int | None) -> int | None:
         both = read_kernel_file(f"{directory}/memory.memsw.limit_in_bytes").strip()
         return int(both) - memory if memory is not None and int(both) < _NO_LIMIT else None
     # A kernel that does not account swap can't limit it: harmless only where there is none.
-    return 0 if len(Path("/proc/swaps").read_text().splitlines()) < 2 else None
+    return 0 if len(SWAPS.read_text().splitlines()) < 2 else None
 
 
 def _cpu(group: Cgroup) -> int | None:
