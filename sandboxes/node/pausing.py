@@ -41,11 +41,15 @@ class Pausing:
     async def expire(self, sandbox: Sandbox) -> None:
         """Pause a sandbox whose deadline has come, unless that was put off meanwhile."""
         async with sandbox.changing:
-            if sandbox.ending is None and sandbox.paused_at is None and sandbox.end_at <= epoch_ms():
-                try:
-                    await self._pause(sandbox, "expired")
-                except (NodeError, OSError) as error:  # it is tried again
-                    logger.warning("pause_failed", sandbox_id=sandbox.spec.id, error=str(error))
+            if sandbox.ending is not None or sandbox.paused_at is not None:
+                return
+            if sandbox.end_at > epoch_ms():  # also when the host's clock was put back, or the loop's runs ahead of it
+                self._keeper.start_deadline(sandbox)
+                return
+            try:
+                await self._pause(sandbox, "expired")
+            except (NodeError, OSError) as error:  # it is tried again
+                logger.warning("pause_failed", sandbox_id=sandbox.spec.id, error=str(error))
 
     async def resume(self, sandbox: Sandbox, ttl_ms: int) -> None:
         """Return when the sandbox runs, for at least `ttl_ms` from now. Raises Ending or NotFrozen."""

@@ -199,6 +199,15 @@ async def test_a_deadline_that_is_put_off_in_time_does_not_pause(clean_node: Rig
     assert (sandbox.paused_at, clean_node.codes("ivan")) == (None, [STARTED])
 
 
+async def test_a_deadline_that_rings_too_early_is_not_lost(clean_node: Rig) -> None:
+    sandbox = await clean_node.start("jane", ttl_ms=500, on_timeout="pause")
+    clean_node.keeper._expire(sandbox)
+    await asyncio.sleep(0.1)
+    assert told(clean_node, "jane") == "running"
+    await rig.eventually(lambda: told(clean_node, "jane") == "paused")
+    assert (sandbox.paused_at or 0) >= sandbox.end_at
+
+
 # --- What is kept, and what is left alone
 
 
