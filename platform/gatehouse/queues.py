@@ -34,6 +34,7 @@ def celery_settings(redis_url: str | None, folder: Path) -> dict[str, object]:
     """
     return {
         "broker_url": redis_url or "filesystem://",
+        "broker_transport": None if redis_url else "gatehouse.folderbroker:Transport",
         "broker_transport_options": {} if redis_url else _folder_transport(folder),
         "broker_connection_retry_on_startup": True,
         "result_backend": None,

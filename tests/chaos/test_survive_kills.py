@@ -101,3 +101,13 @@ def test_revoked_key_loses_its_open_stream(doomed: Stack) -> None:
     # The command itself takes most of this: it starts Django first.
     assert time.monotonic() - began < 4
     doomed.node("DELETE", f"/v1/sandboxes/{sandbox.sandbox_id}")
+
+
+def test_a_worker_whose_broker_lies_is_replaced(doomed: Stack, sandbox: Sandbox) -> None:
+    before = doomed.pid_of("worker")
+
+    (doomed.home / "broker" / "0_garbage.control.msg").write_bytes(b"{")
+
+    assert eventually(lambda: doomed.pid_of("worker") != before)
+    doomed.node("DELETE", f"/v1/sandboxes/{sandbox.sandbox_id}")
+    assert eventually(lambda: agrees(doomed))

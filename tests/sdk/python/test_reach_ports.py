@@ -38,12 +38,12 @@ async def serve(box: Any, ok: Any, address: str, port: int) -> None:
     await ok(box.commands.run(f"rm -f listening-{port}; {start} {wait}"))
 
 
-def ask(url: str, target: str = "/", method: str = "GET", body: bytes = b"", **headers: str) -> tuple[int, Any]:
+def ask(url: str, target: str = "/", method: str = "GET", body: Any = None, **headers: str) -> tuple[int, Any]:
     """Make a request at the one public address; return the status and the parsed answer."""
     address = urllib.parse.urlsplit(url)
     connection = HTTPConnection("127.0.0.1", address.port or 80, timeout=30)
     try:
-        connection.request(method, target, body or None, headers)
+        connection.request(method, target, body, headers)
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -60,6 +61,7 @@ class Command(BaseCommand):
             run_pool(pool or CONTROL)
         finally:
             if child is not None:
+                _stop(child)
                 os.waitpid(child, 0)
 
 
@@ -97,11 +99,14 @@ def _fork_work_pool() -> int:
             run_pool(WORK)
         os._exit(0)
 
-    def stop_child(**_: object) -> None:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.kill(child, signal.SIGTERM)
-
-    worker_shutting_down.connect(stop_child, weak=False)
+    worker_shutting_down.connect(lambda **_: _stop(child), weak=False)
     # The supervisor starts both again; half a worker would look healthy and do half the work.
     signal.signal(signal.SIGCHLD, lambda _number, _frame: os.kill(parent, signal.SIGTERM))
     return child
+
+
+def _stop(child: int) -> None:
+    # A consumer that fails ends without the signal of a shutdown.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGTERM)
