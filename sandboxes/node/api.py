@@ -23,7 +23,7 @@ from sandboxes.node.errors import BadRequest, NodeError, TooLarge, UnknownSandbo
 from sandboxes.node.keeper import Keeper
 from sandboxes.node.samples import measure, samples
 from sandboxes.node.sockets import is_welcome
-from sandboxes.node.spec import is_grant, parse_spec, whole
+from sandboxes.node.spec import Spec, is_grant, parse_spec, whole
 
 logger = structlog.get_logger()
 
@@ -153,12 +153,13 @@ async def _capabilities(request: web.Request) -> web.Response:
 async def _list(request: web.Request) -> web.Response:
     keeper = request.app[_KEEPER]
     rows = [sandbox.summary() for sandbox in keeper.sandboxes.values()]
-    rows += [
-        {"id": spec.id, "generation": spec.generation, "tenant": spec.tenant, "state": "starting"}
-        for spec, _task in keeper.starting.values()
-    ]
+    rows += [_starting(spec) for spec, _task in keeper.starting.values()]
     rows += [_ended(event) for event in keeper.ended.values()]
     return web.json_response({"node_id": keeper.node_id, "boot_id": linux.boot_id(), "sandboxes": rows})
+
+
+def _starting(spec: Spec) -> dict[str, Any]:
+    return {"id": spec.id, "generation": spec.generation, "tenant": spec.tenant, "state": "starting"}
 
 
 def _ended(event: dict[str, Any]) -> dict[str, Any]:
@@ -182,6 +183,8 @@ async def _detail(request: web.Request) -> web.Response:
     if sandbox_id in keeper.sandboxes:
         sandbox = keeper.sandboxes[sandbox_id]
         return web.json_response(sandbox.summary() | {"attestation": sandbox.attestation})
+    if sandbox_id in keeper.starting:
+        return web.json_response(_starting(keeper.starting[sandbox_id][0]))
     if sandbox_id in keeper.ended:
         return web.json_response(_ended(keeper.ended[sandbox_id]))
     raise UnknownSandbox(f"There is no sandbox {sandbox_id} here.", id=sandbox_id)

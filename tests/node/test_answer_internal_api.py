@@ -115,6 +115,7 @@ async def test_a_sandbox_that_is_starting_is_listed(clean_node: Rig) -> None:
     rows = (await ask(clean_node, "GET", "/v1/sandboxes"))[1]["sandboxes"]
     row = next(row for row in rows if row["id"] == "bob")
     assert row["state"] in ("starting", "running")
+    assert (await ask(clean_node, "GET", "/v1/sandboxes/bob"))[1]["state"] in ("starting", "running")
     assert (await starting)[0] == 201
 
 
