@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _PORT_LABEL = re.compile(r"([0-9]+)-([^-]*)(?:-.*)?", re.DOTALL)
 _DIGITS = re.compile(r"[0-9]{1,5}")
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/@\\?#\s]+)(?::([0-9]{1,5}))?")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)(?::([0-9]{1,5}))?")
 
 
 @dataclass(frozen=True, slots=True)

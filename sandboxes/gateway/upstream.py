@@ -169,7 +169,8 @@ class Connection(asyncio.Protocol):
             transport = await self._loop.start_tls(
                 self._transport, self, _TLS, server_hostname=server_name, ssl_handshake_timeout=seconds
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            # A client may have put what is no name into its Host.
             raise NoTls("the handshake failed") from error
         if transport is None:
             raise NoTls("the connection ended in the handshake")

@@ -197,6 +197,13 @@ class TestTlsPorts:
         assert (status, body["message"]) == (502, "The sandbox is running but its port does not speak TLS")
         assert body["port"] == 8080
 
+    @pytest.mark.parametrize("rest", ["..x", "." + "x" * 70])
+    async def test_a_host_that_is_no_name_is_no_fault(self, place: Place, secured: list[str | None], rest: str) -> None:
+        await place.change(ingress={"https_ports": [8443]})
+
+        assert (await place.raw("GET / HTTP/1.1", Host=f"8443-{ALICE}{rest}"))[0] == 502
+        assert (await place.raw("GET / HTTP/1.1", Host=f"8443-{ALICE}.sbx.example"))[0] == 200
+
     async def test_other_ports_stay_plain(self, place: Place, site: Site) -> None:
         await place.change(ingress={"https_ports": [8443]})
 

@@ -114,7 +114,9 @@ def test_it_refuses_a_repeated_field(name: bytes) -> None:
     assert isinstance(going, Refused)
 
 
-@pytest.mark.parametrize("host", ["", "a b", "a/b", "user@host", "host:99999", "host:", "[::1", "a?b", "x" * 400])
+@pytest.mark.parametrize(
+    "host", ["", "a b", "a/b", "user@host", "host:99999", "host:", "[::1", "a?b", "x" * 400, "ü.example", "a<b", 'a"b']
+)
 def test_it_refuses_a_bad_host(host: str) -> None:
     assert isinstance(go(host), Refused)
 
