@@ -200,8 +200,8 @@ def venv() -> None:
     stamp.write_text(_stamp_text())
 
 
-def _pip(*arguments: str, into: Path = VENV) -> None:
-    command = [str(into / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
+def _pip(*arguments: str, into: Path | None = None) -> None:
+    command = [str((into or VENV) / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
     command += ["--no-input", "--progress-bar=off", "--retries=2", "--timeout=30", *arguments]
     env = {**os.environ, "PIP_ROOT_USER_ACTION": "ignore"}
     tail: list[str] = []
