@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,6 +52,26 @@ def test_a_command_wakes_it_and_finds_everything_as_it_was(sandbox: Sandbox) -> 
     for _ in range(3):
         sandbox.pause()
         assert sandbox.commands.run("pgrep -f '[s]erver.py'; cat /proc/sys/kernel/random/boot_id").stdout == processes
+
+
+def test_a_command_that_waited_goes_on(sandbox: Sandbox) -> None:
+    waiting = sandbox.commands.run("read line; echo got $line", background=True, stdin=True)
+    sandbox.pause()
+
+    attached = sandbox.commands.connect(waiting.pid)
+    sandbox.commands.send_stdin(waiting.pid, "it\n")
+
+    assert attached.wait().stdout == "got it\n"
+
+
+def test_many_requests_wake_it_together(stack: Stack, sandbox: Sandbox) -> None:
+    def ask(_: int) -> int:
+        with Port(stack, sandbox) as port:
+            return port.ask("GET", "/")[0].status
+
+    sandbox.pause()
+    with ThreadPoolExecutor(12) as threads:
+        assert list(threads.map(ask, range(12))) == [200] * 12
 
 
 def test_a_stranger_wakes_nobody(stack: Stack, sandbox: Sandbox) -> None:
