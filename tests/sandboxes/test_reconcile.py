@@ -199,7 +199,8 @@ def test_leaked_reservations_are_swept_and_live_ones_kept(
 
 
 def test_the_worker_runs_these_tasks() -> None:
-    names = {task.name for task in (tasks.collect_events, tasks.reconcile, tasks.sweep_reservations)}
+    known = (tasks.collect_events, tasks.reconcile, tasks.sweep_reservations, tasks.erase_tenants)
+    names = {task.name for task in known}
 
     assert names == set(queues.PERIODIC)
 
