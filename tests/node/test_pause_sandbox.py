@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from corekit.clock import epoch_ms
-from sandboxes.node import freezing
+from sandboxes.node import cgroups, freezing
 from sandboxes.node.cgroups import Cgroup
 from sandboxes.node.errors import Ending, NodeError, NoRoom, NotFrozen
 from sandboxes.node.spec import Resources
@@ -384,6 +384,32 @@ async def test_another_generation_is_left_alone(clean_node: Rig, verb: str) -> N
 async def test_a_wrong_field_is_named(clean_node: Rig, path: str, body: object, field: str) -> None:
     status, answer = await ask(clean_node, path, body)
     assert (status, answer["error"]["code"], answer["error"]["details"]) == (400, "bad_request", {"field": field})
+
+
+# --- A host without version 2 of control groups
+
+
+async def test_the_freezer_of_version_1_does_the_same(node_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = cgroups.detect()
+    monkeypatch.setattr(cgroups, "detect", lambda: cgroups.Hierarchies(found.v1, None, frozenset()))
+    async with rig.running_node(node_home) as first:
+        kept = await first.start("kept", **rig.WORLDS["process"])
+        killed = await first.start("killed", **rig.WORLDS["process"])
+        for sandbox in (kept, killed):
+            await first.run(sandbox, COUNTER)
+            await first.keeper.pause(sandbox.spec.id, 1)
+        used = cpu_usec(kept)
+        assert await first.keeper.stop("killed", 1) == "killed"
+        await first.hand_over()
+    async with rig.running_node(node_home) as second:
+        kept = second.keeper.sandboxes["kept"]
+        assert (kept.summary()["state"], is_frozen(kept), cpu_usec(kept)) == ("paused", True, used)
+        await second.keeper.resume("kept", 1, 60_000)
+        assert (await second.run(kept, "pgrep -fc 'while :'")).stdout == "1\n"
+        await second.keeper.pause("kept", 1)
+        pids = second.pids(kept)
+        assert await second.keeper.stop("kept", 1) == "killed"
+        assert [pid for pid in pids if rig.is_alive(pid)] == []
 
 
 # --- Everything at once
