@@ -120,6 +120,25 @@ async def test_a_route_is_gone_before_the_sandbox_is(clean_node: Rig) -> None:
         await stopping
 
 
+async def test_a_pause_is_told_once_nothing_runs_and_its_end_once_all_runs(clean_node: Rig) -> None:
+    rules = {"public": False, "traffic_token": "ab" * 32, "mask_host": "a.example", "https_ports": [8443]}
+    sandbox = await clean_node.start("paula", auto_resume=True, ingress=rules)
+    group = sandbox.runtime.cgroup(sandbox.state)
+    async with listening(clean_node.keeper.feed) as listener:
+        (route,) = await listener.snapshot()
+        assert (route["state"], route["auto_resume"], route["ingress"]) == ("running", True, rules)
+        await clean_node.keeper.pause("paula", 1)
+        assert await listener.next() == route | {"state": "paused"}
+        assert group.is_frozen()
+        clean_node.keeper.grant("paula", 1, KEY, None)
+        assert await listener.next() == route | {"state": "paused", "grants": {KEY: None}}
+        async with listening(clean_node.keeper.feed) as late:
+            assert await late.snapshot() == [route | {"state": "paused", "grants": {KEY: None}}]
+        await clean_node.keeper.resume("paula", 1, 60_000)
+        assert await listener.next() == route | {"grants": {KEY: None}}
+        assert not group.is_frozen()
+
+
 async def test_a_revoked_key_is_told_at_once_for_every_sandbox(clean_node: Rig) -> None:
     for name in ("erin", "frank"):
         await clean_node.start(name, grants={KEY: None, OTHER: None})
