@@ -11,6 +11,7 @@ import resource
 import secrets
 import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ from sandboxes.node.tap import Tap
 
 logger = structlog.get_logger()
 
+# Who asks for a jail first need not wait either; whoever asks for more makes the pool prepare more.
+_FEW = 2
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -114,6 +117,7 @@ class Node:
         )
         for recipe in _default_recipes(config):
             self.container.warm(recipe)
+            self.process.warm(replace(recipe, tier="process", profile="hardened"), _FEW)
         self.container.pool.start()
         self.process.pool.start()
         if config.serve_gateway:

@@ -68,10 +68,10 @@ class Pool:
                 await self._discard(member)
         return await self._make(recipe)
 
-    def warm(self, recipe: Recipe) -> None:
-        """Start preparing for a recipe that is likely to be asked for."""
+    def warm(self, recipe: Recipe, count: int | None = None) -> None:
+        """Start preparing for a recipe that is likely to be asked for; `count` members, or as many as there may be."""
         if self._size:
-            self._shelf(recipe).target = self._size
+            self._shelf(recipe).target = min(self._size, count or self._size)
             self._wanted.set()
 
     def start(self) -> None:

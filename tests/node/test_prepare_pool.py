@@ -91,6 +91,13 @@ async def test_a_likely_recipe_is_prepared_before_it_is_asked_for(pool: Pool, wo
     assert workshop.made == ["base"] * 4
 
 
+async def test_of_a_less_likely_one_a_few_are_prepared(pool: Pool) -> None:
+    pool.warm(recipe("base"), 2)
+    await counted(pool, base=2)
+    pool.warm(recipe("base"), 9)
+    await counted(pool, base=4)
+
+
 async def test_what_is_taken_is_made_again(pool: Pool, workshop: Workshop) -> None:
     pool.warm(recipe("base"))
     await counted(pool, base=4)
@@ -228,8 +235,9 @@ async def test_a_zygote_that_died_is_started_again_by_the_next_order(warm_node: 
 
 async def test_a_template_s_own_defaults_are_prepared_at_the_start() -> None:
     with rig.new_home(default_pool=True) as home:
-        async with rig.running_node(home, GATEHOUSE_POOL_SIZE="1") as node:
-            await counted(node.node.container.pool, **{rig.base_build(): 1})
+        async with rig.running_node(home, GATEHOUSE_POOL_SIZE="3") as node:
+            await counted(node.node.container.pool, **{rig.base_build(): 3})
+            await counted(node.node.process.pool, **{rig.base_build(): 2})
         assert rig.leftovers(home).keys() <= {"loops"}
 
 

@@ -45,10 +45,10 @@ class PreparedRuntime(ABC):
         """Tell what was found out at the start of the node."""
         return self._availability
 
-    def warm(self, recipe: Recipe) -> None:
-        """Begin to prepare sandboxes of a recipe."""
+    def warm(self, recipe: Recipe, count: int | None = None) -> None:
+        """Begin to prepare sandboxes of a recipe; `count` of them, or as many as the pool may hold."""
         if self._availability.available:
-            self.pool.warm(recipe)
+            self.pool.warm(recipe, count)
 
     async def _make(self, recipe: Recipe) -> Member:
         if not self._availability.available:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ ROOT_ONLY = frozenset({"chroot", "setfsgid", "setfsuid", "setgroups"})
 _BINARY_TREE = 2
 
 
+@functools.cache
 def compile_filter() -> bytes:
     """Return the filter as the kernel takes it; OSError when libseccomp is missing or refuses it."""
     try:
