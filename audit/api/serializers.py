@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from rest_framework import serializers
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 else:
     EventModel = OperationModel = serializers.ModelSerializer
     Plain = serializers.Serializer
+
+
+_NAME = re.compile(r"\{(actor|object)\}")
 
 
 class ActorSerializer(Plain):
@@ -66,8 +70,8 @@ class EventSerializer(EventModel):
         """Return the event as one sentence."""
         if not registry.known(event.code):
             return event.code
-        sentence = registry.get(event.code).sentence
-        return sentence.replace("{actor}", event.actor_name).replace("{object}", event.object_id)
+        named = {"actor": event.actor_name, "object": event.object_id}
+        return _NAME.sub(lambda match: named[match[1]], registry.get(event.code).sentence)
 
     def get_severity(self, event: Event) -> str:
         """Return info, notice, warning or critical."""

@@ -24,8 +24,10 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gatehouse.settings")
 django.setup(set_prefix=False)
 
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402  (needs the apps)
+from django.http import HttpRequest  # noqa: E402
 
 from corekit.errors import TooLarge  # noqa: E402
+from corekit.ids import new_request_id  # noqa: E402
 from gatehouse.internal import InternalApp, is_internal  # noqa: E402
 from gatehouse.middleware import error_answer  # noqa: E402
 
@@ -82,11 +84,11 @@ class BodyLimit:
             return message
 
         if self._announced(scope) > self.max_bytes:
-            await self._refuse(send)
+            await self._refuse(scope, send)
             return
         await self.app(scope, bounded, send)
         if too_large:
-            await self._refuse(send)
+            await self._refuse(scope, send)
 
     @staticmethod
     def _announced(scope: Scope) -> int:
@@ -96,11 +98,16 @@ class BodyLimit:
                 return int(value) if value.isdigit() else 0
         return 0
 
-    async def _refuse(self, send: ASGISendCallable) -> None:
-        answer = error_answer(TooLarge(f"The body is larger than {self.max_bytes} bytes."))
+    async def _refuse(self, scope: Scope, send: ASGISendCallable) -> None:
+        # Nothing has made a request of it yet: the path alone says in which form the error goes out.
+        request = HttpRequest()
+        request.path = str(scope.get("path", ""))
+        request.META["gatehouse.request_id"] = new_request_id()
+        answer = error_answer(TooLarge(f"The body is larger than {self.max_bytes} bytes."), request=request)
         body = answer.content
         headers = [
-            (b"content-type", b"application/json"),
+            (b"content-type", answer["Content-Type"].encode()),
+            (b"x-request-id", request.META["gatehouse.request_id"].encode()),
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
         ]

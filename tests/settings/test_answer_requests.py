@@ -331,6 +331,15 @@ async def test_an_announced_large_body_is_refused_before_it_is_read() -> None:
     assert json.loads(sent[1]["body"])["error_code"] == "too_large"
 
 
+async def test_under_the_rest_api_that_is_a_problem_too() -> None:
+    headers = [(b"host", b"localhost"), (b"content-length", b"999999999")]
+    sent = await ask([], method="POST", path="/api/v1/sandboxes", headers=headers)
+    found = json.loads(sent[1]["body"])
+    assert (sent[0]["status"], found["code"], found["status"]) == (413, "too_large", 413)
+    assert dict(sent[0]["headers"])[b"content-type"] == b"application/problem+json"
+    assert dict(sent[0]["headers"])[b"x-request-id"].decode() == found["request_id"]
+
+
 async def test_an_endless_body_is_refused_while_it_arrives() -> None:
     chunk = {"type": "http.request", "body": b"x" * 1_048_576, "more_body": True}
     sent = await ask([chunk] * 5, method="POST", path="/sandboxes")
