@@ -86,8 +86,12 @@ async def test_a_deadline_that_passed_meanwhile_pauses_at_once(process: NodeProc
     assert (await process.rows())["carol"]["state"] == "paused"
 
 
-@pytest.mark.parametrize("seed", range(6))
-async def test_a_node_that_dies_amid_pauses_leaves_one_truth(process: NodeProcess, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "seed"), [*((signal.SIGKILL, seed) for seed in range(5)), (signal.SIGTERM, 5), (signal.SIGTERM, 6)]
+)
+async def test_a_node_that_dies_amid_pauses_leaves_one_truth(
+    process: NodeProcess, number: signal.Signals, seed: int
+) -> None:
     chance = random.Random(seed)
     names = ["dave", "erin", "frank"]
     await process.start()
@@ -95,7 +99,7 @@ async def test_a_node_that_dies_amid_pauses_leaves_one_truth(process: NodeProces
     for _round in range(2):
         calling = [asyncio.create_task(turn_over(process, name, chance.random() * 0.01)) for name in names]
         await asyncio.sleep(chance.random() * 0.04)
-        process.kill()
+        process.kill(number)
         await asyncio.gather(*calling)
         await process.start()
         rows = await process.rows()
@@ -113,8 +117,8 @@ async def turn_over(process: NodeProcess, name: str, delay_s: float) -> None:
     await asyncio.sleep(delay_s)
     with contextlib.suppress(OSError):
         while True:
-            await process.call("POST", f"/v1/sandboxes/{name}/pause", {"generation": 1})
-            await process.call("POST", f"/v1/sandboxes/{name}/resume", {"generation": 1, "ttl_ms": 60_000})
+            for verb in ("pause", "resume"):
+                await process.call("POST", f"/v1/sandboxes/{name}/{verb}", {"generation": 1, "ttl_ms": 60_000})
 
 
 async def is_one_truth(process: NodeProcess, name: str, row: dict[str, Any]) -> None:
