@@ -48,6 +48,7 @@ _CODES = {
         _code("limit_range.set", "{actor} changed the limits of one sandbox.", "notice", "before after"),
         _code("quota.refused", "A quota refused {actor}.", "warning", "limit allowed used requested used_by"),
         _code("quota.leak_released", "A reservation without a sandbox was released.", "warning", "state"),
+        _code("audit.read", "{actor} read the audit.", "notice", "filters"),
         # sandboxes, control plane
         _code(
             "sandbox.created",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rest_framework.response import Response
 
-from audit import selectors
+from audit import actions, selectors
 from audit.api import serializers as shapes
 from corekit.web.paging import Order
 from corekit.web.schema import documented, documented_list
@@ -47,6 +47,10 @@ class Events(ApiView):
         """List events: operators see all, everybody else their tenant's."""
         query = self.query(shapes.AuditFilter)
         rows = selectors.events_for(self.actor, event_query(query))
+        if self.actor.tenant_id is None:
+            actions.note_reading(
+                actor=self.actor, tenant_id=query.get("tenant_id"), filters=sorted(set(query) - _PAGING)
+            )
         return self.page(rows, event_order(query), shapes.EventSerializer, query)
 
 
@@ -56,7 +60,10 @@ class Event(ApiView):
     @documented("get_audit_event", "Audit", "Show an audit event", scope="audit:read", answer=shapes.EventSerializer)
     def get(self, request: Request, event_id: str) -> Response:
         """Return one event."""
-        return Response(shapes.EventSerializer(selectors.event_for(self.actor, event_id)).data)
+        event = selectors.event_for(self.actor, event_id)
+        if self.actor.tenant_id is None:
+            actions.note_reading(actor=self.actor, tenant_id=event.tenant_id, filters=["id"])
+        return Response(shapes.EventSerializer(event).data)
 
 
 class Operations(ApiView):

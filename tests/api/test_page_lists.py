@@ -109,20 +109,25 @@ def test_every_list_costs_the_same_whatever_it_shows(
         assert caller.get(path)["items"]
         with CaptureQueriesContext(connection) as captured:
             caller.get(path)
-        assert len(captured) == QUERIES[route.path] + authentication, [one["sql"] for one in captured]
+        # An operator's look at the audit is itself an event.
+        noted = 1 if caller is olga and route.path == "audit-events" else 0
+        reads = [one["sql"] for one in captured if one["sql"].split()[0] not in {"SAVEPOINT", "RELEASE"}]
+        assert len(reads) == QUERIES[route.path] + authentication + noted, reads
 
 
 @pytest.mark.parametrize("route", LISTS, ids=str)
 def test_every_list_is_paged_without_gaps_or_repeats(
-    olga: Operator, alice: Caller, base: Template, route: Route
+    olga: Operator, rest: Rest, alice: Caller, base: Template, route: Route
 ) -> None:
     path = route.path.format(**fill(alice, base, 9))
-    whole = olga.get(f"{path}?limit=100")
+    # An operator's look at the audit is itself an event, and the list grows while it is read.
+    caller = rest if route.path == "audit-events" else olga
+    whole = caller.get(f"{path}?limit=100")
     assert whole["next"] is None
 
     pages, cursor = [], ""
     while True:
-        page = olga.get(f"{path}?limit=4{cursor}")
+        page = caller.get(f"{path}?limit=4{cursor}")
         pages.append(page["items"])
         if page["next"] is None:
             break
