@@ -22,6 +22,8 @@ const maxPending = 32 << 20
 // smallMessage is the size up to which a message is not counted against maxPending.
 const smallMessage = 64 << 10
 
+const defaultKeepalive = 90 * time.Second
+
 var pending atomic.Int64
 
 // budgeted reads at most limit bytes and hands them to use; large messages count against the common budget meanwhile.
@@ -96,6 +98,15 @@ func Timeout(r *http.Request) (time.Duration, error) {
 		return 0, Errorf(InvalidArgument, "Connect-Timeout-Ms is not a number of at most 10 digits")
 	}
 	return time.Duration(ms) * time.Millisecond, nil
+}
+
+// Keepalive returns after how much silence the caller of a stream wants a sign of life.
+func Keepalive(r *http.Request) time.Duration {
+	seconds, err := strconv.ParseUint(r.Header.Get("Keepalive-Ping-Interval"), 10, 16)
+	if err != nil || seconds == 0 {
+		return defaultKeepalive
+	}
+	return time.Duration(seconds) * time.Second
 }
 
 // limited returns the request with its caller's time limit.

@@ -30,8 +30,8 @@ var codes = map[syscall.Errno]connect.Code{
 	syscall.ENOMEM:       connect.ResourceExhausted,
 }
 
-// coded gives an error of the file system its code.
-func coded(err error) error {
+// Coded gives an error of the file system its code.
+func Coded(err error) error {
 	var known *connect.Error
 	if err == nil || errors.As(err, &known) {
 		return err

@@ -31,7 +31,7 @@ type listing struct {
 }
 
 func listDir(user *accounts.User, request *listRequest) (any, error) {
-	path, err := resolve("path", request.Path, user)
+	path, err := Resolve("path", request.Path, user)
 	if err != nil {
 		return nil, err
 	}

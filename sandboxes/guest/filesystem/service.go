@@ -21,18 +21,14 @@ type Service struct{ config *config.Config }
 // New makes the service of a sandbox.
 func New(c *config.Config) *Service { return &Service{config: c} }
 
-// Handlers returns a handler for each call by its URL path.
+// Handlers returns a handler for each call by its URL path, except those that watch.
 func (s *Service) Handlers() map[string]http.Handler {
 	return map[string]http.Handler{
-		"/filesystem.Filesystem/Stat":             unary(s, stat),
-		"/filesystem.Filesystem/MakeDir":          unary(s, makeDir),
-		"/filesystem.Filesystem/Move":             unary(s, move),
-		"/filesystem.Filesystem/ListDir":          unary(s, listDir),
-		"/filesystem.Filesystem/Remove":           unary(s, remove),
-		"/filesystem.Filesystem/WatchDir":         connect.ServerStream(watchDir),
-		"/filesystem.Filesystem/CreateWatcher":    connect.Unary(noWatcher),
-		"/filesystem.Filesystem/GetWatcherEvents": connect.Unary(noWatcher),
-		"/filesystem.Filesystem/RemoveWatcher":    connect.Unary(noWatcher),
+		"/filesystem.Filesystem/Stat":    unary(s, stat),
+		"/filesystem.Filesystem/MakeDir": unary(s, makeDir),
+		"/filesystem.Filesystem/Move":    unary(s, move),
+		"/filesystem.Filesystem/ListDir": unary(s, listDir),
+		"/filesystem.Filesystem/Remove":  unary(s, remove),
 	}
 }
 
@@ -49,14 +45,6 @@ type entryResponse struct {
 	Entry *Entry `json:"entry"`
 }
 
-type anything struct{}
-
-var errNoWatch = connect.Errorf(connect.Unimplemented, "watching directories is not available in this version")
-
-func watchDir(*http.Request, *anything, *connect.Stream) error { return errNoWatch }
-
-func noWatcher(*http.Request, *anything) (any, error) { return nil, errNoWatch }
-
 // unary makes a handler of a function that works on the disk for a user.
 func unary[Request any](s *Service, act func(*accounts.User, *Request) (any, error)) http.Handler {
 	return connect.Unary(func(r *http.Request, request *Request) (response any, err error) {
@@ -66,11 +54,12 @@ func unary[Request any](s *Service, act func(*accounts.User, *Request) (any, err
 				response, err = act(user, request)
 			}
 		})
-		return response, coded(err)
+		return response, Coded(err)
 	})
 }
 
-func resolve(field, path string, user *accounts.User) (string, error) {
+// Resolve makes the path in a field of a request absolute.
+func Resolve(field, path string, user *accounts.User) (string, error) {
 	absolute, err := paths.Resolve(path, user.Home)
 	if err != nil {
 		return "", connect.Errorf(connect.InvalidArgument, "%s: %s", field, err)
@@ -79,7 +68,7 @@ func resolve(field, path string, user *accounts.User) (string, error) {
 }
 
 func stat(user *accounts.User, request *pathRequest) (any, error) {
-	path, err := resolve("path", request.Path, user)
+	path, err := Resolve("path", request.Path, user)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +87,7 @@ func described(path string) (any, error) {
 }
 
 func makeDir(user *accounts.User, request *pathRequest) (any, error) {
-	path, err := resolve("path", request.Path, user)
+	path, err := Resolve("path", request.Path, user)
 	if err != nil {
 		return nil, err
 	}
@@ -124,11 +113,11 @@ func ensure(path string, user *accounts.User) error {
 }
 
 func move(user *accounts.User, request *moveRequest) (any, error) {
-	source, err := resolve("source", request.Source, user)
+	source, err := Resolve("source", request.Source, user)
 	if err != nil {
 		return nil, err
 	}
-	destination, err := resolve("destination", request.Destination, user)
+	destination, err := Resolve("destination", request.Destination, user)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +134,7 @@ func move(user *accounts.User, request *moveRequest) (any, error) {
 }
 
 func remove(user *accounts.User, request *pathRequest) (any, error) {
-	path, err := resolve("path", request.Path, user)
+	path, err := Resolve("path", request.Path, user)
 	if err != nil {
 		return nil, err
 	}

@@ -2,14 +2,12 @@ package process
 
 import (
 	"net/http"
-	"strconv"
 	"time"
 
 	"gatehouse/guest/connect"
 )
 
 const (
-	defaultKeepalive = 90 * time.Second
 	// cutAfter is how long a caller that takes nothing may still hold its stream when its time is over.
 	cutAfter = 2 * time.Second
 	// startPatience is how long the news of a start waits for company: the whole story of a short command is one write.
@@ -36,7 +34,7 @@ func (f *follower) run(r *http.Request) error {
 		f.stream.Cut(time.Now().Add(f.timeout + cutAfter))
 		defer f.stream.Cut(time.Time{})
 	}
-	silence := keepalive(r)
+	silence := connect.Keepalive(r)
 	quiet := time.NewTimer(silence)
 	defer quiet.Stop()
 	if err := f.stream.Queue(func(b []byte) []byte { return appendStart(b, f.process.pid) }); err != nil {
@@ -109,13 +107,4 @@ func (f *follower) relay() (progress, error) {
 
 func (f *follower) timeIsOver() error {
 	return connect.Errorf(connect.DeadlineExceeded, "the time limit of %s is over", f.timeout)
-}
-
-// keepalive returns after how much silence the caller wants a sign of life.
-func keepalive(r *http.Request) time.Duration {
-	seconds, err := strconv.ParseUint(r.Header.Get("Keepalive-Ping-Interval"), 10, 16)
-	if err != nil || seconds == 0 {
-		return defaultKeepalive
-	}
-	return time.Duration(seconds) * time.Second
 }

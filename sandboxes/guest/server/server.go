@@ -19,6 +19,7 @@ import (
 	"gatehouse/guest/ports"
 	"gatehouse/guest/process"
 	"gatehouse/guest/reaper"
+	"gatehouse/guest/watch"
 )
 
 const (
@@ -45,6 +46,9 @@ func New(c *config.Config, r *reaper.Reaper, problems io.Writer) *http.Server {
 		all[path] = handler
 	}
 	for path, handler := range filesystem.New(c).Handlers() {
+		all[path] = handler
+	}
+	for path, handler := range watch.New(c).Handlers() {
 		all[path] = handler
 	}
 	protocols := &http.Protocols{}

@@ -95,12 +95,3 @@ func TestTheRootIsNotRemoved(t *testing.T) {
 	g := startGuest(t)
 	g.refuses("/filesystem.Filesystem/Remove", path("/tmp/.."), 400, "invalid_argument", "root directory")
 }
-
-func TestWatchingIsRefusedClearly(t *testing.T) {
-	g := startGuest(t)
-	const words = "watching directories is not available"
-	for _, method := range []string{"CreateWatcher", "GetWatcherEvents", "RemoveWatcher"} {
-		g.refuses("/filesystem.Filesystem/"+method, path("~"), 501, "unimplemented", words)
-	}
-	equal(t, "code", g.open("/filesystem.Filesystem/WatchDir", path("~")).failed().Code, "unimplemented")
-}
