@@ -25,20 +25,21 @@ class Result:
     error: str | None = None
 
 
-async def run(socket_path: str, command: str, *, user: str = "user") -> Result:
+async def run(socket_path: str, command: str, *, user: str = "user", cwd: str = "") -> Result:
     """Run a shell command line and wait for its end. ConnectionError when the guest goes away meanwhile."""
     reader, writer = await asyncio.open_unix_connection(socket_path)
     try:
         async with asyncio.timeout(_PATIENCE_S):
-            writer.write(_request(command, user))
+            writer.write(_request(command, user, cwd))
             answer = await reader.read()
     finally:
         writer.close()
     return _result(answer)
 
 
-def _request(command: str, user: str) -> bytes:
-    message = json.dumps({"process": {"cmd": "/bin/bash", "args": ["-c", command]}, "stdin": False}).encode()
+def _request(command: str, user: str, cwd: str) -> bytes:
+    process = {"cmd": "/bin/bash", "args": ["-c", command]} | ({"cwd": cwd} if cwd else {})
+    message = json.dumps({"process": process, "stdin": False}).encode()
     body = struct.pack(">BI", 0, len(message)) + message
     credentials = base64.b64encode(f"{user}:".encode()).decode()
     head = (
