@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
+	"os"
 	"strings"
 
 	"gatehouse/guest/config"
@@ -39,7 +40,12 @@ func Effective(name string, c *config.Config) (*User, error) {
 	if c.OnlyUser != "" && name != c.OnlyUser {
 		return nil, OtherUserError{c.OnlyUser}
 	}
-	return Lookup(name)
+	user, err := Lookup(name)
+	if err == nil && c.OnlyUser != "" {
+		// The account file may say anything; who the guest runs as is certain.
+		user.UID, user.GID = os.Geteuid(), os.Getegid()
+	}
+	return user, err
 }
 
 // OfCall returns the user that a remote call acts for: the one it names, or the default one. It blocks on the disk.

@@ -36,6 +36,11 @@ func limitProcesses(sandbox int) error {
 		return nil
 	}
 	limit := uint64(sandbox - min(headroom, sandbox/4))
+	var given syscall.Rlimit
+	if syscall.Getrlimit(rlimitProcesses, &given) == nil {
+		// A guest without privileges cannot raise what it was started with.
+		limit = min(limit, given.Max)
+	}
 	err := syscall.Setrlimit(rlimitProcesses, &syscall.Rlimit{Cur: limit, Max: limit})
 	if err != nil {
 		return fmt.Errorf("limit processes to %d: %w", limit, err)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"unicode/utf8"
 
 	"gatehouse/guest/accounts"
 	"gatehouse/guest/paths"
@@ -39,13 +40,25 @@ func (s *Service) download(w http.ResponseWriter, r *http.Request) {
 	defer file.Close()
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Vary", "Accept-Encoding")
-	name := filepath.Base(file.Name())
-	w.Header().Set("Content-Disposition", mime.FormatMediaType("inline", map[string]string{"filename": name}))
+	w.Header().Set("Content-Disposition", disposition(filepath.Base(file.Name())))
 	if info.Size() == 0 {
 		sendUnsized(w, r, file)
 		return
 	}
 	http.ServeContent(w, r, "", info.ModTime(), &slotted{file})
+}
+
+// disposition names the file for the one who saves it, as RFC 6266 and RFC 5987 want it. A name that is not UTF-8 is taken
+// for Latin-1, which gives every byte a character.
+func disposition(name string) string {
+	if !utf8.ValidString(name) {
+		characters := make([]rune, len(name))
+		for i := range len(name) {
+			characters[i] = rune(name[i])
+		}
+		name = string(characters)
+	}
+	return mime.FormatMediaType("inline", map[string]string{"filename": name})
 }
 
 // open opens a regular file for reading, as root does: the user only matters for relative paths.

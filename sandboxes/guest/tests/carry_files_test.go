@@ -147,6 +147,47 @@ func TestMetadataIsKeptUntilTheNextUpload(t *testing.T) {
 	g.refusesFiles("POST", "?path=file", nil, 400, "4096", binaryType, "X-Metadata-A: "+strings.Repeat("a", 5000))
 }
 
+func TestADownloadHasTheNameOfItsFile(t *testing.T) {
+	g := startGuest(t)
+	for name, want := range map[string]string{
+		"plain.txt":      `inline; filename=plain.txt`,
+		"two words.txt":  `inline; filename="two words.txt"`,
+		"a\"b;c.txt":     `inline; filename="a\"b;c.txt"`,
+		"caf\u00e9.txt":  `inline; filename*=utf-8''caf%C3%A9.txt`,
+		"caf\xe9.txt":    `inline; filename*=utf-8''caf%C3%A9.txt`,
+		"a\nb\xff\x80.x": `inline; filename*=utf-8''a%0Ab%C3%BF%C2%80.x`,
+	} {
+		g.write(name, "text")
+		status, header, body := g.request("GET", "/files?path="+url.QueryEscape(name), nil)
+		equal(t, "status", status, 200)
+		equal(t, "disposition", header.Get("Content-Disposition"), want)
+		equal(t, "body", body, "text")
+	}
+}
+
+func TestTheHeadOfADownloadComesAlone(t *testing.T) {
+	g := startGuest(t)
+	g.write("file", "0123456789")
+	status, header, body := g.request("HEAD", "/files?path=file", nil)
+	equal(t, "status", status, 200)
+	equal(t, "length", header.Get("Content-Length"), "10")
+	equal(t, "body", body, "")
+}
+
+func TestParentsThatExistStayAsTheyAre(t *testing.T) {
+	g := startGuest(t)
+	check(t, os.Mkdir(g.home+"/theirs", 0o750))
+	g.request("POST", "/files?path=theirs/a/b/file", strings.NewReader("x"), binaryType)
+	equal(t, "owner of theirs", owner(t, g.home+"/theirs"), 0)
+	info, _ := os.Stat(g.home + "/theirs")
+	equal(t, "mode of theirs", info.Mode().Perm(), os.FileMode(0o750))
+	for _, made := range []string{"/theirs/a", "/theirs/a/b"} {
+		equal(t, "owner of "+made, owner(t, g.home+made), userID)
+		info, _ = os.Stat(g.home + made)
+		equal(t, "mode of "+made, info.Mode().Perm(), os.FileMode(0o755))
+	}
+}
+
 func TestAPartOfAFileIsDownloaded(t *testing.T) {
 	g := startGuest(t)
 	g.write("file", "0123456789")

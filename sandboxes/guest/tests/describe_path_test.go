@@ -57,6 +57,23 @@ func TestALinkIsDescribedByItsTarget(t *testing.T) {
 	equal(t, "target", entry["symlinkTarget"], filepath.Join(g.home, "dangling"))
 }
 
+func TestSpecialBitsAreDescribed(t *testing.T) {
+	g := startGuest(t)
+	check(t, os.Chmod(g.write("program", ""), 0o755|os.ModeSetuid|os.ModeSetgid))
+	entry := g.must("/filesystem.Filesystem/Stat", path("program"))["entry"].(object)
+	equal(t, "permissions", entry["permissions"], "ugrwxr-xr-x")
+	equal(t, "mode", entry["mode"], 0o755+0.0)
+}
+
+func TestMetadataMovesAlong(t *testing.T) {
+	g := startGuest(t)
+	g.request("POST", "/files?path=file", strings.NewReader("x"), binaryType, "X-Metadata-Origin: a robot")
+	moved := g.must("/filesystem.Filesystem/Move", object{"source": "file", "destination": "new/place"})["entry"].(object)
+	equal(t, "after the move", moved["metadata"].(object)["origin"], "a robot")
+	listed := g.must("/filesystem.Filesystem/ListDir", path("new"))["entries"].([]any)[0].(object)
+	equal(t, "in the listing", listed["metadata"].(object)["origin"], "a robot")
+}
+
 func TestAnUnknownOwnerIsANumber(t *testing.T) {
 	g := startGuest(t)
 	check(t, os.Chown(g.write("odd", ""), 54321, 54322))
