@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,8 +15,6 @@ from tests.live import UnixConnection
 from tests.node import rig
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sandboxes.node.sandbox import Sandbox
     from tests.node.rig import Rig
 
@@ -141,6 +141,28 @@ async def test_a_process_that_takes_too_much_memory_is_killed_by_name(clean_node
     assert done.stdout == "137\n"
     await rig.eventually(lambda: limits_of(clean_node, sandbox) == ["limit.memory"])
     assert (await clean_node.run(sandbox, "echo here")).stdout == "here\n"
+
+
+async def test_an_agent_that_runs_out_of_memory_ends_it_with_that_reason(clean_node: Rig, world: str) -> None:
+    sandbox = await start(clean_node, world, resources=RESOURCES | {"memory_mib": 32})
+    # What lies in a memory file system belongs to nobody who could be killed for it.
+    fill = "while :; do head -c 60M /dev/zero >> /tmp/filled; done"
+    with contextlib.suppress(ConnectionError):
+        while sandbox.ending is None:
+            await clean_node.run(sandbox, fill)
+    await rig.eventually(lambda: sandbox.spec.id in clean_node.keeper.ended)
+    assert clean_node.keeper.ended[sandbox.spec.id]["details"]["reason"] == "out_of_memory"
+    await clean_node.is_clean()
+
+
+async def test_block_io_of_its_disk_is_limited(clean_node: Rig, world: str) -> None:
+    sandbox = await start(clean_node, world)
+    names = ("blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device", "io.max")
+    directories = sandbox.runtime.cgroup(sandbox.state).dirs.values()
+    files = [Path(directory, name) for directory in directories for name in names]
+    found = [line for file in files if file.exists() for line in file.read_text().splitlines()]
+    assert found
+    assert all(line.startswith("7:") and str(256 * MIB) in line for line in found)
 
 
 async def test_a_fork_bomb_is_reported_and_the_sandbox_ends_in_time(clean_node: Rig, world: str) -> None:
