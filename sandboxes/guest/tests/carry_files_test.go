@@ -88,6 +88,31 @@ func TestSeveralFilesAreUploadedAtOnce(t *testing.T) {
 	equal(t, "ignored", exists(g.home+"/ignored"), false)
 }
 
+func TestAFilenameIsTakenByteForByte(t *testing.T) {
+	g := startGuest(t)
+	for _, name := range []string{"dir/caf\u00e9 $(id).txt", "a';id;'", "100%25", "x=y, z"} {
+		body, header := multi(t, part{"file", name, "text"})
+		status, _, text := g.request("POST", "/files", body, header)
+		equal(t, "status of "+name+text, status, 200)
+		equal(t, "text", content(t, g.home+"/"+name), "text")
+	}
+}
+
+func TestUploadsStayWithinTheRules(t *testing.T) {
+	g := startGuest(t)
+	check(t, os.Symlink("/etc", g.home+"/etc"))
+	text := func() io.Reader { return strings.NewReader("text") }
+	status, _, body := g.request("POST", "/files?path=../../../../../../tmp/up.txt", text(), binaryType)
+	equal(t, "status", status, 200)
+	equal(t, "path", strings.Contains(body, `"path":"/tmp/up.txt"`), true)
+	check(t, os.Remove("/tmp/up.txt"))
+	g.refusesFiles("POST", "?path=~root/x", text(), 400, "not the home of another user", binaryType)
+	g.refusesFiles("POST", "?path="+strings.Repeat("n", 300), text(), 400, "too long", binaryType)
+	g.refusesFiles("POST", "?path="+strings.Repeat("d/", 2500), text(), 400, "longer than 4095", binaryType)
+	g.refusesFiles("POST", "?path=/dev/null", text(), 400, "not a regular file", binaryType)
+	g.refusesFiles("POST", "?path=/proc/new", text(), 404, "/proc/new", binaryType)
+}
+
 func TestThePathOfTheQueryWins(t *testing.T) {
 	g := startGuest(t)
 	body, header := multi(t, part{"file", "given", "text"})
