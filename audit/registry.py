@@ -39,6 +39,7 @@ _CODES = {
         _code("tenant.activated", "{actor} activated the tenant {object} again.", "notice", "name"),
         _code("tenant.offboarding", "{actor} began to erase the tenant {object}.", "critical", "name slug operation"),
         _code("tenant.offboarded", "The tenant {object} is erased.", "critical", "operation erased"),
+        _code("tenant.denied", "{actor} asked for the tenant {object}, which is not its own.", "warning"),
         _code("member.added", "{actor} made {object} a member.", "notice", "role"),
         _code("member.role_changed", "{actor} changed the role of {object}.", "notice", "before after"),
         _code("member.removed", "{actor} removed the member {object}.", "notice", "role"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import IntegrityError, models, transaction
 
+from audit.models import Outcome
 from audit.recording import record
 from corekit import clock
 from corekit.errors import Conflict, Forbidden, InvalidInput, NotFound
@@ -20,11 +21,13 @@ from tenants.states import TENANT_STATES, TenantState
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
+    from uuid import UUID
 
     from corekit.actor import Actor
 
 _SLUG = re.compile(SLUG_PATTERN)
 MAX_LIMIT = 1_000_000_000
+_DENIED_RISK = 60
 QUOTA_FIELDS = frozenset(field.name for field in Quota._meta.fields if field.editable and field.name != "tenant")
 RANGE_FIELDS = frozenset(field.name for field in LimitRange._meta.fields if field.name != "tenant")
 Row = TypeVar("Row", Quota, LimitRange)
@@ -64,6 +67,21 @@ def set_tenant_state(*, actor: Actor, tenant: Tenant, state: str) -> Tenant:
             _call_after_commit(hook, tenant.id.hex)
     tenant.state = state
     return tenant
+
+
+def note_denied(*, actor: Actor, tenant_id: UUID) -> None:
+    """Record that somebody asked for a tenant that is not theirs. Whether there is such a one makes no difference."""
+    if actor.tenant_id is None or actor.tenant_id == tenant_id.hex:
+        return
+    record(
+        "tenant.denied",
+        actor=actor,
+        object_type="tenant",
+        object_id=tenant_id.hex,
+        tenant_id=actor.tenant_id,
+        outcome=Outcome.REFUSED,
+        risk=(_DENIED_RISK, "It asked for a tenant that is not its own."),
+    )
 
 
 def add_member(*, actor: Actor, tenant: Tenant, user: User, role: str) -> Membership:

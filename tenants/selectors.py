@@ -26,7 +26,7 @@ def tenants_for(actor: Actor) -> QuerySet[Tenant]:
 
 def tenant_for(actor: Actor, tenant_id: str, scope: str) -> Tenant:
     """Return a tenant that the actor may see, to do what the scope says. Raises NotFound before Forbidden."""
-    wanted = _uuid(tenant_id)
+    wanted = as_uuid(tenant_id)
     found = None
     if wanted is not None and actor.tenant_id in {None, wanted.hex}:
         found = Tenant.objects.filter(pk=wanted).first()
@@ -36,7 +36,8 @@ def tenant_for(actor: Actor, tenant_id: str, scope: str) -> Tenant:
     return found
 
 
-def _uuid(text: str) -> UUID | None:
+def as_uuid(text: str) -> UUID | None:
+    """Return the id that a text is, or None."""
     try:
         return UUID(text)
     except ValueError:

@@ -11,6 +11,7 @@ from audit import selectors as audit_selectors
 from audit.api.serializers import EventFilter, EventSerializer, OperationSerializer
 from audit.api.views import event_order, event_query
 from corekit import clock
+from corekit.errors import NotFound
 from corekit.web.paging import Order
 from corekit.web.schema import documented, documented_list
 from corekit.web.views import ApiView
@@ -20,6 +21,7 @@ from sandboxes.e2b.requests import digest, idempotency_key, metadata_filter
 from sandboxes.launch import Ingress
 from tenants import policy
 from tenants import selectors as tenant_selectors
+from tenants.api.views import OfTenant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,7 +107,17 @@ def _create_arguments(wanted: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-class Sandbox(ApiView):
+class OfSandbox(ApiView):
+    """Base of all views below one sandbox: who asks for one that never was their tenant's is recorded."""
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """Answer an error."""
+        if isinstance(exc, NotFound):
+            actions.note_denied(actor=self.actor, sandbox_id=self.kwargs["sandbox_id"])
+        return super().handle_exception(exc)
+
+
+class Sandbox(OfSandbox):
     """`/sandboxes/{sandbox}`."""
 
     @documented("get_sandbox", "Sandboxes", "Show a sandbox", scope="sandboxes:read", answer=shapes.SandboxSerializer)
@@ -120,7 +132,7 @@ class Sandbox(ApiView):
         return Response(status=204)
 
 
-class SandboxAccess(ApiView):
+class SandboxAccess(OfSandbox):
     """`/sandboxes/{sandbox}/access`."""
 
     @documented(
@@ -138,7 +150,7 @@ class SandboxAccess(ApiView):
         return Response(opened(actions.open_sandbox(actor=self.actor, sandbox_id=sandbox_id)))
 
 
-class Extend(ApiView):
+class Extend(OfSandbox):
     """`/sandboxes/{sandbox}/extend`."""
 
     @documented(
@@ -156,7 +168,7 @@ class Extend(ApiView):
         return Response(shapes.SandboxSerializer(catalog.sandbox_for(self.actor, sandbox_id)).data)
 
 
-class Pause(ApiView):
+class Pause(OfSandbox):
     """`/sandboxes/{sandbox}/pause`."""
 
     @documented(
@@ -174,7 +186,7 @@ class Pause(ApiView):
         return Response(shapes.SandboxSerializer(catalog.sandbox_for(self.actor, sandbox_id)).data)
 
 
-class Resume(ApiView):
+class Resume(OfSandbox):
     """`/sandboxes/{sandbox}/resume`."""
 
     @documented(
@@ -191,7 +203,7 @@ class Resume(ApiView):
         return Response(opened(actions.resume_sandbox(actor=self.actor, sandbox_id=sandbox_id, timeout_s=timeout)))
 
 
-class Attestation(ApiView):
+class Attestation(OfSandbox):
     """`/sandboxes/{sandbox}/attestation`."""
 
     @documented(
@@ -209,7 +221,7 @@ class Attestation(ApiView):
         return Response(shapes.AttestationSerializer(answer).data)
 
 
-class Metrics(ApiView):
+class Metrics(OfSandbox):
     """`/sandboxes/{sandbox}/metrics`."""
 
     @documented(
@@ -231,7 +243,7 @@ class Metrics(ApiView):
         return Response(shapes.MetricsSerializer(answer).data)
 
 
-class Events(ApiView):
+class Events(OfSandbox):
     """`/sandboxes/{sandbox}/events`."""
 
     @documented_list(
@@ -251,7 +263,7 @@ class Events(ApiView):
         return self.page(rows, event_order(query), EventSerializer, query)
 
 
-class Offboard(ApiView):
+class Offboard(OfTenant):
     """`/tenants/{tenant}/offboard`."""
 
     @documented(

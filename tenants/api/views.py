@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rest_framework.response import Response
 
+from corekit.errors import NotFound
 from corekit.web.paging import Order
 from corekit.web.schema import documented, documented_list
 from corekit.web.views import ApiView
@@ -45,7 +46,18 @@ class Tenants(ApiView):
         return Response(shapes.TenantSerializer(tenant).data, status=201)
 
 
-class Tenant(ApiView):
+class OfTenant(ApiView):
+    """Base of all views below one tenant: who asks for a tenant that is not theirs is recorded."""
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """Answer an error."""
+        wanted = selectors.as_uuid(self.kwargs["tenant_id"])
+        if isinstance(exc, NotFound) and wanted is not None:
+            actions.note_denied(actor=self.actor, tenant_id=wanted)
+        return super().handle_exception(exc)
+
+
+class Tenant(OfTenant):
     """`/tenants/{tenant}`."""
 
     @documented("get_tenant", "Tenants", "Show a tenant", scope="tenant:read", answer=shapes.TenantSerializer)
@@ -54,7 +66,7 @@ class Tenant(ApiView):
         return Response(shapes.TenantSerializer(selectors.tenant_for(self.actor, tenant_id, "tenant:read")).data)
 
 
-class TenantStateView(ApiView):
+class TenantStateView(OfTenant):
     """Base of the calls that move a tenant to another state."""
 
     state = TenantState.ACTIVE
@@ -88,7 +100,7 @@ class Activate(TenantStateView):
         return self.move(tenant_id)
 
 
-class Members(ApiView):
+class Members(OfTenant):
     """`/tenants/{tenant}/members`."""
 
     @documented_list("list_members", "Members", "List members", item=shapes.MemberSerializer, scope="members:read")
@@ -115,7 +127,7 @@ class Members(ApiView):
         return Response(shapes.MemberSerializer(member).data, status=201)
 
 
-class Member(ApiView):
+class Member(OfTenant):
     """`/tenants/{tenant}/members/{user}`."""
 
     @documented("get_member", "Members", "Show a member", scope="members:read", answer=shapes.MemberSerializer)
@@ -148,7 +160,7 @@ class Member(ApiView):
         return Response(status=204)
 
 
-class Keys(ApiView):
+class Keys(OfTenant):
     """`/tenants/{tenant}/keys`."""
 
     @documented_list("list_keys", "API keys", "List API keys", item=shapes.KeySerializer, scope="keys:read")
@@ -173,7 +185,7 @@ class Keys(ApiView):
         return Response({**shapes.KeySerializer(key).data, "key": plaintext}, status=201)
 
 
-class Key(ApiView):
+class Key(OfTenant):
     """`/tenants/{tenant}/keys/{key}`."""
 
     @documented("get_key", "API keys", "Show an API key", scope="keys:read", answer=shapes.KeySerializer)
@@ -190,7 +202,7 @@ class Key(ApiView):
         return Response(status=204)
 
 
-class Quota(ApiView):
+class Quota(OfTenant):
     """`/tenants/{tenant}/quota`."""
 
     @documented("get_quota", "Quotas", "Show quota and usage", scope="quota:read", answer=shapes.QuotaSerializer)
@@ -214,7 +226,7 @@ class Quota(ApiView):
         return Response(shapes.quota_answer(quota.usage(tenant.pk)))
 
 
-class LimitRange(ApiView):
+class LimitRange(OfTenant):
     """`/tenants/{tenant}/limit-range`."""
 
     @documented(

@@ -35,6 +35,7 @@ BODIES: dict[str, Any] = {
     "post sandboxes/{sandbox_id}/extend": {"timeout": 60},
     "post tenants/{tenant_id}/offboard": {"confirm": "acme"},
 }
+DENIALS = ("sandbox.denied", "tenant.denied")
 OPERATORS_ONLY = {"nodes", "nodes/{node_id}"}
 
 
@@ -73,13 +74,13 @@ def unknown() -> dict[str, str]:
 
 
 def world() -> list[Any]:
-    """Return all rows that a call could change."""
+    """Return all rows that a call could change, but for the events that say that it was refused."""
     owned = (ApiKey, Membership, Quota, LimitRange, Sandbox)
     kept: list[list[Any]] = [list(model.everywhere().order_by("pk").values()) for model in owned]
     for rows in kept:
         for row in rows:
             dict.pop(row, "last_used_at", None)
-    plain = (Tenant.objects, Operation.objects, Event.objects, Template.objects)
+    plain = (Tenant.objects, Operation.objects, Event.objects.exclude(code__in=DENIALS), Template.objects)
     return [*kept, *(list(rows.order_by("pk").values()) for rows in plain)]
 
 
@@ -106,6 +107,23 @@ def test_another_tenants_object_answers_like_an_unknown_one(
     expected = mallorys_rest.call(route.method, route.path.format(**nothing), body)
     assert seen(answer, theirs) == seen(expected, nothing)
     assert world() == before
+
+
+@pytest.mark.parametrize("route", [one for one in WITH_IDS if one.path.startswith(("tenants/", "sandboxes/"))], ids=str)
+def test_who_asks_for_another_tenants_object_is_recorded_with_a_risk(
+    mallory: Caller, mallorys_rest: Rest, theirs: dict[str, str], route: Route
+) -> None:
+    body, nothing = BODIES.get(str(route).lower(), {} if route.method != "get" else None), unknown()
+    parameter = route.parameters[0]
+    for ids in (theirs, nothing):
+        mallorys_rest.call(route.method, route.path.format(**ids), body)
+
+    rows = Event.objects.filter(code__in=DENIALS).order_by("at")
+    kind = parameter.removesuffix("_id")
+    assert list(rows.values_list("code", "object_id", "tenant_id", "actor_id", "outcome", "risk_score")) == [
+        (f"{kind}.denied", ids[parameter], mallory.tenant.pk, mallory.key.pk, "refused", 60)
+        for ids in (theirs, nothing)
+    ]
 
 
 @pytest.mark.parametrize("route", [route for route in WITH_IDS if len(route.parameters) > 1], ids=str)
