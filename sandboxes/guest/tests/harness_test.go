@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,13 +26,18 @@ import (
 const (
 	underTest = "GUEST_UNDER_TEST"
 	// dropTo names the uid that a guest without rights runs as.
-	dropTo  = "GUEST_DROPS_TO"
-	userID  = 1000
-	staffID = 2000
+	dropTo        = "GUEST_DROPS_TO"
+	setNoNewPrivs = 38 // PR_SET_NO_NEW_PRIVS
+	userID        = 1000
+	staffID       = 2000
 )
 
 // TestMain is the guest itself when the harness has started this binary again.
 func TestMain(m *testing.M) {
+	if os.Getenv(dropTo) == "done" {
+		os.Unsetenv(dropTo)
+		os.Exit(boot.Run())
+	}
 	if etc := os.Getenv(underTest); etc != "" {
 		must(syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""))
 		must(syscall.Mount("proc", "/proc", "proc", 0, ""))
@@ -39,7 +45,7 @@ func TestMain(m *testing.M) {
 			must(syscall.Mount(filepath.Join(etc, name), filepath.Join("/etc", name), "", syscall.MS_BIND, ""))
 		}
 		os.Unsetenv(underTest)
-		dropRights()
+		dropRights(etc)
 		os.Exit(boot.Run())
 	}
 	os.Exit(m.Run())
@@ -52,15 +58,25 @@ func must(err error) {
 	}
 }
 
-func dropRights() {
+// dropRights starts this binary anew as the user to drop to, if there is one: without capabilities and new privileges,
+// and with everything read-only but the sandbox's own directory.
+func dropRights(writable string) {
 	uid, err := strconv.Atoi(os.Getenv(dropTo))
 	if err != nil {
 		return
 	}
-	os.Unsetenv(dropTo)
+	must(os.Setenv(dropTo, "done"))
+	must(syscall.Mount(writable, writable, "", syscall.MS_BIND, ""))
+	must(syscall.Mount("", "/", "", syscall.MS_REMOUNT|syscall.MS_BIND|syscall.MS_RDONLY, ""))
 	must(syscall.Setgroups(nil))
 	must(syscall.Setgid(uid))
 	must(syscall.Setuid(uid))
+	// Privileges belong to a thread until a program is executed.
+	runtime.LockOSThread()
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, setNoNewPrivs, 1, 0); errno != 0 {
+		must(errno)
+	}
+	must(syscall.Exec("/proc/self/exe", os.Args, os.Environ()))
 }
 
 type object = map[string]any

@@ -2,6 +2,7 @@ package tests
 
 import (
 	"net/http"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -50,4 +51,27 @@ func TestOtherUsersAreRefused(t *testing.T) {
 		t.Fatalf("the download answered %s", body)
 	}
 	g.refuses("/filesystem.Filesystem/Stat", path("made"), http.StatusNotFound, "not_found", "not found")
+}
+
+func TestOneUserHasNoMoreThanItsOwnRights(t *testing.T) {
+	g := startGuest(t, asAlice, setting("max_processes", 64))
+	secret := g.write("secret", "text")
+	check(t, os.Chown(secret, 0, 0))
+	check(t, os.Chmod(secret, 0o600))
+	g.refusesFiles("GET", "?path=secret", nil, 403, "permission denied")
+	g.refusesFiles("POST", "?path=secret", strings.NewReader("x"), 403, "permission denied", binaryType)
+	g.refusesFiles("POST", "?path=/new", strings.NewReader("x"), 403, "read-only", binaryType)
+	g.refuses("/filesystem.Filesystem/MakeDir", path("/new"), 403, "permission_denied", "read-only")
+	done := g.start(shell("grep NoNewPrivs /proc/self/status; awk '/Max processes/{print $3}' /proc/self/limits")).finish()
+	equal(t, "output", done.stdout, "NoNewPrivs:\t1\n48\n")
+}
+
+func TestOneUserWatches(t *testing.T) {
+	g := startGuest(t, asAlice)
+	check(t, os.MkdirAll(g.at("closed/inner"), 0o755))
+	check(t, os.Chmod(g.at("closed"), 0o700))
+	w := g.watch(recursive("~"))
+	g.must("/filesystem.Filesystem/MakeDir", path("a/b"))
+	w.tells("CREATE a", "CREATE a/b")
+	g.refuses(create, path("closed"), 403, "permission_denied", "permission denied")
 }
