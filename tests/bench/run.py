@@ -27,6 +27,8 @@ from tests.bench.client import Wire
 from tests.bench.docker import docker_run_ms, has_daemon
 from tests.bench.figures import Figure, figure, header, line, write
 from tests.bench.floor import available_mb
+from tests.bench.lists import measure_list
+from tests.bench.ports import measure_ports
 from tests.bench.slow_disk import slow_fsync
 from tests.live import ROOT, Stack, UnixConnection, running_stack, templates_of_this_checkout
 
@@ -78,10 +80,15 @@ def gateway(stack: Stack) -> Wire:
 
 def guest(stack: Stack) -> Wire:
     """Return a client of the guest agent of the only sandbox that runs, past the gateway."""
+    return Wire(UnixConnection(guest_socket(stack)))
+
+
+def guest_socket(stack: Stack) -> Path:
+    """Return where the guest agent of the only sandbox that runs listens."""
     sockets = [path for path in (stack.home / "run" / "guests").glob("*/guest.sock") if _answers(path)]
     if len(sockets) != 1:
         raise RuntimeError(f"{len(sockets)} guests answer")
-    return Wire(UnixConnection(sockets[0]))
+    return sockets[0]
 
 
 def _answers(path: Path) -> bool:
@@ -233,6 +240,8 @@ def main() -> None:
         bench.add("L1 create to first result", create_samples(stack, 60, 0.1, "base-process"), floor["jail"])
         bench.add("L2 create to first result (SDK)", sdk_create_samples(stack, 20), floor["create"])
         measure_data_plane(bench, stack)
+        bench.add("public port request", *measure_ports(stack, guest_socket, repeat))
+        bench.add("list page at 10,000 sandboxes", *measure_list(stack, gateway(stack), repeat))
         measure_hundred(bench, stack, floor)
         bench.add("100 sandboxes started (SDK)", [asyncio.run(sdk_hundred_ms(stack))], floor["hundred"])
     with running_stack(GATEHOUSE_POOL_SIZE="0") as stack:
