@@ -33,7 +33,7 @@ _TEMPLATE_REFERENCE = re.compile(r"(?:(?P<space>[a-z0-9_-]+)/)?(?P<name>[a-z0-9_
 
 
 def sandbox_for(actor: Actor, sandbox_id: str) -> Sandbox:
-    """Return a live sandbox of the actor's tenant.
+    """Return a live sandbox of the actor's tenant; any live one to operators.
 
     Raises NotFound, in the same words, when it is unknown, ended or someone else's. The old form
     `<sandbox id>-<client id>` is understood.
@@ -108,8 +108,6 @@ def template_for(actor: Actor, reference: str) -> Template:
 
 
 def _live(actor: Actor) -> QuerySet[Sandbox]:
-    if actor.tenant_id is None:
-        return Sandbox.everywhere().none()
     return Sandbox.visible_to(actor).filter(state__in=LIVE)
 
 
@@ -167,8 +165,7 @@ def page_of_sandboxes(actor: Actor, query: ListQuery) -> tuple[Sequence[Sandbox]
     for key, value in query.metadata.items():
         rows = rows.filter(metadata_terms__contains=metadata_digest(key, value))
     if query.template is not None:
-        template = query.template.strip().lower()
-        rows = rows.filter(Q(template_id=template) | Q(template_name=template))
+        rows = rows.filter(_of_template(query.template.strip().lower()))
     if query.paused is not None:
         rows = rows.filter(state__in=HALTED) if query.paused else rows.exclude(state__in=HALTED)
     if query.started_after is not None:
@@ -181,6 +178,13 @@ def page_of_sandboxes(actor: Actor, query: ListQuery) -> tuple[Sequence[Sandbox]
     page = found[: query.limit]
     token = encode_page_token(page[-1], ascending=query.ascending) if len(found) > query.limit else None
     return page, token
+
+
+def _of_template(reference: str) -> Q:
+    space, slash, name = reference.partition("/")
+    if slash:
+        return Q(template__tenant__slug=space, template_name=name)
+    return Q(template_id=reference) | Q(template_name=reference)
 
 
 def _beyond(after: tuple[datetime, str], *, ascending: bool) -> Q:

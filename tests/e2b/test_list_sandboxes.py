@@ -221,3 +221,15 @@ def test_a_viewer_may_list(node: NodeDouble, base: Template, alice: Caller, vera
     sandbox_id = alice.create()["sandboxID"]
 
     assert ids_of(vera.call("GET", "/v2/sandboxes")) == [sandbox_id]
+
+
+def test_a_template_may_be_named_with_its_tenant(node: NodeDouble, base: Template, alice: Caller) -> None:
+    type(base).objects.create(tenant=alice.tenant, name="private", build_id="b-2")
+    mine = alice.create(templateID="private")["sandboxID"]
+    alice.create()
+
+    def listed(template: str) -> list[str]:
+        return [one["sandboxID"] for one in alice.call("GET", f"/v2/sandboxes?template={template}").json()]
+
+    assert listed("acme/private") == listed("acme%2Fprivate") == listed("private") == [mine]
+    assert listed("acme/base") == listed("evil-corp/private") == listed("acme/") == []
