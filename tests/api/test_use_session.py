@@ -52,6 +52,23 @@ def test_an_operator_sees_nodes_and_everybodys_sandboxes(
     assert olga.get(f"sandboxes/{only['id']}")["id"] == only["id"]
 
 
+def test_an_operator_pauses_and_ends_anybodys_sandbox_but_does_not_enter_it(
+    olga: Operator, node: NodeDouble, base: Any, alice: Caller
+) -> None:
+    made = alice.create()["sandboxID"]
+
+    assert olga.post(f"sandboxes/{made}/pause")["state"] == "paused"
+    woken = olga.post(f"sandboxes/{made}/resume", {"timeout": 60})
+    assert (woken["state"], woken["access"]["token"], woken["access"]["traffic_token"]) == ("running", None, None)
+    assert olga.post(f"sandboxes/{made}/access")["access"]["token"] is None
+    assert olga.call("delete", f"sandboxes/{made}").status_code == 204
+
+    assert node.running() == []
+    told = Event.objects.filter(object_id=made, actor_name="olga").values_list("code", "tenant_id")
+    assert set(told) == {(f"sandbox.{what}", alice.tenant.pk) for what in ("pausing", "resuming", "killed")}
+    assert olga.refused("post", "sandboxes", {}) == (400, "invalid_input", "tenant")
+
+
 def test_changes_need_the_csrf_token(olga: Operator) -> None:
     for headers in ({}, {"X-CSRFToken": "x" * 64}):
         olga.headers = headers
