@@ -105,6 +105,17 @@ func TestNothingIsLostOrToldTwiceWhileDirectoriesAreMade(t *testing.T) {
 	equal(t, "events", strings.Join(got, "\n"), strings.Join(want, "\n"))
 }
 
+func TestWhatIsWrittenAtOnceIntoANewDirectoryIsTold(t *testing.T) {
+	g := startGuest(t)
+	w := g.watch(recursive("~"))
+	for range 20 {
+		equal(t, "stdout", g.start(shell("mkdir -p d/e; echo text > d/e/f; echo ok")).finish().stdout, "ok\n")
+		w.tells("CREATE d", "CREATE d/e", "CREATE d/e/f", "WRITE d/e/f")
+		check(t, os.RemoveAll(g.at("d")))
+		w.tells("REMOVE d/e/f", "REMOVE d/e", "REMOVE d")
+	}
+}
+
 func TestARenamedDirectoryIsFollowed(t *testing.T) {
 	g := startGuest(t)
 	check(t, os.MkdirAll(g.at("tree/a/deep"), 0o755))

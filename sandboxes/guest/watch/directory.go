@@ -1,6 +1,9 @@
 package watch
 
-import "time"
+import (
+	"syscall"
+	"time"
+)
 
 // directory is a watched directory and where it lies now.
 type directory struct {
@@ -12,9 +15,9 @@ type directory struct {
 	// unseen says that it had to be left before it was looked through.
 	unseen bool
 
-	// announced are the names that a scan has reported, each until the kernel's own report of it has been left out, and
-	// at most until the changes that were queued by the end of the scan are through.
-	announced map[string]bool
+	// announced are the names that a scan has reported, until the changes that were queued by the end of the scan are
+	// through: of those the kernel's own reports are left out.
+	announced map[string]*announcement
 	horizon   int64
 
 	// away says since when a directory that was renamed has not been found again; its changes are held meanwhile.
@@ -65,13 +68,25 @@ func (d *directory) isWithin(other *directory) bool {
 	return false
 }
 
-// alreadyTold reports whether a scan has announced what a change says. done is how far the changes have been read.
-func (d *directory) alreadyTold(c change, arrived bool, done int64) bool {
+// announcement says what a scan has told of a name: that it is there, and that it has content.
+type announcement struct{ arrival, content bool }
+
+// alreadyTold reports whether a scan has told what a change says. done is how far the changes have been read.
+func (d *directory) alreadyTold(c change, done int64) bool {
 	if done >= d.horizon {
 		d.announced = nil
 	}
-	told := d.announced[c.name]
-	// Whatever comes next for this name is news.
-	delete(d.announced, c.name)
-	return told && arrived
+	known := d.announced[c.name]
+	switch {
+	case known == nil:
+	case c.mask&arriving != 0 && known.arrival:
+		known.arrival = false
+		return true
+	case c.mask&syscall.IN_MODIFY != 0:
+		return known.content
+	case c.mask&syscall.IN_ATTRIB == 0:
+		// What has this name from here on is something else.
+		delete(d.announced, c.name)
+	}
+	return false
 }

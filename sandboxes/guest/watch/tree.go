@@ -111,7 +111,7 @@ func (t *tree) handleName(at *directory, c change) {
 	if inner && c.mask&(syscall.IN_MOVED_FROM|syscall.IN_DELETE) != 0 {
 		t.leave(at.children[c.name], c.mask)
 	}
-	if !at.alreadyTold(c, arrived, t.done) {
+	if !at.alreadyTold(c, t.done) {
 		t.report.add(c.mask, at.below(c.name))
 		t.check()
 	}
@@ -195,7 +195,7 @@ func (t *tree) scan(announce bool) {
 		d := t.unseen[0]
 		t.unseen = t.unseen[1:]
 		if announce {
-			d.announced = make(map[string]bool)
+			d.announced = make(map[string]*announcement)
 		}
 		t.look(d, announce)
 		d.horizon = t.read + t.queue.waiting()
@@ -218,9 +218,7 @@ func (t *tree) look(d *directory, announce bool) {
 		children, err := file.ReadDir(scanBatch)
 		for _, child := range children {
 			if announce {
-				d.announced[child.Name()] = true
-				t.report.add(syscall.IN_CREATE, d.below(child.Name()))
-				t.check()
+				t.announce(d, child)
 			}
 			if child.IsDir() && t.failed == nil {
 				t.enterBelow(d, child.Name())
@@ -233,6 +231,19 @@ func (t *tree) look(d *directory, announce bool) {
 			return
 		}
 	}
+}
+
+// announce tells what a scan has found as the kernel would have: that it was made and, if it has content, written.
+func (t *tree) announce(d *directory, child os.DirEntry) {
+	found := &announcement{arrival: true}
+	mask := uint32(syscall.IN_CREATE)
+	if info, err := child.Info(); err == nil && info.Mode().IsRegular() && info.Size() > 0 {
+		found.content = true
+		mask |= syscall.IN_MODIFY
+	}
+	d.announced[child.Name()] = found
+	t.report.add(mask, d.below(child.Name()))
+	t.check()
 }
 
 // isOther reports whether a file opened by a directory's path is another directory, which took its place meanwhile.
