@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from rest_framework import serializers
 
@@ -14,6 +16,8 @@ from sandboxes.models import Node, Sandbox, Template
 from sandboxes.states import EndReason, SandboxState
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     SandboxModel = serializers.ModelSerializer[Sandbox]
     TemplateModel = serializers.ModelSerializer[Template]
     NodeModel = serializers.ModelSerializer[Node]
@@ -24,6 +28,7 @@ else:
     Plain = serializers.Serializer
     TextMap = serializers.DictField
 
+_LIMITS = ("cpu_milli", "memory_mib", "disk_mib", "pids")
 _MAX_PORT = 65535
 DEFAULT_TIMEOUT_S = 300
 
@@ -145,7 +150,7 @@ class LifecycleSerializer(Plain):
 class SandboxSerializer(SandboxModel):
     """A sandbox, also after its end. Its environment variables are kept nowhere."""
 
-    tenant = serializers.CharField(source="tenant_id.hex", read_only=True)
+    tenant = serializers.SerializerMethodField()
     template = serializers.CharField(source="template_name", read_only=True)
     template_id = serializers.CharField(read_only=True, allow_null=True)
     build = serializers.CharField(source="build_id", read_only=True)
@@ -166,6 +171,49 @@ class SandboxSerializer(SandboxModel):
             *("end_at", "paused_at", "ended_at", "end_reason"),
         )
         read_only_fields = fields
+
+    def get_tenant(self, sandbox: Sandbox) -> str:
+        """Return whose it is. A row that was just made holds the id as it was given."""
+        owner: UUID | str = sandbox.tenant_id
+        return owner.hex if isinstance(owner, UUID) else owner
+
+    def to_representation(self, instance: Sandbox) -> dict[str, Any]:
+        """Return what the fields above say, written out: pages of a hundred are read all the time."""
+        return {
+            "id": instance.pk,
+            "tenant": self.get_tenant(instance),
+            "state": str(instance.state),
+            "template": instance.template_name,
+            "template_id": instance.template_id,
+            "build": instance.build_id,
+            "tier": instance.tier,
+            "profile": instance.profile,
+            "runtime": instance.runtime,
+            "node": instance.node_id,
+            "limits": {name: getattr(instance, name) for name in _LIMITS},
+            "lifecycle": {
+                "on_timeout": "pause" if instance.auto_pause else "kill",
+                "auto_resume": instance.auto_resume,
+            },
+            "ingress": {
+                "public": instance.allow_public_traffic,
+                "mask_host": instance.mask_request_host,
+                "https_ports": instance.https_ports,
+            },
+            "metadata": instance.metadata,
+            "timeout": instance.timeout_s,
+            "created_by": instance.created_by,
+            "created_at": _shown(instance.created_at),
+            "started_at": _shown(instance.started_at),
+            "end_at": _shown(instance.end_at),
+            "paused_at": _shown(instance.paused_at),
+            "ended_at": _shown(instance.ended_at),
+            "end_reason": str(instance.end_reason),
+        }
+
+
+def _shown(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 class AccessSerializer(Plain):

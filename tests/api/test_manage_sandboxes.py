@@ -8,6 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from sandboxes import events
+from sandboxes.api.serializers import SandboxSerializer
 from sandboxes.models import Sandbox
 from sandboxes.node_client import local_node
 from tests.api.rest import Rest
@@ -60,6 +61,19 @@ def test_create_answers_the_sandbox_and_the_way_in(rest: Rest, alice: Caller, no
     assert (way["url"], way["port_url"], len(way["traffic_token"])) == ("http://localhost:8000", None, 64)
     spec = node.guests[made["id"]].spec
     assert (spec["env"], spec["ttl_ms"], spec["on_timeout"]) == ({"TOKEN": "very-secret"}, 60_000, "pause")
+
+
+def test_an_answer_is_exactly_what_the_schema_says(rest: Rest) -> None:
+    made = rest.post("sandboxes", {"metadata": {"a": "b"}, "ingress": {"https_ports": [8443]}}, status=201)
+    shown = rest.get(f"sandboxes/{made['id']}")
+    row = Sandbox.everywhere().get(pk=made["id"])
+    fields = SandboxSerializer(row).fields
+
+    assert list(shown) == list(fields)
+    assert list(made) == [*fields, "access"]
+    for name, field in fields.items():
+        value = field.get_attribute(row)
+        assert shown[name] == (None if value is None else field.to_representation(value)), name
 
 
 def test_env_is_in_no_answer_and_no_row(rest: Rest) -> None:
