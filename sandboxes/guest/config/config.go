@@ -22,6 +22,9 @@ type Config struct {
 	OnlyUser string `json:"only_user"`
 	// MaxProcesses is the pids limit of the sandbox; 0 means that there is none.
 	MaxProcesses int `json:"max_processes"`
+	// MemoryMiB and CPUs are the sandbox's limits, which cannot be seen from inside; 0 stands for those of the machine.
+	MemoryMiB uint64 `json:"memory_mib"`
+	CPUs      int    `json:"cpus"`
 }
 
 // Read reads one object until the end of source.

@@ -3,6 +3,7 @@ package metrics
 
 import (
 	"bytes"
+	"cmp"
 	"net/http"
 	"os"
 	"runtime"
@@ -35,6 +36,10 @@ type Report struct {
 
 // Meter remembers the last look, because processor use is a difference.
 type Meter struct {
+	// CPUs and Memory, in bytes, are the sandbox's limits; 0 stands for those of the machine.
+	CPUs   int
+	Memory uint64
+
 	mu      sync.Mutex
 	at      time.Time
 	cpu     float64
@@ -50,9 +55,12 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 
 func (m *Meter) look() Report {
 	cpu, memory := processes()
-	total, cache := memoryLimit()
+	total, cache := visibleMemory()
+	if m.Memory > 0 {
+		total = min(total, m.Memory)
+	}
 	report := Report{
-		Time: time.Now().Unix(), CPUCount: runtime.NumCPU(), CPUUsed: m.use(cpu),
+		Time: time.Now().Unix(), CPUCount: cmp.Or(m.CPUs, runtime.NumCPU()), CPUUsed: m.use(cpu),
 		MemTotal: total, MemUsed: memory, MemCache: cache, MemTotalMiB: total >> 20, MemUsedMiB: memory >> 20,
 	}
 	var disk syscall.Statfs_t
@@ -110,8 +118,8 @@ func processes() (cpu float64, memory uint64) {
 	return cpu, memory
 }
 
-// memoryLimit returns the control group's limit if it can be seen, else the machine's memory; and the file cache.
-func memoryLimit() (total, cache uint64) {
+// visibleMemory returns the control group's limit if it can be seen, else the machine's memory; and the file cache.
+func visibleMemory() (total, cache uint64) {
 	info, _ := os.ReadFile("/proc/meminfo")
 	total = field(string(info), "MemTotal:") << 10
 	for _, path := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {

@@ -36,7 +36,7 @@ type routes map[string]http.Handler
 func New(c *config.Config, r *reaper.Reaper, problems io.Writer) *http.Server {
 	all := routes{
 		healthPath: http.HandlerFunc(health),
-		"/metrics": &metrics.Meter{},
+		"/metrics": &metrics.Meter{CPUs: c.CPUs, Memory: c.MemoryMiB << 20},
 		"/envs":    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { plain.JSON(w, http.StatusOK, c.Defaults()) }),
 	}
 	transfer := files.New(c)

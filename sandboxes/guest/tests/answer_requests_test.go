@@ -43,6 +43,16 @@ func TestMetricsAreTold(t *testing.T) {
 	equal(t, "cpu is used", report["cpu_used_pct"] > 5, true)
 }
 
+func TestMetricsNameTheLimitsOfTheSandbox(t *testing.T) {
+	g := startGuest(t, setting("memory_mib", 48), setting("cpus", 1))
+	_, _, body := g.request("GET", "/metrics", nil)
+	var report map[string]float64
+	check(t, json.Unmarshal([]byte(body), &report))
+	equal(t, "memory", report["mem_total"], float64(48<<20))
+	equal(t, "memory in MiB", report["mem_total_mib"], 48.0)
+	equal(t, "processors", report["cpu_count"], 1.0)
+}
+
 func TestAConnectionServesManyRequests(t *testing.T) {
 	g := startGuest(t)
 	conn, err := net.Dial("unix", g.socket)

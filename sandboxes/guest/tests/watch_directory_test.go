@@ -228,3 +228,12 @@ func TestLostEventsAreTold(t *testing.T) {
 	g.refuses(ask, w.id, 500, "data_loss", "events were lost")
 	g.must(forget, w.id)
 }
+
+func TestFieldsMayHaveTheirOwnNames(t *testing.T) {
+	g := startGuest(t)
+	w := g.watch(object{"path": "~", "include_entry": true, "allow_network_mounts": true})
+	check(t, os.WriteFile(g.at("file"), nil, 0o644))
+	first := g.must(ask, object{"watcher_id": w.id["watcherId"]})["events"].([]any)[0].(object)
+	equal(t, "path", first["entry"].(object)["path"], g.at("file"))
+	g.must(forget, object{"watcher_id": w.id["watcherId"]})
+}

@@ -2,6 +2,7 @@
 package watch
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -46,8 +47,12 @@ func (s *Service) Handlers() map[string]http.Handler {
 }
 
 type watcherRequest struct {
-	ID string `json:"watcherId"`
+	ID    string `json:"watcherId"`
+	IDToo string `json:"watcher_id"`
 }
+
+// id is the watcher's; the protocol's JSON may use the field's own name as well.
+func (r *watcherRequest) id() string { return cmp.Or(r.ID, r.IDToo) }
 
 func (s *Service) watchDir(r *http.Request, wanted *request, stream *connect.Stream) error {
 	timeout, err := connect.Timeout(r)
@@ -143,21 +148,21 @@ func (s *Service) create(r *http.Request, wanted *request) (any, error) {
 
 func (s *Service) events(_ *http.Request, wanted *watcherRequest) (any, error) {
 	s.mu.Lock()
-	box := s.asked[wanted.ID]
+	box := s.asked[wanted.id()]
 	s.mu.Unlock()
 	if box == nil {
-		return nil, noWatcher(wanted.ID)
+		return nil, noWatcher(wanted.id())
 	}
 	return box.empty()
 }
 
 func (s *Service) remove(_ *http.Request, wanted *watcherRequest) (any, error) {
 	s.mu.Lock()
-	box := s.asked[wanted.ID]
-	delete(s.asked, wanted.ID)
+	box := s.asked[wanted.id()]
+	delete(s.asked, wanted.id())
 	s.mu.Unlock()
 	if box == nil {
-		return nil, noWatcher(wanted.ID)
+		return nil, noWatcher(wanted.id())
 	}
 	box.watcher.close()
 	s.leave()

@@ -23,7 +23,12 @@ type request struct {
 	Recursive    bool   `json:"recursive"`
 	IncludeEntry bool   `json:"includeEntry"`
 	AllowNetwork bool   `json:"allowNetworkMounts"`
+	// The protocol's JSON may use a field's own name as well.
+	IncludeEntryToo bool `json:"include_entry"`
+	AllowNetworkToo bool `json:"allow_network_mounts"`
 }
+
+func (r *request) networkToo() bool { return r.AllowNetwork || r.AllowNetworkToo }
 
 // watcher watches one directory until it is closed, the directory goes away or events are lost.
 type watcher struct {
@@ -43,10 +48,10 @@ func open(path string, wanted *request) (*watcher, error) {
 		return nil, err
 	}
 	t := &tree{
-		queue: changes, report: &report{}, place: place, recursive: wanted.Recursive, network: wanted.AllowNetwork,
+		queue: changes, report: &report{}, place: place, recursive: wanted.Recursive, network: wanted.networkToo(),
 		byWatch: make(map[int]*directory),
 	}
-	if wanted.IncludeEntry {
+	if wanted.IncludeEntry || wanted.IncludeEntryToo {
 		t.report.base = path
 	}
 	w := &watcher{tree: t, buffer: make([]byte, readSize)}
@@ -66,7 +71,7 @@ func check(path string, wanted *request) (place string, err error) {
 		return "", err
 	case !info.IsDir():
 		return "", connect.Errorf(connect.InvalidArgument, "path is not a directory: %s", paths.Shown(path))
-	case !wanted.AllowNetwork && onNetwork(path):
+	case !wanted.networkToo() && onNetwork(path):
 		return "", connect.Errorf(connect.InvalidArgument,
 			"path is on a network mount, where changes by others are not seen: %s (allowNetworkMounts watches it nevertheless)",
 			paths.Shown(path))

@@ -200,6 +200,8 @@ def _guest_config(spec: Spec) -> dict[str, object]:
         "default_user": "user",
         # The agent keeps a share of it for itself.
         "max_processes": spec.resources.pids,
+        "memory_mib": spec.resources.memory_mib,
+        "cpus": -(-spec.resources.cpu_milli // 1000),
     }
     if spec.profile == "hardened":
         config["only_user"] = "user"
