@@ -124,7 +124,7 @@ async def test_a_command_ends_with_its_sandbox(fresh: Any, ok: Any) -> None:
     handle = await ok(sandbox.commands.run("sleep 100", background=True))
     await ok(sandbox.kill())
     began = time.monotonic()
-    with pytest.raises(TimeoutException, match=r"killed or reached its end of life|was not found|not running"):
+    with pytest.raises(TimeoutException, match=r"killed or reached|was not found|not running|sandbox timeout"):
         await ok(handle.wait())
     assert time.monotonic() - began < 5
 
@@ -165,7 +165,7 @@ async def test_an_unknown_template_is_refused(ok: Any, face: Any, sdk: dict[str,
         await refused(ok, face, "no-such-template", timeout=60, **sdk)
 
 
-@pytest.mark.parametrize("timeout", [0, -1, 10**9, 10**12])
+@pytest.mark.parametrize("timeout", [-1, 10**9, 10**12])
 async def test_impossible_time_limits_are_refused(ok: Any, face: Any, sdk: dict[str, Any], timeout: int) -> None:
     with pytest.raises(SandboxException, match=r"400: .*[Tt]imeout"):
         await refused(ok, face, timeout=timeout, **sdk)

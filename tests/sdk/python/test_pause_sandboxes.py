@@ -63,9 +63,9 @@ async def test_a_paused_sandbox_can_be_killed(fresh: Any, ok: Any) -> None:
 
 
 async def test_no_time_passes_while_paused(fresh: Any, ok: Any) -> None:
-    sandbox = await fresh(timeout=2)
+    sandbox = await fresh(timeout=1)
     await ok(sandbox.pause())
-    await asyncio.sleep(3)
+    await asyncio.sleep(1.5)
     assert (await ok(sandbox.get_info())).state == SandboxState.PAUSED
     await ok(sandbox.connect(timeout=60))
     assert await ok(sandbox.is_running()) is True

@@ -50,3 +50,8 @@ async def test_the_same_idempotency_key_makes_one_sandbox(ok: Any, face: Any, sd
     with pytest.raises(SandboxException):
         await ok(face.create(timeout=61, idempotency_key=key, **sdk))
     await ok(first.kill())
+
+
+async def test_no_time_at_all_is_refused(ok: Any, face: Any, sdk: dict[str, Any]) -> None:
+    with pytest.raises(SandboxException, match="400: Timeout must be greater than 0"):
+        await ok(face.create(timeout=0, **sdk))
