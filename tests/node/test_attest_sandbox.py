@@ -459,6 +459,7 @@ async def test_resource_limits_may_be_lower_but_never_higher(clean_node: Rig) ->
 async def test_another_process_with_the_same_number_is_not_the_sandbox(clean_node: Rig) -> None:
     sandbox = await clean_node.start()
     wanted = expectation.expected(sandbox.spec, sandbox.state)
+    assert wanted.start_time is not None
     later = dataclasses.replace(facts_of(sandbox), start_time=wanted.start_time + 1)
     assert attestation.mismatches(later, wanted) == [
         f"start time: expected {wanted.start_time}, found {wanted.start_time + 1}"
