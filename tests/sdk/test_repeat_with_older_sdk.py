@@ -33,6 +33,6 @@ def test_older_sdk_passes(roomy_stack: Stack, name: str) -> None:
         "GATEHOUSE_TEST_URL": roomy_stack.url,
         "GATEHOUSE_TEST_KEY": roomy_stack.key,
     }
-    command = [str(PYTHON), "-m", "pytest", "-q", "-c", str(SUITE / "pytest.ini"), str(SUITE / name)]
+    command = [str(PYTHON), "-m", "pytest", "-q", "-c", str(SUITE / "older_sdk.ini"), str(SUITE / name)]
     done = subprocess.run(command, cwd=SUITE, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
