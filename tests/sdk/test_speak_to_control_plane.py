@@ -211,7 +211,7 @@ def test_unknown_sandboxes_are_404_and_strangers_401(wire: Wire, method: str, pa
     refused(wire.api(method, path.format(UNKNOWN), body, **{"X-API-KEY": "e2b_" + "0" * 40}), 401)
 
 
-@pytest.mark.parametrize("timeout", [0, -1, 10**12, "abc", 1.5, True, [], 2**70])
+@pytest.mark.parametrize("timeout", [0, -1, 10**12, "abc", 1.5, True, [], 2**70, None])
 def test_impossible_timeouts_are_refused_wherever_they_stand(
     wire: Wire, create: Callable[..., Agent], timeout: Any
 ) -> None:
