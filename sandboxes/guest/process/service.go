@@ -163,15 +163,15 @@ func (s *Service) execute(p *process, plan *plan, request *startRequest, screen 
 	return nil
 }
 
-// run lets a process live until it ends by itself or for timeout (0: without a limit).
+// run lets a process live until it ends by itself or for timeout (0: without a limit); pauses do not count.
 func (s *Service) run(p *process, timeout time.Duration) {
 	s.table.add(p)
-	stop := func() bool { return true }
+	stop := func() {}
 	if timeout > 0 {
-		stop = time.AfterFunc(timeout, func() {
+		stop = after(timeout, func() {
 			p.expired.Store(true)
 			s.kill(p)
-		}).Stop
+		}).stop
 	}
 	go p.watch(func() {
 		stop()

@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"syscall"
 	"testing"
 	"time"
 )
@@ -28,6 +29,18 @@ func TestTheTimeLimitHoldsForACommandThatNeverStopsWriting(t *testing.T) {
 	g := startGuest(t)
 	got := g.start(shell("exec yes"), "Connect-Timeout-Ms: 400").failed()
 	equal(t, "code", got.Code, "deadline_exceeded")
+}
+
+func TestATimeLimitStandsStillWithTheSandbox(t *testing.T) {
+	g := startGuest(t)
+	s := g.start(shell("exec sleep 7654324"), "Connect-Timeout-Ms: 1600")
+	s.cancel()
+	check(t, g.command.Process.Signal(syscall.SIGSTOP))
+	time.Sleep(3200 * time.Millisecond)
+	check(t, g.command.Process.Signal(syscall.SIGCONT))
+	time.Sleep(200 * time.Millisecond)
+	equal(t, "it lives", g.alive("7654324") > 0, true)
+	eventually(t, "it is dead", func() bool { return g.alive("7654324") == 0 })
 }
 
 func TestACommandWithinItsTimeLimitEndsNormally(t *testing.T) {
