@@ -6,13 +6,17 @@ import json
 import time
 import uuid
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 from kombu.transport import filesystem
 
 
 class Channel(filesystem.Channel):
-    """Writes a message aside and renames it, so that no consumer takes one that is still empty."""
+    """Renames messages within their folder: a new one when it is whole, one that is taken before it is read.
+
+    Kombu's own takes them to the common folder for temporary files, where others may have put something.
+    """
 
     def _put(self, queue: str, payload: Any, **_: Any) -> None:  # type: ignore[override] # as kombu's own does
         name = f"{round(time.monotonic() * 1000)}_{uuid.uuid4()}.{queue}.msg"
@@ -20,6 +24,20 @@ class Channel(filesystem.Channel):
         aside = Path(self.data_folder_out, f"{name}.new")
         aside.write_text(json.dumps(payload))
         aside.rename(aside.with_name(name))
+
+    def _get(self, queue: str, timeout: float | None = None) -> Any:
+        for message in sorted(Path(self.data_folder_in).iterdir()):
+            if message.name.partition(".")[2] != f"{queue}.msg":
+                continue
+            taken = message.with_name(f"{message.name}.taken")
+            try:
+                message.rename(taken)
+            except FileNotFoundError:  # another consumer was faster
+                continue
+            text = taken.read_text()
+            taken.unlink()
+            return json.loads(text)
+        raise Empty
 
 
 class Transport(filesystem.Transport):
