@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 
+from audit import models as rows
 from audit.models import Event, Operation
 
 if TYPE_CHECKING:
@@ -49,3 +50,56 @@ class OperationAdmin(KeptAdmin):
 
     list_display = ("created_at", "type", "object_id", "state", "error", "actor_name", "finished_at")
     list_filter = ("state", "type")
+
+
+@admin.register(rows.Checkpoint)
+class CheckpointAdmin(KeptAdmin):
+    """Signed checkpoints, newest first."""
+
+    list_display = ("at", "chain", "size", "root", "key_id")
+    ordering = ("-id",)
+    exclude = ("leaves",)
+
+
+@admin.register(rows.Verdict)
+class VerdictAdmin(KeptAdmin):
+    """What thresholds asked for."""
+
+    list_display = ("created_at", "action", "sandbox_id", "score", "threshold", "state", "decided_by")
+    list_filter = ("action", "state")
+
+
+@admin.register(rows.Webhook)
+class WebhookAdmin(KeptAdmin):
+    """Where events are sent. The secrets stay out of sight."""
+
+    list_display = ("created_at", "url", "tenant_id", "enabled", "disabled_reason")
+    exclude = ("secret", "previous_secret")
+
+
+@admin.register(rows.ArgumentCopy)
+class ArgumentCopyAdmin(KeptAdmin):
+    """Which encrypted copies there are."""
+
+    list_display = ("event_id", "tenant_id", "key_id", "expires_at")
+    exclude = ("ciphertext",)
+
+
+admin.site.register(
+    (
+        rows.AnchorPosition,
+        rows.Chain,
+        rows.Delivery,
+        rows.LedgerPolicy,
+        rows.Producer,
+        rows.PruneRange,
+        rows.PruneRecord,
+        rows.RiskLevel,
+        rows.RiskPolicy,
+        rows.RiskSuppression,
+        rows.Seal,
+        rows.SigningKey,
+        rows.Unsealed,
+    ),
+    KeptAdmin,
+)

@@ -54,6 +54,29 @@ def django_db_modify_db_settings(
             database.setdefault("TEST", {})["NAME"] = str(pytestconfig.stash[_HOME] / "db" / "tests.sqlite3")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _flushable_ledger() -> Iterator[None]:
+    """Let a test that commits be cleaned up after: flushing means deleting, which the ledger's triggers refuse."""
+    from django.db import connection
+    from django.test import TransactionTestCase
+
+    from audit import appendonly
+
+    case_class: Any = TransactionTestCase
+    flush = case_class._fixture_teardown
+
+    def flush_without_triggers(case: TransactionTestCase) -> None:
+        appendonly.remove(connection)
+        try:
+            flush(case)
+        finally:
+            appendonly.install(connection)
+
+    case_class._fixture_teardown = flush_without_triggers
+    yield
+    case_class._fixture_teardown = flush
+
+
 @pytest.fixture
 def home(pytestconfig: pytest.Config) -> Path:
     """Return the home of this run."""
