@@ -13,6 +13,17 @@ SENSITIVE_WORDS = ("password", "secret", "key", "token")
 SENSITIVE_WORD_POINTS = 20
 SENSITIVE_PATHS = ("/etc", "/root", "/var", "..")
 SENSITIVE_PATH_POINTS = 40
+TIERS = {
+    "import os": 1,
+    "import subprocess": 2,
+    "open(": 1,
+    "__import__": 2,
+    "eval(": 2,
+    "exec(": 2,
+    "socket.": 2,
+    "requests.": 1,
+}
+"""What code needs by what stands in it: from 0, direct, to 3, a machine of its own. Nothing here asks for 3."""
 _MAX_TEXT = 1_000_000
 _MAX_DEPTH = 20
 
@@ -38,6 +49,11 @@ def score(tool_name: str, arguments: Mapping[str, object]) -> Score:
     if found := next((part for part in SENSITIVE_PATHS if part in path), None):
         points.append((SENSITIVE_PATH_POINTS, f"the path contains {found}"))
     return Score(min(CEILING, sum(value for value, _ in points)), [reason for _, reason in points])
+
+
+def tier(code: str) -> int:
+    """Return the isolation that code needs: the highest of its matches, 0 without any."""
+    return max((needed for word, needed in TIERS.items() if word in code), default=0)
 
 
 def _texts(value: object, depth: int = 0) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from audit.risk.seed_v1 import score
+from audit.risk.seed_v1 import TIERS, score, tier
 
 
 @pytest.mark.parametrize("tool", ["execute_sql", "exec_code", "write_file"])
@@ -47,3 +47,37 @@ def test_hostile_shapes_are_bounded() -> None:
     for _ in range(500):
         deep = [deep]
     assert score("run", {"deep": deep}).value == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "needed"),
+    [
+        ("import os", 1),
+        ("import subprocess", 2),
+        ("open('x')", 1),
+        ("__import__('x')", 2),
+        ("eval('1')", 2),
+        ("exec('1')", 2),
+        ("socket.socket()", 2),
+        ("requests.get('x')", 1),
+    ],
+)
+def test_each_word_asks_for_its_tier(code: str, needed: int) -> None:
+    assert tier(code) == needed
+    assert tier(f"x = 1\n    {code}\n") == needed
+
+
+def test_the_highest_match_decides_and_nothing_asks_for_3() -> None:
+    assert tier("import os\nimport subprocess\nopen('x')") == 2
+    assert max(TIERS.values()) == 2
+    assert len(TIERS) == 8
+
+
+def test_code_without_a_match_needs_nothing() -> None:
+    assert tier("") == 0
+    assert tier("print(sum(range(10)))") == 0
+    assert tier("from os import system as s\ns('id')") == 0
+
+
+def test_words_count_in_comments_too() -> None:
+    assert tier("# never eval( anything") == 2
