@@ -50,6 +50,13 @@ _CODES = {
         _code("quota.refused", "A quota refused {actor}.", "warning", "limit allowed used requested used_by"),
         _code("quota.leak_released", "A reservation without a sandbox was released.", "warning", "state"),
         _code("audit.read", "{actor} read the audit.", "notice", "filters"),
+        # webhooks
+        _code("webhook.created", "{actor} created the webhook {object}.", "notice", "url codes"),
+        _code("webhook.changed", "{actor} changed the webhook {object}.", "notice", "changed"),
+        _code("webhook.deleted", "{actor} removed the webhook {object}.", "notice", "url"),
+        _code("webhook.secret_rotated", "{actor} gave the webhook {object} a new secret.", "notice"),
+        _code("webhook.test", "{actor} sent a test event to the webhook {object}."),
+        _code("webhook.disabled", "The webhook {object} was switched off.", "warning", "reason"),
         # sandboxes, control plane
         _code(
             "sandbox.created",

@@ -25,6 +25,8 @@ SCOPES: dict[str, str] = {
     "members:write": "Add and remove members, change their roles",
     "quota:read": "See quotas and what is used of them",
     "audit:read": "Read the audit",
+    "webhooks:read": "See webhooks and their deliveries (never their secrets)",
+    "webhooks:write": "Create, change and remove webhooks",
     "tenant:read": "See the tenant's settings",
     "tenant:write": "Change the tenant's settings",
     "platform:write": "Create and suspend tenants, set quotas: for the platform's operators only",

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from django.urls import path
 
-from audit.api import views
+from audit.api import views, webhooks
 
 urlpatterns = [
     path("audit-events", views.Events.as_view()),
     path("audit-events/<str:event_id>", views.Event.as_view()),
+    path("webhooks", webhooks.Webhooks.as_view()),
+    path("webhooks/<str:webhook_id>", webhooks.WebhookView.as_view()),
+    path("webhooks/<str:webhook_id>/rotate-secret", webhooks.RotateSecret.as_view()),
+    path("webhooks/<str:webhook_id>/test", webhooks.SendTest.as_view()),
+    path("webhooks/<str:webhook_id>/deliveries", webhooks.Deliveries.as_view()),
+    path("webhooks/<str:webhook_id>/deliveries/<str:delivery_id>/retry", webhooks.RetryDelivery.as_view()),
     path("operations", views.Operations.as_view()),
     path("operations/<str:operation_id>", views.Operation.as_view()),
 ]

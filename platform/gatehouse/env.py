@@ -5,6 +5,7 @@ Every secret `NAME` may also come as `NAME_FILE`, the path of a file that holds 
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -13,6 +14,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+
+    from corekit.addresses import Network
 
     Environment = Mapping[str, str]
 
@@ -64,6 +67,14 @@ def boolean(env: Environment, name: str, *, default: bool = False) -> bool:
 def names(env: Environment, name: str) -> list[str]:
     """Return a comma-separated list without empty entries."""
     return [part.strip() for part in text(env, name).split(",") if part.strip()]
+
+
+def networks(env: Environment, name: str) -> tuple[Network, ...]:
+    """Return a comma-separated list of networks, such as 10.0.0.0/8."""
+    try:
+        return tuple(ipaddress.ip_network(part) for part in names(env, name))
+    except ValueError as error:
+        raise EnvError(f"{name} must be networks such as 10.20.0.0/16: {error}.") from error
 
 
 def secret(env: Environment, name: str) -> str | None:

@@ -13,6 +13,8 @@ from gatehouse import env as read
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from corekit.addresses import Network
+
 SEED_BYTES = 32
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -29,6 +31,7 @@ class Installation:
     domain: str = ""
     public_url: str = "http://localhost:8000"
     pool_size: int = 16
+    webhook_networks: tuple[Network, ...] = ()
     log_level: str = "INFO"
     service: str = "manage"
     seed_text: str | None = field(default=None, repr=False)
@@ -146,6 +149,7 @@ def installation(env: Mapping[str, str], root: Path) -> Installation:
         domain=domain,
         public_url=public_url.rstrip("/"),
         pool_size=read.integer(env, "GATEHOUSE_POOL_SIZE", 32, minimum=0, maximum=1000),
+        webhook_networks=read.networks(env, "GATEHOUSE_WEBHOOK_NETWORKS"),
         log_level=read.choice(env, "GATEHOUSE_LOG_LEVEL", "INFO", LOG_LEVELS),
         service=read.text(env, "GATEHOUSE_SERVICE") or "manage",
         seed_text=read.secret(env, "GATEHOUSE_SEED"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from audit import operations
-from audit.models import Event, Operation
+from audit.models import Delivery, Event, Operation, Webhook
 from corekit.ids import new_event_id, new_key_id, new_sandbox_id
 from sandboxes.models import Sandbox, Template, new_template_id
 from tenants.models import ApiKey, LimitRange, Membership, Quota, Tenant
@@ -32,6 +32,7 @@ BODIES: dict[str, Any] = {
     "post tenants/{tenant_id}/keys": {"name": "mine"},
     "patch tenants/{tenant_id}/quota": {"max_sandboxes": 1},
     "patch tenants/{tenant_id}/limit-range": {"max_cpu_milli": 1000},
+    "post webhooks": {"url": "https://hooks.example.com/"},
     "post sandboxes/{sandbox_id}/extend": {"timeout": 60},
     "post tenants/{tenant_id}/offboard": {"confirm": "acme"},
 }
@@ -47,6 +48,7 @@ def theirs(node: NodeDouble, base: Template, alice: Caller) -> dict[str, str]:
         actor=OPERATOR, kind="test", object_type="tenant", object_id="x", tenant_id=tenant.pk, progress={}
     )
     member = Membership.everywhere().get(tenant=tenant)
+    webhook = Webhook.objects.create(tenant_id=tenant.pk, url="https://hooks.example.com/", created_by="alice")
     return {
         "tenant_id": tenant.pk.hex,
         "user_id": str(member.user_id),
@@ -54,6 +56,8 @@ def theirs(node: NodeDouble, base: Template, alice: Caller) -> dict[str, str]:
         "sandbox_id": str(alice.create()["sandboxID"]),
         "event_id": Event.objects.filter(tenant_id=tenant.pk).first().pk,  # type: ignore[union-attr]
         "operation_id": operation.pk,
+        "webhook_id": webhook.pk,
+        "delivery_id": Delivery.objects.create(webhook=webhook, event_id="e1", code="quota.set").pk,
         "template_id": Template.objects.create(tenant=tenant, name="private", build_id="b-2").pk,
         "node_id": "node-double",
     }
@@ -68,6 +72,8 @@ def unknown() -> dict[str, str]:
         "sandbox_id": new_sandbox_id(),
         "event_id": new_event_id(),
         "operation_id": new_event_id(),
+        "webhook_id": new_event_id(),
+        "delivery_id": new_event_id(),
         "template_id": new_template_id(),
         "node_id": "node-unknown",
     }

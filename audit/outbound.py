@@ -1,0 +1,140 @@
+"""HTTP to places that tenants name: to public addresses only, resolved once, without redirects.
+
+The address that was checked is the one that is connected to, so that a name can't change its meaning in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from django.conf import settings
+
+from corekit import addresses
+from corekit.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TIMEOUT_S = 10.0
+"""For everything that belongs to one call: the name, the connection, TLS and the answer's head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a call went: a status, or an error as one sentence without internal addresses."""
+
+    status: int | None
+    error: str
+    duration_ms: float
+
+    @property
+    def ok(self) -> bool:
+        """Say whether it was taken."""
+        return self.status is not None and 200 <= self.status < 300
+
+
+class NotAllowed(OSError):
+    """The place may not be called."""
+
+
+def check_target(scheme: str, host: str, port: int | None) -> None:
+    """Refuse what never will be called, before it is stored. Raises InvalidInput; names are resolved at each call."""
+    literal = _literal(host)
+    if literal is not None and not _allowed(literal):
+        raise InvalidInput("The URL must lead to a public address.", field="url")
+    if scheme != "https" and (literal is None or addresses.is_public(literal)):
+        raise InvalidInput("The URL must begin with https://.", field="url")
+    if port == 0:
+        raise InvalidInput("The URL has no usable port.", field="url")
+
+
+async def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float = TIMEOUT_S) -> Answer:
+    """Send a POST and return how it went; it never raises for what the other side does. The answer's body is left."""
+    began = time.perf_counter()
+    status, error = None, ""
+    try:
+        async with (
+            _session(timeout_s) as session,
+            session.post(url, data=body, headers=headers, allow_redirects=False) as answer,
+        ):
+            status = answer.status
+    except (OSError, aiohttp.ClientError, TimeoutError, ValueError) as problem:
+        error = _in_words(problem)
+    return Answer(status, error, round((time.perf_counter() - began) * 1000, 3))
+
+
+def _session(timeout_s: float) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(resolver=_CheckedResolver(), socket_factory=_checked_socket, force_close=True),
+        timeout=aiohttp.ClientTimeout(total=timeout_s),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+    )
+
+
+class _CheckedResolver(AbstractResolver):
+    """Gives out only addresses that may be called."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+        usable = [info for info in found if _allowed(ipaddress.ip_address(info[4][0]))]
+        if not usable:
+            raise NotAllowed("the host does not lead to a public address")
+        return [
+            ResolveResult(hostname=host, host=str(info[4][0]), port=port, family=info[0], proto=info[2], flags=0)
+            for info in usable
+        ]
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def _checked_socket(info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
+    # The last look before a connection: an address in the URL itself never passes the resolver.
+    if not _allowed(ipaddress.ip_address(str(info[4][0]))):
+        raise NotAllowed("the host does not lead to a public address")
+    return socket.socket(info[0], info[1], info[2])
+
+
+def _literal(host: str) -> addresses.Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _allowed(address: addresses.Address) -> bool:
+    granted = settings.GATEHOUSE.webhook_networks
+    return addresses.is_public(address) or any(
+        address in network for network in granted if network.version == address.version
+    )
+
+
+def _in_words(problem: BaseException) -> str:
+    cause: BaseException | None = problem
+    while cause is not None:
+        if isinstance(cause, NotAllowed):
+            return str(cause)
+        cause = cause.__cause__
+    if isinstance(problem, TimeoutError):
+        return "the host did not answer in time"
+    if isinstance(problem, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
+        return "the host's certificate is not valid"
+    if isinstance(problem, aiohttp.ClientConnectorDNSError):
+        return "the host's name can't be resolved"
+    if isinstance(problem, aiohttp.ClientConnectorError):
+        return "the host can't be reached"
+    if isinstance(problem, aiohttp.ServerDisconnectedError | ConnectionResetError):
+        return "the host closed the connection"
+    return "the host's answer is not HTTP"
