@@ -24,6 +24,8 @@ OPERATIONS = {
     "get_template get_tenant kill_sandbox list_audit_events list_keys list_members list_nodes list_operations",
     "list_sandbox_events list_sandboxes list_templates list_tenants me offboard_tenant open_sandbox pause_sandbox",
     "remove_member resume_sandbox revoke_key set_limit_range set_quota suspend_tenant",
+    "list_webhooks create_webhook get_webhook change_webhook delete_webhook rotate_webhook_secret test_webhook",
+    "list_webhook_deliveries retry_webhook_delivery",
 }
 
 
