@@ -92,17 +92,18 @@ def create_sandbox(
     client = node_client.local_node()
     found = selectors.template_for(actor, template)
     _require_lifetime(UUID(actor.tenant_id), timeout_s)
+    resources = quota.resolve_resources(
+        actor.tenant_id,
+        cpu_milli=found.cpu_milli if cpu_milli is None else cpu_milli,
+        memory_mib=found.memory_mib if memory_mib is None else memory_mib,
+        disk_mib=found.disk_mib if disk_mib is None else disk_mib,
+    )
     wanted = launch.Wanted(
         tenant_id=actor.tenant_id,
         template=found,
-        isolation=isolation.resolve(found, tier=tier, profile=profile, runtime=runtime),
+        isolation=isolation.resolve(found, tier=tier, profile=profile, runtime=runtime, min_tier=resources.min_tier),
         node_id=nodes.current_node_id(client),
-        resources=quota.resolve_resources(
-            actor.tenant_id,
-            cpu_milli=found.cpu_milli if cpu_milli is None else cpu_milli,
-            memory_mib=found.memory_mib if memory_mib is None else memory_mib,
-            disk_mib=found.disk_mib if disk_mib is None else disk_mib,
-        ),
+        resources=resources,
         timeout_s=timeout_s,
         metadata=metadata or {},
         env=env or {},

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from corekit.errors import InvalidInput
+from corekit.tiers import TIERS, strongest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sandboxes.models import Template
 
-TIERS = ("language", "process", "container", "microvm")
-"""From the weakest to the strongest."""
 PROFILES = ("workstation", "hardened")
 RUNTIMES = ("crun", "runc", "runsc")
 _OWN_KERNEL = "runsc"
@@ -28,13 +27,19 @@ class Isolation:
     runtime: str
 
 
-def resolve(template: Template, *, tier: str | None, profile: str | None, runtime: str | None) -> Isolation:
-    """Return what a sandbox gets: what was asked for, else what the template says.
+def resolve(
+    template: Template, *, tier: str | None, profile: str | None, runtime: str | None, min_tier: str = ""
+) -> Isolation:
+    """Return what a sandbox gets: what was asked for, else the template's, and at least the tenant's `min_tier`.
 
-    Raises InvalidInput naming the field for an unknown word and for anything weaker than the template. Whether
+    Raises InvalidInput naming the field for an unknown word and for anything weaker than template and tenant. Whether
     a node can give it is the node's to say.
     """
     got_tier = _at_least("tier", tier, template.tier, TIERS)
+    if min_tier and tier is not None:
+        _at_least("tier", tier, min_tier, TIERS, whose="tenant")
+    elif min_tier:
+        got_tier = strongest(got_tier, min_tier)
     got_profile = _at_least("profile", profile, template.profile, PROFILES)
     if got_tier == "container":
         return Isolation(got_tier, got_profile, _runtime(runtime, template))
@@ -43,14 +48,14 @@ def resolve(template: Template, *, tier: str | None, profile: str | None, runtim
     return Isolation(got_tier, got_profile, "")
 
 
-def _at_least(field: str, asked: str | None, minimum: str, order: Sequence[str]) -> str:
+def _at_least(field: str, asked: str | None, minimum: str, order: Sequence[str], *, whose: str = "template") -> str:
     if asked is None:
         return minimum
     if asked not in order:
         raise InvalidInput(f"{field} must be one of {', '.join(order)}.", field=field)
     if order.index(asked) < order.index(minimum):
         raise InvalidInput(
-            f"The template demands at least the {field} {minimum}, and {asked} isolates less.",
+            f"The {whose} demands at least the {field} {minimum}, and {asked} isolates less.",
             field=field,
             minimum=minimum,
         )

@@ -12,6 +12,7 @@ from audit.models import Outcome
 from audit.recording import record
 from corekit import clock
 from corekit.errors import Conflict, Forbidden, InvalidInput, NotFound
+from corekit.tiers import TIERS
 from tenants import hooks
 from tenants.authentication import PREFIX_LENGTH, key_hash, new_key_text
 from tenants.models import SLUG_PATTERN, ApiKey, LimitRange, Membership, Quota, Role, Tenant, User
@@ -29,6 +30,7 @@ _SLUG = re.compile(SLUG_PATTERN)
 MAX_LIMIT = 1_000_000_000
 _DENIED_RISK = 60
 QUOTA_FIELDS = frozenset(field.name for field in Quota._meta.fields if field.editable and field.name != "tenant")
+MIN_TIER = "min_tier"
 RANGE_FIELDS = frozenset(field.name for field in LimitRange._meta.fields if field.name != "tenant")
 Row = TypeVar("Row", Quota, LimitRange)
 
@@ -185,22 +187,27 @@ def set_quota(*, actor: Actor, tenant: Tenant, **limits: int) -> Quota:
     return _set(Quota, "quota.set", actor, tenant, limits, QUOTA_FIELDS)
 
 
-def set_limit_range(*, actor: Actor, tenant: Tenant, **limits: int) -> LimitRange:
-    """Change some of the bounds and defaults for one sandbox. Running sandboxes are not touched."""
+def set_limit_range(*, actor: Actor, tenant: Tenant, **limits: int | str) -> LimitRange:
+    """Change some of the bounds and defaults for one sandbox. Running sandboxes are not touched.
+
+    All are numbers but `min_tier`, the name of a tier, or "" for no bound.
+    """
     require(actor, "platform:write")
     return _set(LimitRange, "limit_range.set", actor, tenant, limits, RANGE_FIELDS)
 
 
 def _set(
-    model: type[Row], code: str, actor: Actor, tenant: Tenant, limits: Mapping[str, int], settable: frozenset[str]
+    model: type[Row],
+    code: str,
+    actor: Actor,
+    tenant: Tenant,
+    limits: Mapping[str, int | str],
+    settable: frozenset[str],
 ) -> Row:
     for name, value in limits.items():
         if name not in settable:
             raise InvalidInput(f"There is no limit {name}.", field=name)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise InvalidInput(f"{name} must be a whole number.", field=name)
-        if not 0 <= value <= MAX_LIMIT:
-            raise InvalidInput(f"{name} must be from 0 to {MAX_LIMIT}.", field=name)
+        _check_limit(name, value)
     with transaction.atomic():
         row = model.everywhere().select_for_update().get(pk=tenant.pk)
         before = {name: getattr(row, name) for name in limits}
@@ -211,6 +218,17 @@ def _set(
         model.everywhere().filter(pk=tenant.pk).update(**limits)
         _record(code, actor, tenant, "tenant", tenant.id.hex, before=before, after=dict(limits))
     return row
+
+
+def _check_limit(name: str, value: object) -> None:
+    if name == MIN_TIER:
+        if value not in {"", *TIERS}:
+            raise InvalidInput(f"{name} must be one of {', '.join(TIERS)}, or empty.", field=name)
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidInput(f"{name} must be a whole number.", field=name)
+    if not 0 <= value <= MAX_LIMIT:
+        raise InvalidInput(f"{name} must be from 0 to {MAX_LIMIT}.", field=name)
 
 
 def _validate(row: models.Model) -> None:

@@ -13,6 +13,7 @@ from django_scopes import get_scope, scopes_disabled
 from django_scopes.manager import DisabledQuerySet
 
 from corekit.ids import new_key_id
+from corekit.tiers import TIERS
 from tenants.states import TenantState
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ class Quota(TenantOwned):
 
 
 class LimitRange(TenantOwned):
-    """What one sandbox gets when nobody asks, and the bounds when somebody does."""
+    """What one sandbox gets when nobody asks, and the bounds when somebody does. `min_tier` "" is no bound."""
 
     tenant = models.OneToOneField(Tenant, on_delete=models.CASCADE, primary_key=True, related_name="limit_range")
 
@@ -210,6 +211,7 @@ class LimitRange(TenantOwned):
     max_cpu_milli = models.PositiveIntegerField(default=2000)
     max_memory_mib = models.PositiveIntegerField(default=2048)
     max_disk_mib = models.PositiveIntegerField(default=10 * 1024)
+    min_tier = models.CharField(max_length=16, choices=[(tier, tier) for tier in TIERS], blank=True, default="")
 
     class Meta:
         constraints = tuple(

@@ -52,17 +52,18 @@ RESOURCES = counters.RESOURCES
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one sandbox gets, after the tenant's limit range was applied."""
+    """What one sandbox gets, after the tenant's limit range was applied; `min_tier` "" leaves the tier free."""
 
     cpu_milli: int
     memory_mib: int
     disk_mib: int
     request_cpu_milli: int
     request_memory_mib: int
+    min_tier: str = ""
 
     def amounts(self) -> Amounts:
         """Return what these resources take from the quota."""
-        return Amounts(sandboxes=1, **asdict(self))
+        return Amounts(sandboxes=1, **{name: getattr(self, name) for name in RESOURCES if name != "sandboxes"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +228,7 @@ def resolve_resources(
         **got,
         request_cpu_milli=min(limits.default_request_cpu_milli, got["cpu_milli"]),
         request_memory_mib=min(limits.default_request_memory_mib, got["memory_mib"]),
+        min_tier=limits.min_tier,
     )
 
 

@@ -8,10 +8,11 @@ from uuid import UUID
 
 from rest_framework import serializers
 
+from corekit.tiers import TIERS
 from corekit.web.fields import Body, Flag, Text, WholeNumber
 from corekit.web.views import PageQuery
 from sandboxes.e2b import fields
-from sandboxes.isolation import PROFILES, RUNTIMES, TIERS
+from sandboxes.isolation import PROFILES, RUNTIMES
 from sandboxes.models import Node, Sandbox, Template
 from sandboxes.states import EndReason, SandboxState
 

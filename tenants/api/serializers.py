@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from rest_framework import serializers
 
 from corekit import clock
+from corekit.tiers import TIERS
 from corekit.web.fields import Body, Text, WholeNumber
 from tenants import quota
-from tenants.actions import MAX_LIMIT, RANGE_FIELDS
+from tenants.actions import MAX_LIMIT, MIN_TIER, RANGE_FIELDS
 from tenants.models import ApiKey, Membership, Role, Tenant
 
 if TYPE_CHECKING:
@@ -118,8 +119,16 @@ def _whole(names: tuple[str, ...] | list[str]) -> dict[str, serializers.Field[An
 LimitsSerializer = type("LimitsSerializer", (Plain,), _whole([*(f"max_{name}" for name in quota.RESOURCES), *_RATES]))
 UsedSerializer = type("UsedSerializer", (Plain,), _whole(quota.RESOURCES))
 QuotaBody = type("QuotaBody", (Body,), _numbers([*(f"max_{name}" for name in quota.RESOURCES), *_RATES]))
-LimitRangeSerializer = type("LimitRangeSerializer", (Plain,), _whole(sorted(RANGE_FIELDS)))
-LimitRangeBody = type("LimitRangeBody", (Body,), _numbers(sorted(RANGE_FIELDS)))
+_BOUNDS = sorted(RANGE_FIELDS - {MIN_TIER})
+_TIER_HELP = f"One of {', '.join(TIERS)}, or empty for no bound."
+LimitRangeSerializer = type(
+    "LimitRangeSerializer", (Plain,), _whole(_BOUNDS) | {MIN_TIER: serializers.CharField(help_text=_TIER_HELP)}
+)
+LimitRangeBody = type(
+    "LimitRangeBody",
+    (Body,),
+    _numbers(_BOUNDS) | {MIN_TIER: Text(max_length=16, required=False, allow_blank=True, help_text=_TIER_HELP)},
+)
 
 
 class QuotaSerializer(Plain):
@@ -140,6 +149,6 @@ def quota_answer(usage: Usage) -> dict[str, Any]:
     }
 
 
-def limit_range_answer(limits: LimitRange) -> dict[str, int]:
+def limit_range_answer(limits: LimitRange) -> dict[str, int | str]:
     """Return the answer about a limit range."""
     return {name: getattr(limits, name) for name in sorted(RANGE_FIELDS)}

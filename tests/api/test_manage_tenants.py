@@ -193,6 +193,17 @@ def test_bounds_that_contradict_each_other(olga: Operator, here: str) -> None:
     assert olga.refused("patch", f"{here}/limit-range", {"max_cpu_milli": 1})[:2] == (400, "invalid_input")
 
 
+def test_an_operator_sets_the_least_isolation(olga: Operator, rest: Rest, here: str) -> None:
+    assert rest.get(f"{here}/limit-range")["min_tier"] == ""
+    assert rest.refused("patch", f"{here}/limit-range", {"min_tier": ""}) == (403, "forbidden", None)
+
+    assert olga.call("patch", f"{here}/limit-range", {"min_tier": "container"}).json()["min_tier"] == "container"
+    assert olga.refused("patch", f"{here}/limit-range", {"min_tier": "vault"}) == (400, "invalid_input", "min_tier")
+    assert olga.refused("patch", f"{here}/limit-range", {"min_tier": 3}) == (400, "invalid_input", "min_tier")
+    assert rest.get(f"{here}/limit-range")["min_tier"] == "container"
+    assert olga.call("patch", f"{here}/limit-range", {"min_tier": ""}).json()["min_tier"] == ""
+
+
 def test_erasing_a_tenant_is_an_operation(olga: Operator, here: str, node: NodeDouble) -> None:
     assert olga.refused("post", f"{here}/offboard", {"confirm": "other"}) == (400, "invalid_input", "confirm")
     assert olga.refused("post", f"{here}/offboard", {}) == (400, "invalid_input", "confirm")

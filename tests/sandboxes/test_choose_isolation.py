@@ -10,6 +10,7 @@ from audit.models import Event
 from corekit.errors import InvalidInput, TierUnavailable
 from sandboxes import actions
 from sandboxes.models import Sandbox
+from tenants import actions as tenant_actions
 from tests.factories import OPERATOR
 
 if TYPE_CHECKING:
@@ -149,3 +150,29 @@ def test_sizes_beyond_it_are_refused_by_field(node: NodeDouble, base: Template, 
         actions.create_sandbox(actor=alice.actor, template="base", timeout_s=60, **sizes)
 
     assert refusal.value.field == field
+
+
+def test_the_tenants_minimum_raises_a_weaker_template(node: NodeDouble, process: Template, alice: Caller) -> None:
+    tenant_actions.set_limit_range(actor=OPERATOR, tenant=alice.tenant, min_tier="container")
+
+    made = create(alice, "base-process")
+
+    assert (made.tier, made.profile) == ("container", "hardened")
+    assert node.running()[0].spec["tier"] == "container"
+
+
+def test_the_tenants_minimum_leaves_a_stronger_template_alone(node: NodeDouble, base: Template, alice: Caller) -> None:
+    tenant_actions.set_limit_range(actor=OPERATOR, tenant=alice.tenant, min_tier="process")
+
+    assert create(alice).tier == "container"
+
+
+def test_less_than_the_tenants_minimum_is_refused(node: NodeDouble, process: Template, alice: Caller) -> None:
+    tenant_actions.set_limit_range(actor=OPERATOR, tenant=alice.tenant, min_tier="container")
+
+    with pytest.raises(InvalidInput, match="The tenant demands at least the tier container, and process") as refused:
+        create(alice, "base-process", tier="process")
+
+    assert (refused.value.field, refused.value.details) == ("tier", {"minimum": "container"})
+    assert node.running() == []
+    assert Sandbox.everywhere().count() == 0

@@ -86,6 +86,17 @@ def test_limits_are_shown_and_set(acme: Tenant) -> None:
     assert run("quota", "list").splitlines()[1].split() == ["acme", "1/10", "500/20000", "0/40960", "0/102400"]
 
 
+def test_the_least_isolation_is_a_word_among_the_limits(acme: Tenant) -> None:
+    run("quota", "set", "acme", "sandbox.min_tier=container")
+    assert ["sandbox.min_tier", "container", "-"] in [line.split() for line in run("quota", "show", "acme").splitlines()]
+    with pytest.raises(CommandError, match="min_tier must be one of"):
+        run("quota", "set", "acme", "sandbox.min_tier=vault", "max_sandboxes=1")
+    assert LimitRange.everywhere().get(pk=acme.pk).min_tier == "container"
+    assert quota.usage(acme.id).allowed.sandboxes == 50
+    run("quota", "set", "acme", "sandbox.min_tier=")
+    assert LimitRange.everywhere().get(pk=acme.pk).min_tier == ""
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

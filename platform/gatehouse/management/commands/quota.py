@@ -32,7 +32,10 @@ class Command(BaseCommand):
         setting = verbs.add_parser("set", help="change limits")
         setting.add_argument("tenant", help="the tenant's slug")
         setting.add_argument(
-            "limits", nargs="+", metavar="NAME=NUMBER", help="such as max_sandboxes=10 or sandbox.max_cpu_milli=2000"
+            "limits",
+            nargs="+",
+            metavar="NAME=VALUE",
+            help="such as max_sandboxes=10, sandbox.max_cpu_milli=2000 or sandbox.min_tier=container",
         )
 
     def handle(self, *args: object, verb: str, **options: Any) -> None:
@@ -43,7 +46,7 @@ class Command(BaseCommand):
             elif verb == "show":
                 self._show(tenant_named(options["tenant"]))
             else:
-                self._set(tenant_named(options["tenant"]), _numbers(options["limits"]))
+                self._set(tenant_named(options["tenant"]), _values(options["limits"]))
 
     def _list(self) -> None:
         rows = []
@@ -66,7 +69,7 @@ class Command(BaseCommand):
         rows += [(f"{_ONE}{name}", getattr(limits, name), None) for name in sorted(actions.RANGE_FIELDS)]
         self.stdout.write(table(("limit", "value", "used"), rows))
 
-    def _set(self, tenant: Tenant, limits: dict[str, int]) -> None:
+    def _set(self, tenant: Tenant, limits: dict[str, Any]) -> None:
         of_one = {name.removeprefix(_ONE): value for name, value in limits.items() if name.startswith(_ONE)}
         of_all = {name: value for name, value in limits.items() if not name.startswith(_ONE)}
         # Half of what was asked for would be worse than nothing.
@@ -78,10 +81,13 @@ class Command(BaseCommand):
         self.stdout.write(f"changed {', '.join(sorted(limits))} of {tenant.slug}")
 
 
-def _numbers(pairs: list[str]) -> dict[str, int]:
-    limits: dict[str, int] = {}
+def _values(pairs: list[str]) -> dict[str, int | str]:
+    limits: dict[str, int | str] = {}
     for pair in pairs:
-        name, _, value = pair.partition("=")
+        name, equals, value = pair.partition("=")
+        if name == f"{_ONE}{actions.MIN_TIER}" and equals:
+            limits[name] = value
+            continue
         if not (value.isascii() and value.isdigit() and len(value) <= 15):
             raise CommandError(f"Write a limit as NAME=NUMBER, not {pair!r}.")
         limits[name] = int(value)
