@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import struct
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from corekit import connect
 from gatehouse.cli.errors import NOT_FOUND, CliError, from_answer
 from gatehouse.cli.transport import Link, raise_for_error, read_json
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-_END_OF_STREAM = 2
-_MAX_MESSAGE = 64 * 1024 * 1024
 _PING_S = 50
 CHUNK = 256 * 1024
 
@@ -55,10 +53,11 @@ class Agent:
             headers["Connect-Timeout-Ms"] = str(int(timeout_s * 1000))
         # It may be silent for as long as it likes.
         link = Link(self.place, timeout=None)
-        message = json.dumps(body).encode()
-        envelope = struct.pack(">BI", 0, len(message)) + message
         response = link.send(
-            "POST", "/process.Process/Start", envelope, self._rpc_headers("application/connect+json") | headers
+            "POST",
+            "/process.Process/Start",
+            connect.frame(body),
+            self._rpc_headers("application/connect+json") | headers,
         )
         raise_for_error(response)
         return Process(self, response)
@@ -152,7 +151,7 @@ class Process:
             for name, data in event.get("data", {}).items():
                 yield name, base64.b64decode(data)
             if "end" in event:
-                self.code = _exit_code(event["end"])
+                self.code = connect.exit_code(event["end"])
         if self.code is None:
             raise CliError("The connection broke before the command ended; it may still run.")
 
@@ -175,32 +174,20 @@ class Process:
         self.agent.call_apart("process.Process/Update", {"process": {"pid": self.pid}, "pty": _screen(size)})
 
     def _read_events(self) -> Iterator[Json]:
-        while len(head := self._response.read(5)) == 5:
-            flags, length = struct.unpack(">BI", head)
-            if length > _MAX_MESSAGE:
-                raise CliError("The sandbox sent a message that is too long.")
-            message = json.loads(self._response.read(length) or b"{}")
-            if flags & _END_OF_STREAM:
-                if error := message.get("error"):
-                    raise _stream_error(error)
-                return
-            yield message.get("event", {})
+        try:
+            for message in connect.messages(self._response.read):
+                yield message.get("event", {})
+        except connect.BadFrame as error:
+            raise CliError(f"The sandbox sent what can't be read: {error}.") from error
+        except connect.StreamError as error:
+            raise _stream_error(error) from error
 
 
-def _stream_error(error: Json) -> CliError:
-    code = error.get("code")
-    if code == "deadline_exceeded":
+def _stream_error(error: connect.StreamError) -> CliError:
+    if error.code == "deadline_exceeded":
         return CliError("The command took longer than --timeout and was killed.", status=124)
-    found = from_answer(400, {"message": error.get("message") or code})
-    return CliError(found.message, status=NOT_FOUND) if code in {"not_found", "invalid_argument"} else found
-
-
-def _exit_code(end: Json) -> int:
-    """Return the code as a shell would: a signal's number above 128."""
-    status = str(end.get("status", ""))
-    if status.startswith("signal: "):
-        return {"killed": 137, "terminated": 143, "interrupt": 130}.get(status.removeprefix("signal: "), 128)
-    return int(end.get("exitCode", 0)) & 0xFF
+    found = from_answer(400, {"message": str(error)})
+    return CliError(found.message, status=NOT_FOUND) if error.code in {"not_found", "invalid_argument"} else found
 
 
 def _screen(size: tuple[int, int]) -> Json:
