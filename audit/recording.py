@@ -12,7 +12,7 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 
-from audit import registry
+from audit import insertion, registry
 from audit.models import Event, Outcome, Phase
 from corekit import clock, ids, tokens
 from corekit.fingerprint import arguments_hash, arguments_shape
@@ -99,7 +99,7 @@ def record_node_events(events: Sequence[tuple[Mapping[str, Any], str | UUID | No
             fresh.append(row.id not in seen)
             seen.add(row.id)
         added = [row for row, is_new in zip(rows, fresh, strict=True) if is_new]
-        Event.objects.bulk_create(added)
+        insertion.insert(added)
         transaction.on_commit(lambda: _log_executions(added), robust=True)
     return fresh
 
