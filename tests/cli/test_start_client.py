@@ -13,7 +13,7 @@ from tests.live import free_port
 KEY = "e2b_" + "0" * 40
 
 
-def test_it_loads_the_standard_library_only() -> None:
+def test_it_loads_the_standard_library_and_our_plain_modules_only() -> None:
     code = (
         "import sys; before = set(sys.modules); import gatehouse.cli.__main__;"
         "tops = {name.split('.')[0] for name in set(sys.modules) - before};"
@@ -22,7 +22,7 @@ def test_it_loads_the_standard_library_only() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], env=Shell().environment, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout.strip()) == (0, "['gatehouse']"), done.stderr
+    assert (done.returncode, done.stdout.strip()) == (0, "['corekit', 'gatehouse']"), done.stderr
 
 
 def test_every_command_explains_itself() -> None:
