@@ -28,7 +28,9 @@ def insert(events: Sequence[Event]) -> None:
         return
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            with cursor.copy(f"COPY audit_event ({_COLUMNS}) FROM STDIN") as copy:
+            copying = cursor.copy(f"COPY audit_event ({_COLUMNS}) FROM STDIN")
+            # Django wraps what its cursor does itself, and COPY is none of that.
+            with connection.wrap_database_errors, copying as copy:
                 for row in _rows(events, _POSTGRESQL):
                     copy.write_row(row)
         else:
