@@ -6,10 +6,12 @@ Sentences are filled with actor, object, and the details.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 Severity = Literal["info", "notice", "warning", "critical"]
+_NAME = re.compile(r"\{(actor|object)\}")
 
 
 class UnknownCodeError(LookupError):
@@ -82,6 +84,22 @@ _CODES = {
             "warning",
         ),
         _code("sandbox.lost", "The sandbox {object} is gone from its node.", "warning", "reason node"),
+        _code(
+            "execution.started",
+            "{actor} began the execution {object}.",
+            fields="language template tier requested_tier floor score timeout_ms",
+        ),
+        _code(
+            "execution.ended",
+            "The execution {object} ended.",
+            fields="state sandbox exit_code duration_ms truncated reason",
+        ),
+        _code(
+            "execution.refused",
+            "{actor} asked to run code that the tenant refuses.",
+            "warning",
+            "language score threshold rules",
+        ),
         _code("template.registered", "{actor} registered a build of the template {object}.", "notice", "build"),
         _code("node.registered", "The node {object} registered.", "notice", "boot_id version capacity"),
         _code("node.lost", "The node {object} does not answer.", "critical", "reason"),
@@ -127,6 +145,14 @@ def get(code: str) -> Code:
         return _CODES[code]
     except KeyError:
         raise UnknownCodeError(f"the event code {code!r} is not registered") from None
+
+
+def sentence(code: str, *, actor: str, target: str) -> str:
+    """Return what happened as one sentence; of a code that nobody knows, the code."""
+    if not known(code):
+        return code
+    named = {"actor": actor, "object": target}
+    return _NAME.sub(lambda match: named[match[1]], get(code).sentence)
 
 
 def known(code: str) -> bool:

@@ -1,4 +1,4 @@
-"""Reads for the REST API: sandboxes in any state, templates and nodes, each behind the one door."""
+"""Reads for the REST API: sandboxes and executions in any state, templates and nodes, each behind the one door."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from django.db.models import Q, QuerySet
 
 from corekit import ids
 from corekit.errors import NotFound
-from sandboxes.models import Node, Sandbox, Template, metadata_digest
+from sandboxes import access
+from sandboxes.models import Execution, Node, Sandbox, Template, metadata_digest
 from sandboxes.selectors import no_sandbox
 from tenants import policy
 
@@ -67,6 +68,27 @@ def sandbox_for(actor: Actor, sandbox_id: str) -> Sandbox:
         found = Sandbox.visible_to(actor).filter(pk=sandbox_id).first()
     if found is None:
         raise no_sandbox()
+    return found
+
+
+def executions_for(actor: Actor, *, state: str | None = None, tenant_id: UUID | None = None) -> QuerySet[Execution]:
+    """Return the executions that an actor may see and asks for, without what they wrote."""
+    policy.require(actor, "sandboxes:read")
+    rows = Execution.visible_to(actor).defer("stdout", "stderr")
+    exact = {"state": state, "tenant_id": tenant_id}
+    return rows.filter(**{name: value for name, value in exact.items() if value is not None})
+
+
+def execution_for(actor: Actor, execution_id: str) -> Execution:
+    """Return an execution. What it wrote is only for who may look into sandboxes. Raises NotFound."""
+    policy.require(actor, "sandboxes:read")
+    found = None
+    if ids.is_event_id(execution_id):
+        found = Execution.visible_to(actor).filter(pk=execution_id).first()
+    if found is None:
+        raise NotFound("There is no such execution.")
+    if not access.may_execute(actor):
+        found.output_until = None
     return found
 
 

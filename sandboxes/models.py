@@ -1,4 +1,4 @@
-"""Rows of nodes, templates and sandboxes. The rows are the truth; nodes are made to follow them."""
+"""Rows of nodes, templates, sandboxes and executions. The rows are the truth; nodes are made to follow them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.db import models
 from django.db.models import Q
 
 from corekit import clock, ids
-from sandboxes.states import EndReason, SandboxState
+from sandboxes.states import EXECUTION_ENDS, EndReason, ExecutionState, SandboxState
 from tenants.models import Tenant, TenantOwned
 
 if TYPE_CHECKING:
@@ -167,6 +167,63 @@ class Sandbox(TenantOwned):
             ),
             # A request without a key has NULL, not "": a unique constraint lets only NULLs repeat.
             models.UniqueConstraint(fields=("tenant", "idempotency_key"), name="sandboxes_sandbox_idempotency"),
+        )
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class Execution(TenantOwned):
+    """One piece of code that was run in a sandbox made for it. Of the code only what findings quote is kept.
+
+    `floor` is the least tier that the code may have, and `floor_reason` says what asked for the one it got.
+    `until` is when whoever works on it has given up: a row that is older is ended by the reconciler. What it wrote
+    is kept until `output_until`.
+    """
+
+    id = models.CharField(primary_key=True, max_length=32, default=ids.new_event_id, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
+    state = models.CharField(max_length=16, choices=ExecutionState, default=ExecutionState.STARTING)
+    language = models.CharField(max_length=16)
+    template_name = models.CharField(max_length=128)
+    tier = models.CharField(max_length=16)
+    requested_tier = models.CharField(max_length=16, blank=True, default="")
+    floor = models.CharField(max_length=16)
+    floor_reason = models.TextField(blank=True, default="")
+    risk = models.JSONField(default=dict)
+    sandbox_id = models.CharField(max_length=64, blank=True, default="")
+    timeout_s = models.PositiveIntegerField()
+    until = models.DateTimeField()
+    reason = models.CharField(max_length=300, blank=True, default="")
+    stdout = models.TextField(blank=True, default="")
+    stderr = models.TextField(blank=True, default="")
+    truncated = models.BooleanField(default=False)
+    output_until = models.DateTimeField(null=True)
+    exit_code = models.IntegerField(null=True)
+    duration_ms = models.PositiveIntegerField(null=True)
+    created_by = models.CharField(max_length=64)
+    created_at = models.DateTimeField(default=clock.now)
+    ended_at = models.DateTimeField(null=True)
+    idempotency_key = models.CharField(max_length=255, null=True, blank=True)  # noqa: DJ001
+    request_digest = models.CharField(max_length=64, blank=True, default="")
+
+    class Meta:
+        indexes = (
+            models.Index(fields=("tenant", "-created_at", "id"), name="sandboxes_execution_page"),
+            models.Index(fields=("-created_at", "id"), name="sandboxes_execution_all"),
+            models.Index(fields=("until",), condition=Q(ended_at=None), name="sandboxes_execution_open"),
+            models.Index(
+                fields=("output_until",), condition=Q(output_until__isnull=False), name="sandboxes_execution_kept"
+            ),
+        )
+        constraints = (
+            models.CheckConstraint(condition=Q(state__in=ExecutionState.values), name="sandboxes_execution_state"),
+            models.CheckConstraint(
+                condition=Q(state__in=EXECUTION_ENDS, ended_at__isnull=False)
+                | (~Q(state__in=EXECUTION_ENDS) & Q(ended_at=None)),
+                name="sandboxes_execution_ended_has_time",
+            ),
+            models.UniqueConstraint(fields=("tenant", "idempotency_key"), name="sandboxes_execution_idempotency"),
         )
 
     def __str__(self) -> str:

@@ -20,7 +20,7 @@ from corekit import clock
 from corekit.actor import SYSTEM
 from corekit.errors import Conflict, GatehouseError, InvalidInput, Unavailable
 from sandboxes import endings, events, nodes, turns
-from sandboxes.models import Node, Sandbox, Template
+from sandboxes.models import Execution, Node, Sandbox, Template
 from sandboxes.states import LIVE, EndReason, SandboxState
 from tenants import actions as tenant_actions
 from tenants import policy
@@ -196,11 +196,13 @@ class _Erasure:
 
     def delete_rows(self) -> None:
         """Delete all that belongs to the tenant, a batch at a time, and the accounts that belonged to nobody else."""
-        while batch := list(self.owned(Sandbox).values_list("pk", flat=True)[:BATCH]):
-            with turns.write():
-                self.delete("sandboxes", Sandbox.everywhere().filter(pk__in=batch))
-                self.write("rows")
-            self.note("rows")
+        models: tuple[tuple[str, Any], ...] = (("executions", Execution), ("sandboxes", Sandbox))
+        for name, model in models:
+            while batch := list(self.owned(model).values_list("pk", flat=True)[:BATCH]):
+                with turns.write():
+                    self.delete(name, model.everywhere().filter(pk__in=batch))
+                    self.write("rows")
+                self.note("rows")
         with turns.write():
             accounts = list(self.owned(Membership).values_list("user_id", flat=True))
             self.delete("templates", Template.objects.filter(tenant_id=self.tenant_id))

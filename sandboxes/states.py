@@ -79,3 +79,30 @@ class EndReason(models.TextChoices):
     START_FAILED = "start_failed", "It did not start"
     LOST = "lost", "The node lost it"
     QUARANTINED = "quarantined", "It did not match its isolation tier"
+
+
+class ExecutionState(models.TextChoices):
+    """How far an execution is. `starting`: its row is written, its sandbox may or may not be there yet.
+
+    `running`: its sandbox runs the code. `completed`: the code ended, with whatever exit code. `timed_out`: it was
+    killed at its time limit. `failed`: Gatehouse could not run it to its end; `reason` says why.
+    """
+
+    STARTING = "starting", "Starting"
+    RUNNING = "running", "Running"
+    COMPLETED = "completed", "Completed"
+    TIMED_OUT = "timed_out", "Timed out"
+    FAILED = "failed", "Failed"
+
+
+EXECUTION_ENDS = (ExecutionState.COMPLETED, ExecutionState.TIMED_OUT, ExecutionState.FAILED)
+
+EXECUTION_TABLE = StateTable(
+    {
+        ExecutionState.STARTING: {ExecutionState.RUNNING, ExecutionState.FAILED},
+        ExecutionState.RUNNING: set(EXECUTION_ENDS),
+        **{end: set() for end in EXECUTION_ENDS},
+    },
+    initial=ExecutionState.STARTING,
+    terminal=EXECUTION_ENDS,
+)

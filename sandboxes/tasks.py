@@ -6,7 +6,7 @@ import structlog
 from celery import shared_task
 
 from corekit.errors import GatehouseError
-from sandboxes import events, offboarding, revocation
+from sandboxes import events, executionrows, offboarding, revocation
 from sandboxes import reconcile as reconciling
 from sandboxes.models import Sandbox
 from sandboxes.node_client import local_node
@@ -42,15 +42,18 @@ def reconcile() -> None:
         return
     if outcome.ended or outcome.stopped:
         logger.info("reconciled", ended=outcome.ended, stopped=outcome.stopped, adjusted=outcome.adjusted)
+    if overdue := executionrows.end_overdue():
+        logger.warning("executions_ended", executions=overdue)
 
 
 @shared_task(name="sandboxes.sweep_reservations")  # type: ignore[untyped-decorator]
 def sweep_reservations() -> None:
-    """Release reservations that no live sandbox holds. Each 30 s."""
+    """Release reservations that no live sandbox holds, and forget old output of executions. Each 30 s."""
     live = list(Sandbox.everywhere().filter(state__in=LIVE).values_list("pk", flat=True))
     released = quota.sweep(live, older_than_s=LEAK_AGE_S)
     if released:
         logger.warning("reservations_swept", sandboxes=released)
+    executionrows.forget_output()
 
 
 @shared_task(name="sandboxes.erase_tenants")  # type: ignore[untyped-decorator]

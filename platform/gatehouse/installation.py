@@ -38,6 +38,11 @@ class Installation:
     secret_key_text: str | None = field(default=None, repr=False)
 
     @property
+    def gateway_host(self) -> str:
+        """Where a process of this host reaches the gateway."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.bind, self.bind)  # noqa: S104
+
+    @property
     def keys(self) -> Path:
         """The folder of the key files."""
         return self.home / "keys"

@@ -1,4 +1,4 @@
-"""What the REST API takes and answers about sandboxes, templates and nodes."""
+"""What the REST API takes and answers about sandboxes, executions, templates and nodes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from uuid import UUID
 
 from rest_framework import serializers
 
-from corekit.tiers import TIERS
+from corekit.errors import NotYetAvailable
+from corekit.tiers import LEVELS, TIERS, named
 from corekit.web.fields import Body, Flag, Text, WholeNumber
 from corekit.web.views import PageQuery
 from sandboxes.e2b import fields
 from sandboxes.isolation import PROFILES, RUNTIMES
-from sandboxes.models import Node, Sandbox, Template
-from sandboxes.states import EndReason, SandboxState
+from sandboxes.executions import DEFAULT_S, INTERPRETERS, LONGEST_S, MOST_CODE_BYTES
+from sandboxes.models import Execution, Node, Sandbox, Template
+from sandboxes.states import EndReason, ExecutionState, SandboxState
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,10 +24,11 @@ if TYPE_CHECKING:
     SandboxModel = serializers.ModelSerializer[Sandbox]
     TemplateModel = serializers.ModelSerializer[Template]
     NodeModel = serializers.ModelSerializer[Node]
+    ExecutionModel = serializers.ModelSerializer[Execution]
     Plain = serializers.Serializer[Any]
     TextMap = serializers.DictField
 else:
-    SandboxModel = TemplateModel = NodeModel = serializers.ModelSerializer
+    SandboxModel = TemplateModel = NodeModel = ExecutionModel = serializers.ModelSerializer
     Plain = serializers.Serializer
     TextMap = serializers.DictField
 
@@ -248,6 +251,124 @@ class SandboxFilter(PageQuery):
     started_before = serializers.DateTimeField(required=False)
     tenant_id = serializers.UUIDField(required=False, help_text="For operators: one tenant's sandboxes.")
     order = serializers.ChoiceField(choices=("desc", "asc"), default="desc", help_text="Newest first without it.")
+
+
+class NewExecutionBody(Body):
+    """Code that is to be run, and how."""
+
+    code = Text(max_length=MOST_CODE_BYTES, trim_whitespace=False, help_text=f"At most {MOST_CODE_BYTES} bytes.")
+    language = serializers.ChoiceField(choices=tuple(INTERPRETERS), default="python")
+    tier = Text(
+        required=False,
+        max_length=16,
+        help_text=f"At least this one of {', '.join(TIERS)} ({', '.join(LEVELS)}). What is too weak is raised.",
+    )
+    timeout_s = WholeNumber(minimum=1, maximum=LONGEST_S, default=DEFAULT_S, help_text="Seconds that the code may run.")
+    template = Text(required=False, max_length=fields.MAX_NAME, help_text="The tier's public one without it.")
+    env = EnvironmentField(child=serializers.CharField(), required=False, help_text="Handed on, never kept.")
+    network = Text(required=False, max_length=32, help_text="`isolated`, as it is without it.")
+
+    def validate_tier(self, value: str) -> str:
+        """Return the tier's name."""
+        found = named(value)
+        if found is None:
+            raise serializers.ValidationError(f"Must be one of {', '.join((*TIERS, *LEVELS))}.")
+        return found
+
+    def validate_network(self, value: str) -> str:
+        """Let pass what there is."""
+        if value in {"restricted", "proxied"}:
+            raise NotYetAvailable(f"This version does not offer the network {value} yet.", field="network")
+        if value != "isolated":
+            raise serializers.ValidationError("Must be one of isolated, restricted, proxied.")
+        return value
+
+
+class SeedRiskSerializer(Plain):
+    """What the additive rules `seed-v1` say of the same code."""
+
+    score = serializers.IntegerField()
+    tier = serializers.CharField()
+
+
+class CodeRiskSerializer(Plain):
+    """The risk of code before it ran, with its reasons."""
+
+    score = serializers.IntegerField(help_text="From 0 to 100.")
+    band = serializers.CharField(help_text="low, medium, high or critical.")
+    tier = serializers.CharField(help_text=f"One of {', '.join(LEVELS)}: what the code itself asks for.")
+    findings = serializers.ListField(child=serializers.DictField())
+    ruleset = serializers.CharField()
+    unassessable = serializers.CharField(allow_null=True, help_text="Why nobody could judge it.")
+    seed_v1 = SeedRiskSerializer()
+
+
+_EXECUTION_FACTS = (
+    *("id", "tenant", "state", "language", "template", "tier", "requested_tier", "floor", "floor_reason", "risk"),
+    *("truncated", "exit_code", "reason", "duration_ms", "timeout_s", "sandbox_id"),
+    *("created_by", "created_at", "ended_at"),
+)
+
+
+class ExecutionRowSerializer(ExecutionModel):
+    """An execution, without what it wrote."""
+
+    tenant = serializers.SerializerMethodField()
+    state = serializers.CharField(read_only=True, help_text=f"One of {', '.join(ExecutionState.values)}.")
+    template = serializers.CharField(source="template_name", read_only=True)
+    requested_tier = serializers.SerializerMethodField()
+    floor = serializers.CharField(read_only=True, help_text="The least tier that the code may have.")
+    floor_reason = serializers.CharField(read_only=True, help_text="What asked for the tier that it got.")
+    risk = CodeRiskSerializer(read_only=True)
+    truncated = serializers.BooleanField(read_only=True, help_text="It wrote more than is kept: 1 MiB of each.")
+    exit_code = serializers.IntegerField(
+        read_only=True, allow_null=True, help_text="null unless it ended by itself; above 128 by a signal."
+    )
+    reason = serializers.CharField(read_only=True, help_text="Why it failed, or empty.")
+    sandbox_id = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Execution
+        fields: tuple[str, ...] = _EXECUTION_FACTS
+        read_only_fields: tuple[str, ...] = _EXECUTION_FACTS
+
+    def get_tenant(self, execution: Execution) -> str:
+        """Return whose it is."""
+        return execution.tenant_id.hex
+
+    def get_requested_tier(self, execution: Execution) -> str | None:
+        """Return the tier that was asked for; None without one."""
+        return execution.requested_tier or None
+
+    def get_sandbox_id(self, execution: Execution) -> str | None:
+        """Return the sandbox that it ran in; None when there was none."""
+        return execution.sandbox_id or None
+
+
+class ExecutionSerializer(ExecutionRowSerializer):
+    """An execution with what it wrote, which is kept for a day."""
+
+    stdout = serializers.SerializerMethodField()
+    stderr = serializers.SerializerMethodField()
+
+    class Meta(ExecutionRowSerializer.Meta):
+        fields = (*_EXECUTION_FACTS, "stdout", "stderr")
+        read_only_fields = fields
+
+    def get_stdout(self, execution: Execution) -> str | None:
+        """Return what it wrote; None when that is not kept, or not for the caller."""
+        return execution.stdout if execution.output_until else None
+
+    def get_stderr(self, execution: Execution) -> str | None:
+        """Return what it wrote to its error output, in the same way."""
+        return execution.stderr if execution.output_until else None
+
+
+class ExecutionFilter(PageQuery):
+    """Which executions to list."""
+
+    state = serializers.ChoiceField(choices=ExecutionState.values, required=False)
+    tenant_id = serializers.UUIDField(required=False, help_text="For operators: one tenant's executions.")
 
 
 class AttestationSerializer(Plain):

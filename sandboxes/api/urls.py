@@ -1,4 +1,4 @@
-"""The paths of sandboxes, templates and nodes."""
+"""The paths of sandboxes, executions, templates and nodes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ urlpatterns = [
     path(f"{_SANDBOX}/attestation", views.Attestation.as_view()),
     path(f"{_SANDBOX}/metrics", views.Metrics.as_view()),
     path(f"{_SANDBOX}/events", views.Events.as_view()),
+    path("executions", views.Executions.as_view()),
+    path("executions/<str:execution_id>", views.Execution.as_view()),
     path("tenants/<str:tenant_id>/offboard", views.Offboard.as_view()),
     path("templates", views.Templates.as_view()),
     path("templates/<str:template_id>", views.Template.as_view()),

@@ -1,4 +1,4 @@
-"""The REST API of sandboxes, templates and nodes."""
+"""The REST API of sandboxes, executions, templates and nodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from corekit.errors import NotFound
 from corekit.web.paging import Order
 from corekit.web.schema import documented, documented_list
 from corekit.web.views import ApiView
-from sandboxes import access, actions, catalog, node_client, offboarding
+from sandboxes import access, actions, catalog, executions, node_client, offboarding
 from sandboxes.api import serializers as shapes
 from sandboxes.e2b.requests import digest, idempotency_key, metadata_filter
 from sandboxes.launch import Ingress
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sandboxes.access import Access
 
 NEWEST = Order(("-started_at", "id"))
+LATEST = Order(("-created_at", "id"))
 BY_NAME = Order(("name", "id"))
 BY_ID = Order(("id",))
 _WINDOW = timedelta(minutes=1)
@@ -261,6 +262,57 @@ class Events(OfSandbox):
         asked = event_query(query, object_type="sandbox", object_id=sandbox.pk)
         rows = audit_selectors.events_of_object(self.actor, asked)
         return self.page(rows, event_order(query), EventSerializer, query)
+
+
+class Executions(ApiView):
+    """`/executions`."""
+
+    @documented_list(
+        "list_executions",
+        "Executions",
+        "List executions",
+        item=shapes.ExecutionRowSerializer,
+        scope="sandboxes:read",
+        query=shapes.ExecutionFilter,
+    )
+    def get(self, request: Request) -> Response:
+        """List executions, newest first: operators see all, everybody else their tenant's."""
+        query = self.query(shapes.ExecutionFilter)
+        rows = catalog.executions_for(self.actor, state=query.get("state"), tenant_id=query.get("tenant_id"))
+        return self.page(rows, LATEST, shapes.ExecutionRowSerializer, query)
+
+    @documented(
+        "execute",
+        "Executions",
+        "Run code",
+        scope="sandboxes:use",
+        body=shapes.NewExecutionBody,
+        answer=shapes.ExecutionSerializer,
+        status=201,
+    )
+    def post(self, request: Request) -> Response:
+        """Run code at the tier that it needs, in a sandbox of its own, and return what came of it once it ended.
+
+        With an Idempotency-Key a repeated call gets the first one's result.
+        """
+        key = idempotency_key(request.headers.get("Idempotency-Key"))
+        wanted = {name: value for name, value in self.body(shapes.NewExecutionBody).items() if name != "network"}
+        wish = executions.Wish(
+            **wanted, idempotency_key=key, request_digest=digest(request.data) if key is not None else ""
+        )
+        row = executions.execute(actor=self.actor, wish=wish)
+        return Response(shapes.ExecutionSerializer(row).data, status=201)
+
+
+class Execution(ApiView):
+    """`/executions/{execution}`."""
+
+    @documented(
+        "get_execution", "Executions", "Show an execution", scope="sandboxes:read", answer=shapes.ExecutionSerializer
+    )
+    def get(self, request: Request, execution_id: str) -> Response:
+        """Return one execution; what it wrote only to callers who may use sandboxes."""
+        return Response(shapes.ExecutionSerializer(catalog.execution_for(self.actor, execution_id)).data)
 
 
 class Offboard(OfTenant):

@@ -26,6 +26,7 @@ OPERATIONS = {
     "remove_member resume_sandbox revoke_key set_limit_range set_quota suspend_tenant",
     "list_webhooks create_webhook get_webhook change_webhook delete_webhook rotate_webhook_secret test_webhook",
     "list_webhook_deliveries retry_webhook_delivery",
+    "execute get_execution list_executions",
 }
 
 

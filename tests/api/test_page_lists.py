@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from audit import operations
 from audit.models import Event
 from corekit import clock
-from sandboxes.models import Node, Sandbox, Template
+from sandboxes.models import Execution, Node, Sandbox, Template
 from tenants.models import ApiKey, Membership, Tenant, User
 from tests.api.rest import Operator, Rest, Route, routes
 from tests.factories import OPERATOR
@@ -34,12 +34,22 @@ QUERIES = {
     "operations": 1,
     "audit-events": 1,
     "sandboxes": 1,
+    "executions": 1,
     "templates": 1,
     "tenants/{tenant_id}/members": 2,
     "tenants/{tenant_id}/keys": 2,
     "sandboxes/{sandbox_id}/events": 2,
 }
 MANY = 10_000
+RISK: dict[str, object] = {
+    "score": 0,
+    "band": "low",
+    "tier": "L0",
+    "findings": [],
+    "ruleset": "gatehouse-v1",
+    "unassessable": None,
+    "seed_v1": {"score": 30, "tier": "L0"},
+}
 
 
 def sandboxes(alice: Caller, base: Template, count: int) -> list[Sandbox]:
@@ -82,6 +92,9 @@ def fill(alice: Caller, base: Template, count: int) -> dict[str, str]:
         user = User.objects.create(username=f"u{number}")
         Membership(tenant=tenant, user=user, role="viewer").save()
         ApiKey(tenant=tenant, name=f"k{number}", hash=f"h{number}", prefix="e2b_").save()
+        Execution(tenant=tenant, tier="process", floor="process", timeout_s=30, until=clock.now(), risk=RISK).save(
+            force_insert=True
+        )
         Template.objects.create(tenant=tenant, name=f"own-{number}", build_id="b")
         operations.begin(
             actor=OPERATOR, kind="t", object_type="t", object_id=str(number), tenant_id=tenant.pk, progress={}

@@ -8,8 +8,9 @@ import pytest
 
 from audit import operations
 from audit.models import Delivery, Event, Operation, Webhook
+from corekit import clock
 from corekit.ids import new_event_id, new_key_id, new_sandbox_id
-from sandboxes.models import Sandbox, Template, new_template_id
+from sandboxes.models import Execution, Sandbox, Template, new_template_id
 from tenants.models import ApiKey, LimitRange, Membership, Quota, Tenant
 from tests.api.rest import Rest, Route, problem, routes
 from tests.factories import OPERATOR
@@ -35,6 +36,7 @@ BODIES: dict[str, Any] = {
     "post webhooks": {"url": "https://hooks.example.com/"},
     "post sandboxes/{sandbox_id}/extend": {"timeout": 60},
     "post tenants/{tenant_id}/offboard": {"confirm": "acme"},
+    "post executions": {"code": "print(1)"},
 }
 DENIALS = ("sandbox.denied", "tenant.denied")
 OPERATORS_ONLY = {"nodes", "nodes/{node_id}"}
@@ -48,12 +50,15 @@ def theirs(node: NodeDouble, base: Template, alice: Caller) -> dict[str, str]:
         actor=OPERATOR, kind="test", object_type="tenant", object_id="x", tenant_id=tenant.pk, progress={}
     )
     member = Membership.everywhere().get(tenant=tenant)
+    execution = Execution(tenant=tenant, tier="process", floor="process", timeout_s=30, until=clock.now())
+    execution.save(force_insert=True)
     webhook = Webhook.objects.create(tenant_id=tenant.pk, url="https://hooks.example.com/", created_by="alice")
     return {
         "tenant_id": tenant.pk.hex,
         "user_id": str(member.user_id),
         "key_id": alice.key.pk,
         "sandbox_id": str(alice.create()["sandboxID"]),
+        "execution_id": execution.pk,
         "event_id": Event.objects.filter(tenant_id=tenant.pk).first().pk,  # type: ignore[union-attr]
         "operation_id": operation.pk,
         "webhook_id": webhook.pk,
@@ -70,6 +75,7 @@ def unknown() -> dict[str, str]:
         "user_id": "999999",
         "key_id": new_key_id(),
         "sandbox_id": new_sandbox_id(),
+        "execution_id": new_event_id(),
         "event_id": new_event_id(),
         "operation_id": new_event_id(),
         "webhook_id": new_event_id(),
@@ -81,7 +87,7 @@ def unknown() -> dict[str, str]:
 
 def world() -> list[Any]:
     """Return all rows that a call could change, but for the events that say that it was refused."""
-    owned = (ApiKey, Membership, Quota, LimitRange, Sandbox)
+    owned = (ApiKey, Membership, Quota, LimitRange, Sandbox, Execution)
     kept: list[list[Any]] = [list(model.everywhere().order_by("pk").values()) for model in owned]
     for rows in kept:
         for row in rows:

@@ -89,6 +89,7 @@ class NodeDouble:
         self.calls: list[tuple[str, str, Json]] = []
         self.faults: dict[str, deque[str]] = {}
         self.refusals: dict[str, Answer] = {}
+        self.tiers = ["container"]
         self.before_start: Any = None
         self.stall_s = 1.0
         self.lock = threading.RLock()
@@ -234,7 +235,7 @@ class NodeDouble:
 
     def _on_capabilities(self, _url: Any, _body: Json) -> Answer:
         tier = {"available": True, "runtimes": {"crun": "1.8.1"}, "reason": None, "fix": None}
-        return 200, {"tiers": {"container": tier}, "cgroup_mode": "v2", "capacity": {"sandboxes": 1000}}
+        return 200, {"tiers": dict.fromkeys(self.tiers, tier), "cgroup_mode": "v2", "capacity": {"sandboxes": 1000}}
 
     def _on_start(self, _url: Any, body: Json) -> Answer:
         if self.before_start is not None:

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from gatehouse.cli import copy, run, sandboxes
+from gatehouse.cli import copy, execute, run, sandboxes
 from gatehouse.cli.control import Control
 from gatehouse.cli.errors import USAGE, CliError
 from gatehouse.cli.transport import Place
@@ -59,6 +59,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="verb", required=True, metavar="COMMAND")
     _add_create(commands.add_parser("create", help="create a sandbox and print its id"))
     _add_list(commands.add_parser("ls", help="list sandboxes"))
+    _add_execute(
+        commands.add_parser("execute", help="run a file of code in a sandbox of its own; its exit code is ours")
+    )
     _add_exec(commands.add_parser("exec", help="run a command; its exit code is ours"))
     _add_shell(commands.add_parser("shell", help="open a terminal"))
     _add_copy(commands.add_parser("cp", help="copy files in or out"))
@@ -122,6 +125,19 @@ def _add_exec(one: argparse.ArgumentParser) -> None:
     one.add_argument("sandbox", metavar="ID")
     one.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND …")
     one.set_defaults(run=run.execute)
+
+
+def _add_execute(one: argparse.ArgumentParser) -> None:
+    one.add_argument("-l", "--language", choices=("python", "bash"), help="as the file's name ends without it")
+    one.add_argument("-t", "--template", help="the tier's public one without it")
+    one.add_argument("--tier", help="at least this isolation")
+    one.add_argument(
+        "--timeout", type=int, default=30, metavar="S", help="kill it after this many seconds; 30 without it"
+    )
+    _add_pairs(one, "-e", "--env", "an environment variable")
+    one.add_argument("--json", action="store_true", help="print all about it: tier, reasons, risk, findings")
+    one.add_argument("file", metavar="FILE", help="a path here, or - for standard input")
+    one.set_defaults(run=execute.execute)
 
 
 def _add_shell(one: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from corekit import connect
-from gatehouse.cli.errors import NOT_FOUND, CliError, from_answer
+from gatehouse.cli.errors import NOT_FOUND, TIMED_OUT, CliError, from_answer
 from gatehouse.cli.transport import Link, raise_for_error, read_json
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class Process:
 
 def _stream_error(error: connect.StreamError) -> CliError:
     if error.code == "deadline_exceeded":
-        return CliError("The command took longer than --timeout and was killed.", status=124)
+        return CliError("The command took longer than --timeout and was killed.", status=TIMED_OUT)
     found = from_answer(400, {"message": str(error)})
     return CliError(found.message, status=NOT_FOUND) if error.code in {"not_found", "invalid_argument"} else found
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from gatehouse.cli.errors import CliError
-from gatehouse.cli.transport import Link, read_json
+from gatehouse.cli.transport import CALL_TIMEOUT_S, Link, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,9 +22,9 @@ PAGE = 100
 class Control:
     """Calls of `/api/v1`. Every method raises CliError."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, timeout: float = CALL_TIMEOUT_S) -> None:
         self.place = place
-        self._link = Link(place)
+        self._link = Link(place, timeout=timeout)
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         """Call a path below `/api/v1/`."""

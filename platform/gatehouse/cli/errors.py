@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FAILED, USAGE, NOT_STARTED, NOT_FOUND = 1, 2, 125, 127
+FAILED, USAGE, TIMED_OUT, NOT_STARTED, NOT_FOUND = 1, 2, 124, 125, 127
 
 
 class CliError(Exception):
