@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from audit.models import Event, Operation
+from audit.models import PLATFORM_CHAIN, Chain, Event, Operation
 from corekit import ids
 from corekit.errors import Forbidden, NotFound
+from corekit.web.paging import Order
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from corekit.actor import Actor
 
 READ = "audit:read"
+NEWEST_EVENT = Order(("-at", "-id"))
+# What a list of events does not show, and what would make its rows long.
+_LONG = ("args_shape", "context", "details", "risk_findings", "risk_reasons", "risk_seed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,35 @@ def event_for(actor: Actor, event_id: str) -> Event:
     if found is None:
         raise NotFound("There is no such event.")
     return found
+
+
+def events_at(actor: Actor, tenant_id: str | None) -> QuerySet[Event]:
+    """Return the events of a tenant, or with None all that an actor may see. Raises Forbidden without the scope."""
+    _require(actor, READ)
+    rows = Event.objects.visible_to(actor).defer(*_LONG)
+    return rows if tenant_id is None else rows.filter(tenant_id=tenant_id)
+
+
+def event_at(rows: QuerySet[Event], event_id: str) -> Event:
+    """Return one of these events with everything. Raises NotFound."""
+    found = rows.defer(None).filter(pk=event_id).first() if ids.is_event_id(event_id) else None
+    if found is None:
+        raise NotFound("There is no such event.")
+    return found
+
+
+def events_of_sandbox(rows: QuerySet[Event], sandbox_id: str) -> QuerySet[Event]:
+    """Return those of these events that happened in or to a sandbox. Raises NotFound when there is none."""
+    found = rows.filter(sandbox_id=sandbox_id)
+    if not sandbox_id or not found.exists():
+        raise NotFound("There is no such sandbox, or nothing of it is on record.")
+    return found
+
+
+def chain_at(actor: Actor, tenant_id: str | None) -> Chain | None:
+    """Return the chain of a tenant's events, or with None the platform's; None before its first event is sealed."""
+    _require(actor, READ)
+    return Chain.objects.filter(name=tenant_id or PLATFORM_CHAIN).first()
 
 
 def operations_for(actor: Actor) -> QuerySet[Operation]:

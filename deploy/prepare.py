@@ -46,8 +46,8 @@ PACKAGES = (
 )
 # What only `make bench` needs: strace slows a disk down.
 BENCH_PACKAGES = ("strace",)
-# What only `make test` needs: gVisor is a runtime that hosts may have and need not.
-TEST_PACKAGES = ("runsc",)
+# What only `make test` needs: gVisor is a runtime that hosts may have and need not; a browser looks at the console.
+TEST_PACKAGES = ("chromium", "runsc")
 _NOBODY = 65534
 
 

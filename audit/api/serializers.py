@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from rest_framework import serializers
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 else:
     EventModel = OperationModel = serializers.ModelSerializer
     Plain = serializers.Serializer
-
-
-_NAME = re.compile(r"\{(actor|object)\}")
 
 
 class ActorSerializer(Plain):
@@ -68,10 +64,7 @@ class EventSerializer(EventModel):
 
     def get_message(self, event: Event) -> str:
         """Return the event as one sentence."""
-        if not registry.known(event.code):
-            return event.code
-        named = {"actor": event.actor_name, "object": event.object_id}
-        return _NAME.sub(lambda match: named[match[1]], registry.get(event.code).sentence)
+        return registry.sentence(event.code, actor=event.actor_name, target=event.object_id)
 
     def get_severity(self, event: Event) -> str:
         """Return info, notice, warning or critical."""

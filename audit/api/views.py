@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from rest_framework.request import Request
 
-NEWEST_EVENT = Order(("-at", "-id"))
 NEWEST_OPERATION = Order(("-created_at", "-id"))
 _PAGING = frozenset({"limit", "cursor", "order"})
 
@@ -29,7 +28,7 @@ def event_query(query: Mapping[str, Any], **more: str) -> selectors.EventQuery:
 
 def event_order(query: Mapping[str, Any]) -> Order:
     """Return the order that a checked query asks for."""
-    return NEWEST_EVENT.reversed() if query["order"] == "asc" else NEWEST_EVENT
+    return selectors.NEWEST_EVENT.reversed() if query["order"] == "asc" else selectors.NEWEST_EVENT
 
 
 class Events(ApiView):

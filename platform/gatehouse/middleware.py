@@ -34,7 +34,7 @@ _EXPOSED = "X-Request-Id, X-Next-Token, X-Total-Running, Retry-After, Should-Ret
 
 def is_console(path: str) -> bool:
     """Say whether a path is a page for people. Everything else is the API and answers JSON."""
-    return path.startswith(settings.CONSOLE_PREFIXES)
+    return path == "/" or path.startswith(settings.CONSOLE_PREFIXES)
 
 
 class Around:

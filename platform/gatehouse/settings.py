@@ -25,6 +25,7 @@ ALLOWED_HOSTS = [*GATEHOUSE.allowed_hosts(), *read.names(os.environ, "GATEHOUSE_
 
 INSTALLED_APPS = [
     "gatehouse",
+    "gatehouse.console",
     "sandboxes",
     "tenants",
     "audit",
@@ -32,6 +33,13 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "channels",
+    "allauth",
+    "gatehouse.console.apps.AccountsConfig",
+    "django_cotton",
+    "django_tables2",
+    "django_filters",
+    "crispy_forms",
+    "crispy_bootstrap5",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -53,10 +61,12 @@ CONSOLE_MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "gatehouse.console.middleware.Viewers",
 ]
 # The admin looks for them in MIDDLEWARE; `ConsoleOnly` runs them for its paths.
 SILENCED_SYSTEM_CHECKS = ["admin.E408", "admin.E409", "admin.E410"]
-CONSOLE_PREFIXES = ("/admin/", "/static/", "/api/docs")
+CONSOLE_PREFIXES = ("/accounts/", "/admin/", "/api/docs", "/operator/", "/static/", "/t/")
 
 ROOT_URLCONF = "gatehouse.urls"
 ASGI_APPLICATION = "gatehouse.asgi.application"
@@ -72,6 +82,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "gatehouse.console.context.shell",
             ],
         },
     },
@@ -93,6 +104,16 @@ CHANNEL_LAYERS = {
 CELERY = celery_settings(REDIS_URL, GATEHOUSE.broker)
 
 AUTH_USER_MODEL = "tenants.User"
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+LOGIN_URL = "/accounts/login/"
+LOGIN_REDIRECT_URL = "/"
+# Operators make accounts; nobody signs up, and names are what people sign in with.
+ACCOUNT_ADAPTER = "gatehouse.console.accounts.Adapter"
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*", "password2*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_LOGOUT_REDIRECT_URL = LOGIN_URL
+CSRF_FAILURE_VIEW = "gatehouse.console.views.csrf_failure"
 AUTH_PASSWORD_VALIDATORS = [
     {
         "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
@@ -149,6 +170,12 @@ USE_I18N = True
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = True
+# A vendored file's folder names its version: what a browser has of it stays right for ever.
+WHITENOISE_IMMUTABLE_FILE_TEST = r"^/static/vendor/[^/]+-\d+(\.\d+)+/"
+
+COTTON_DIR = "components"
+CRISPY_ALLOWED_TEMPLATE_PACKS = "bootstrap5"
+CRISPY_TEMPLATE_PACK = "bootstrap5"
 
 # Cookies belong to the console. Over plain HTTP a Secure cookie would never come back.
 _HTTPS = GATEHOUSE.public_url.startswith("https://")

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from django.http import HttpRequest, JsonResponse
 
+from corekit.web.pages import refusal
 from gatehouse.api.exceptions import error_for_status, translate
-from gatehouse.middleware import error_answer
+from gatehouse.middleware import error_answer, is_console
 
 if TYPE_CHECKING:
     from django.http import HttpResponse
+
+    from corekit.errors import GatehouseError
 
 
 async def health(request: HttpRequest) -> JsonResponse:
@@ -20,19 +23,23 @@ async def health(request: HttpRequest) -> JsonResponse:
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer 400 for what Django itself refuses, such as an unknown host name."""
-    return error_answer(translate(exception) or error_for_status(400), request=request)
+    return _answer(request, translate(exception) or error_for_status(400))
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer 403."""
-    return error_answer(error_for_status(403), request=request)
+    return _answer(request, error_for_status(403))
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer 404 for a path that nothing serves."""
-    return error_answer(error_for_status(404, request.path), request=request)
+    return _answer(request, error_for_status(404, request.path))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Answer 500; the log has the reason."""
-    return error_answer(error_for_status(500), request=request)
+    return _answer(request, error_for_status(500))
+
+
+def _answer(request: HttpRequest, error: GatehouseError) -> HttpResponse:
+    return refusal(request, error) if is_console(request.path) else error_answer(error, request=request)

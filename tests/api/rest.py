@@ -61,7 +61,7 @@ class Operator(Rest):
         super().__init__(None)
         self.user = User.objects.create_user("olga", password="correct horse battery", is_staff=is_staff)
         self.client = Client(raise_request_exception=False, enforce_csrf_checks=True)
-        self.client.get("/admin/login/")
+        self.client.get("/accounts/login/")
         self.client.force_login(self.user)
         self.headers = {"X-CSRFToken": self.client.cookies["csrf"].value}
 

@@ -146,7 +146,7 @@ def test_api_answers_trust_nobody_and_are_not_kept(api: ApiClient) -> None:
 
 
 def test_pages_have_a_strict_policy_and_stay_closed_to_other_origins(anonymous_api: ApiClient) -> None:
-    answer = anonymous_api.get("/admin/login/")
+    answer = anonymous_api.get("/accounts/login/")
     assert answer.status_code == 200
     assert "script-src 'self'" in answer["Content-Security-Policy"]
     assert "default-src 'none'" in answer["Content-Security-Policy"]
@@ -161,7 +161,7 @@ def test_pages_refuse_forms_from_elsewhere(db: None) -> None:
     from django.test import Client
 
     client = Client(enforce_csrf_checks=True, raise_request_exception=False)
-    assert client.post("/admin/login/", {"username": "x", "password": "y"}).status_code == 403
+    assert client.post("/accounts/login/", {"login": "x", "password": "y"}).status_code == 403
 
 
 def test_static_files_are_served(anonymous_api: ApiClient) -> None:

@@ -10,14 +10,16 @@ from django.contrib.auth import get_user
 from django.contrib.sessions.backends.db import SessionStore
 from rest_framework.authentication import BaseAuthentication, CSRFCheck
 
-from corekit.actor import Actor
 from corekit.errors import Forbidden
+from gatehouse.console.access import is_operator, operator_actor
 from tenants.authentication import authenticate
-from tenants.policy import EVERYTHING
+from tenants.models import User
 
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
     from rest_framework.request import Request
+
+    from corekit.actor import Actor
 
 _BEARER = "bearer "
 
@@ -80,18 +82,10 @@ class OperatorSession(BaseAuthentication):
         plain.get_host()
         plain.session = SessionStore(session_key)
         user = get_user(plain)
-        if not (user.is_authenticated and user.is_active and user.is_staff):
+        if not (isinstance(user, User) and is_operator(user)):
             return None
         _require_own_page(plain)
-        actor = Actor(
-            kind="user",
-            id=str(user.pk),
-            name=user.get_full_name() or user.get_username(),
-            tenant_id=None,
-            scopes=frozenset({EVERYTHING}),
-            origin=request.META.get("gatehouse.origin"),
-            request_id=request.META.get("gatehouse.request_id"),
-        )
+        actor = operator_actor(user, request.META)
         return Principal(actor), actor
 
 
