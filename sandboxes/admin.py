@@ -1,4 +1,4 @@
-"""Sandboxes, templates and nodes in Django's admin: read only, because changes go through actions."""
+"""Sandboxes, executions, templates and nodes in Django's admin: read only, because changes go through actions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from django.contrib import admin
 
-from sandboxes.models import Node, Sandbox, Template
+from sandboxes.models import Execution, Node, Sandbox, Template
 
 if TYPE_CHECKING:
     from django.db.models import Model, QuerySet
@@ -48,6 +48,22 @@ class SandboxAdmin(ReadOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Model]:
         """Return the rows of every tenant: this page is for the platform's operators."""
         return Sandbox.everywhere().order_by(*self.ordering)
+
+
+@admin.register(Execution)
+class ExecutionAdmin(ReadOnlyAdmin):
+    """Executions of all tenants, newest first, without what they wrote."""
+
+    list_display = ("id", "tenant", "language", "tier", "state", "exit_code", "created_at")
+    list_filter = ("state", "tier", "language")
+    list_select_related = ("tenant",)
+    search_fields = ("id", "sandbox_id", "created_by")
+    ordering = ("-created_at", "id")
+    exclude = ("stdout", "stderr")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Model]:
+        """Return the rows of every tenant: this page is for the platform's operators."""
+        return Execution.everywhere().defer(*self.exclude).order_by(*self.ordering)
 
 
 @admin.register(Template)

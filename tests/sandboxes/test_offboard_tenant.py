@@ -10,9 +10,10 @@ from django.apps import apps
 from django.core.management import CommandError, call_command
 
 from audit.models import Event, Operation
+from corekit import clock
 from corekit.errors import Forbidden, InvalidInput, NotFound
 from sandboxes import actions, offboarding, tasks
-from sandboxes.models import Sandbox, Template
+from sandboxes.models import Execution, Sandbox, Template
 from sandboxes.node_client import local_node
 from tenants.authentication import authenticate
 from tenants.models import Membership, Tenant, TenantOwned, User
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ERASED = {
+    "executions": 1,
     "sandboxes": 3,
     "api_keys": 2,
     "members": 2,
@@ -41,11 +43,13 @@ ERASED = {
 
 @pytest.fixture
 def acmes(node: NodeDouble, base: Template, alice: Caller, bob: Caller) -> list[str]:
-    """Let Acme have a running, a paused and an ended sandbox, and a template; return the sandboxes' ids."""
+    """Let Acme have a running, a paused and an ended sandbox, an execution, a template; return the sandboxes' ids."""
     made = [str(alice.create(metadata={"owner": "Alice"})["sandboxID"]) for _ in range(3)]
     actions.pause_sandbox(actor=alice.actor, sandbox_id=made[1])
     actions.kill_sandbox(actor=alice.actor, sandbox_id=made[2])
     Template.objects.create(tenant=alice.tenant, name="private", build_id="b-2")
+    execution = Execution(tenant=alice.tenant, tier="process", floor="process", timeout_s=30, until=clock.now())
+    execution.save(force_insert=True)
     return made
 
 
