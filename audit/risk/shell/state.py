@@ -1,0 +1,110 @@
+"""What a shell script has set so far: variables, functions, aliases, and the files it wrote itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from audit.risk.shell.values import MAX_TEXT, MYSTERY, Value
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
+
+# What every shell has set. Home is written `~`, as paths are compared.
+USUAL = {
+    "HOME": "~",
+    "PWD": ".",
+    "OLDPWD": ".",
+    "TMPDIR": "/tmp",  # noqa: S108 - the text a script would see
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "SHELL": "/bin/bash",
+    "BASH": "/bin/bash",
+    "IFS": " \t\n",
+    "?": "0",
+    "#": "0",
+    "0": "bash",
+    "-": "hB",
+    "LANG": "C.UTF-8",
+    "TERM": "xterm",
+    "OSTYPE": "linux-gnu",
+    "PS1": "$ ",
+    "PS2": "> ",
+    "PS4": "+ ",
+    "BASH_VERSION": "5.2.15",
+}
+# Slices of these are how `/` is spelled without writing it.
+_IN_FULL = {"HOME": "/home/user", "PWD": "/home/user", "OLDPWD": "/home/user"}
+_MAX_ALTERNATIVES = 4
+_SENSITIVE_WORDS = ("SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE", "API_KEY", "APIKEY", "ACCESS_KEY")
+_NEVER_SET = frozenset({"RANDOM", "SECONDS", "LINENO", "EPOCHSECONDS", "$", "!", "_", "BASHPID", "PPID", "UID", "EUID"})
+
+
+@dataclass(slots=True)
+class Function:
+    """A function's body and the source it stands in."""
+
+    body: Node
+    source: bytes
+    called: bool = False
+
+
+@dataclass(slots=True)
+class State:
+    """One shell's memory. A subshell gets a copy, except of files: those stay."""
+
+    variables: dict[str, list[Value]] = field(default_factory=dict)
+    arrays: dict[str, list[Value]] = field(default_factory=dict)
+    functions: dict[str, Function] = field(default_factory=dict)
+    aliases: dict[str, Value] = field(default_factory=dict)
+    files: dict[str, Value] = field(default_factory=dict)
+    positional: list[Value] | None = None
+    unsure: int = 0
+    """Above zero where nobody knows whether the code runs: what is set there may or may not be."""
+
+    def copy(self) -> State:
+        """Return the memory of a subshell."""
+        return replace(
+            self,
+            variables=dict(self.variables),
+            arrays=dict(self.arrays),
+            functions=dict(self.functions),
+            aliases=dict(self.aliases),
+        )
+
+    def set(self, name: str, value: Value) -> None:
+        """Assign. Where it is not sure to happen, the earlier value stays possible."""
+        if self.unsure and name in self.variables:
+            known = [old for old in self.variables[name] if old != value]
+            self.variables[name] = [value, *known][:_MAX_ALTERNATIVES]
+        else:
+            self.variables[name] = [value]
+        self.arrays.pop(name, None)
+
+    def set_array(self, name: str, values: list[Value]) -> None:
+        """Assign an array; its name alone means its first element."""
+        self.set(name, values[0] if values else Value())
+        self.arrays[name] = values
+
+    def get(self, name: str, pick: int = 0, *, in_full: bool = False) -> Value | None:
+        """Return a variable, or None when nothing here has set it. `pick` chooses among possible values."""
+        if name in self.variables:
+            values = self.variables[name]
+            return values[pick % len(values)]
+        if name.isdigit() and name != "0" and self.positional is not None:
+            place = int(name) - 1 if len(name) < 4 else len(self.positional)
+            return self.positional[place] if place < len(self.positional) else Value()
+        if name in {"@", "*"} and self.positional is not None:
+            return Value(" ".join(value.text for value in self.positional)[:MAX_TEXT])
+        if in_full and name in _IN_FULL:
+            return Value(_IN_FULL[name])
+        if name in USUAL:
+            return Value(USUAL[name])
+        if name in _NEVER_SET:
+            return MYSTERY
+        if any(word in name.upper() for word in _SENSITIVE_WORDS):
+            return Value(MYSTERY.text, frozenset({"token"}))
+        return None
+
+    def alternatives(self, name: str) -> int:
+        """Return how many values a variable may have."""
+        return len(self.variables.get(name, ()))

@@ -1,0 +1,259 @@
+"""From the syntax tree of a word to the words that the shell makes of it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from audit.risk.shell import arithmetic
+from audit.risk.shell.parameters import operate, unescape
+from audit.risk.shell.values import (
+    EMPTY,
+    MAX_TEXT,
+    MYSTERY,
+    NOTHING,
+    SPLIT,
+    UNKNOWN,
+    Value,
+    Word,
+    braces,
+    hide,
+    hide_braces,
+    joined,
+    show,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tree_sitter import Node
+
+    from audit.risk.shell.state import State
+
+_BACKSLASHED = re.compile(r"\\(.)", re.DOTALL)
+_IN_QUOTES = re.compile(r'\\([$`"\\]|\n)')
+_BLANKS = re.compile(r"[ \t\n]+")
+_SUBSTITUTIONS = frozenset({"command_substitution", "process_substitution"})
+_OPERATORS = frozenset({":-", "-", ":=", "=", ":+", "+", ":?", "?"})
+_LATE = re.compile(r"`([^`]*)`|\$\(([^()]*)\)")
+
+
+class Expander:
+    """Expands the words of one source in one shell's memory."""
+
+    def __init__(self, state: State, substitute: Callable[[Node], Value], run: Callable[[str, Node], Value]) -> None:
+        self._state = state
+        self._substitute = substitute
+        self._run = run
+        self.pick = 0
+        """Which of a variable's possible values is taken."""
+        self.widest = 1
+        """The most values that a variable asked for since the last reset may have."""
+
+    def words(self, node: Node) -> list[Word]:
+        """Return the words that one word of the source becomes: none, one, or many."""
+        if node.type == "word" and not node.child_count:
+            raw = _text(node)
+            if raw.isascii() and raw.replace("-", "").replace(".", "").replace("/", "").replace("_", "").isalnum():
+                return [Word(raw, node=node)]
+        flat, taints = self._flat(node)
+        escaped = _has_escape(node)
+        assembled = escaped or _is_assembled(node)
+        found = []
+        for expanded in braces(flat):
+            parts = [part for part in expanded.split(SPLIT) if part]
+            if not parts and _is_quoted(node):
+                parts = [""]
+            for part in parts:
+                pattern = any(mark in part for mark in "*?[")
+                text = show(_home(part))[:MAX_TEXT]
+                found.append(Word(text, taints, node, pattern=pattern, assembled=assembled, escaped=escaped))
+        return found
+
+    def value(self, node: Node) -> Value:
+        """Return what a word is where the shell doesn't split: assignments, here-strings, patterns."""
+        flat, taints = self._flat(node)
+        return Value(show(_home(flat.replace(SPLIT, " ")))[:MAX_TEXT], taints)
+
+    def here_document(self, body: Node, *, quoted: bool) -> Value:
+        """Return the text of a here-document's body."""
+        if quoted:
+            return Value(_text(body))
+        flat, taints = self._inside(body, here=True)
+        return Value(show(flat)[:MAX_TEXT], taints)
+
+    def _flat(self, node: Node) -> tuple[str, frozenset[str]]:
+        """Return a word with quoted specials hidden, and its origins."""
+        kind = node.type
+        if kind in {"word", "number", "variable_name", "regex", "extglob_pattern", "test_operator"}:
+            if node.child_count and kind in {"number", "word"}:
+                return self._concatenated(node)
+            return _BACKSLASHED.sub(_unquoted_backslash, _text(node)), NOTHING
+        if kind == "raw_string":
+            return hide(_text(node)[1:-1]), NOTHING
+        if kind == "ansi_c_string":
+            return hide(unescape(_text(node)[2:-1])), NOTHING
+        if kind in {"string", "translated_string"}:
+            return self._inside(node)
+        if kind in {"concatenation", "command_name", "array", "brace_expression"}:
+            return self._concatenated(node)
+        if kind in {"simple_expansion", "expansion", "arithmetic_expansion", *_SUBSTITUTIONS}:
+            value = self._expanded(node)
+            if kind == "process_substitution":
+                return value.text, value.taints
+            return _BLANKS.sub(SPLIT, hide_braces(value.text)), value.taints
+        return _text(node), NOTHING
+
+    def _concatenated(self, node: Node) -> tuple[str, frozenset[str]]:
+        if node.type == "brace_expression" or not node.child_count:
+            return _text(node), NOTHING
+        texts, taints = [], NOTHING
+        for child in node.children:
+            text, origin = self._flat(child)
+            texts.append(text)
+            taints |= origin
+        return "".join(texts)[:MAX_TEXT], taints
+
+    def _inside(self, node: Node, *, here: bool = False) -> tuple[str, frozenset[str]]:
+        """Return what stands between double quotes. The tree leaves blanks out of its nodes: read the gaps as well."""
+        raw, begin = node.text or b"", node.start_byte
+        texts, taints, at = [], NOTHING, begin
+
+        def literal(end: int) -> None:
+            gap = raw[at - begin : end - begin].decode("utf-8", "surrogateescape")
+            texts.append(self._late(gap, node) if here else hide(_IN_QUOTES.sub(_quoted_backslash, gap)))
+
+        for child in node.children:
+            if child.type in {"simple_expansion", "expansion", "arithmetic_expansion", *_SUBSTITUTIONS}:
+                start = child.start_byte
+                # The dollar's node may begin before the dollar.
+                lead = len(child.text or b"") - len((child.text or b"").lstrip())
+                literal(start + lead)
+                value = self._expanded(child)
+                texts.append(hide(value.text))
+                taints |= value.taints
+                at = child.end_byte
+        literal(begin + len(raw))
+        text = "".join(texts)
+        if here:
+            return text, taints
+        return (text[2:-1] if text.startswith("$") else text[1:-1]), taints
+
+    def _late(self, text: str, node: Node) -> str:
+        """Run the substitutions that the tree takes for text in a here-document."""
+        text = _LATE.sub(lambda found: hide(self._run(found[1] or found[2] or "", node).text), text)
+        return hide(_IN_QUOTES.sub(_quoted_backslash, text))
+
+    def _expanded(self, node: Node) -> Value:
+        if node.type in _SUBSTITUTIONS:
+            return self._substitute(node)
+        if node.type == "arithmetic_expansion":
+            return Value(arithmetic.evaluate(_text(node)[3:-2], lambda name: self._named(name).text))
+        if node.type == "simple_expansion":
+            return self._named(_text(node).strip()[1:])
+        return self._operated(node)
+
+    def _named(self, name: str, *, in_full: bool = False) -> Value:
+        self.widest = max(self.widest, self._state.alternatives(name))
+        value = self._state.get(name, self.pick, in_full=in_full)
+        if value is not None:
+            return value
+        return MYSTERY if name.isdigit() or name in {"@", "*"} else EMPTY
+
+    def _operated(self, node: Node) -> Value:
+        """Evaluate `${...}`."""
+        children = [child for child in node.children if child.type not in {"${", "}"}]
+        if not children:
+            return MYSTERY
+        if children[0].type in {"#", "!"} and len(children) > 1:
+            return self._prefixed(children)
+        subject, *rest = children
+        is_set = subject.type == "subscript" or self._state.get(_text(subject)) is not None
+        operator = _text(rest[0]) if rest else ""
+        value = self._subject(subject, in_full=bool(operator) and operator not in _OPERATORS)
+        if not operator:
+            return value
+        if operator in _OPERATORS:
+            other = self.value(rest[1]) if len(rest) > 1 else EMPTY
+            present = is_set and (not operator.startswith(":") or value.text != "")
+            if operator[-1] == "+":
+                return other if present else EMPTY
+            if operator[-1] == "=" and not present:
+                self._state.set(_text(subject), other)
+            return value if present else other
+        operands = self._operands(rest[1:], operator)
+        return Value(operate(value.text, operator, operands)[:MAX_TEXT], value.taints)
+
+    def _operands(self, nodes: list[Node], operator: str) -> list[str]:
+        operands = []
+        for node in nodes:
+            if node.type in {":", "/"}:
+                continue
+            if operator == ":":
+                operands.append(arithmetic.evaluate(self.value(node).text, lambda name: self._named(name).text))
+            else:
+                operands.append(self.value(node).text)
+        return operands
+
+    def _prefixed(self, children: list[Node]) -> Value:
+        """Evaluate `${#name}` and `${!name}`."""
+        value = self._subject(children[1], in_full=True)
+        if children[0].type == "#":
+            return Value(str(len(value.text)) if value.known else UNKNOWN)
+        if len(children) > 2 or not value.known:
+            return Value(UNKNOWN, value.taints)
+        return self._named(value.text) if value.text else MYSTERY
+
+    def _subject(self, node: Node, *, in_full: bool) -> Value:
+        if node.type != "subscript":
+            return self._named(_text(node), in_full=in_full)
+        name, index = _text(node.children[0]), self.value(node.children[2]).text if node.child_count > 2 else ""
+        values = self._state.arrays.get(name)
+        if values is None:
+            return self._named(name)
+        if index in {"@", "*"}:
+            return joined(values, " ")
+        place = arithmetic.evaluate(index, lambda inner: self._named(inner).text)
+        if not place.lstrip("-").isdigit():
+            return Value(UNKNOWN)
+        number = int(place)
+        return values[number] if -len(values) <= number < len(values) else EMPTY
+
+
+def _text(node: Node) -> str:
+    return (node.text or b"").decode("utf-8", "surrogateescape")
+
+
+def _unquoted_backslash(found: re.Match[str]) -> str:
+    return "" if found[1] == "\n" else hide(found[1])
+
+
+def _quoted_backslash(found: re.Match[str]) -> str:
+    return "" if found[1] == "\n" else found[1]
+
+
+def _home(text: str) -> str:
+    return text if not text.startswith("~+") and not text.startswith("~-") else "." + text[2:]
+
+
+def _is_quoted(node: Node) -> bool:
+    if node.type in {"concatenation", "command_name"}:
+        return any(_is_quoted(child) for child in node.children)
+    return node.type in {"string", "raw_string", "ansi_c_string", "translated_string"}
+
+
+def _has_escape(node: Node) -> bool:
+    if node.type == "ansi_c_string":
+        return re.search(rb"\\[xuU0-7]", node.text or b"") is not None
+    return any(_has_escape(child) for child in node.children if child.type in {"concatenation", "ansi_c_string"})
+
+
+def _is_assembled(node: Node) -> bool:
+    """Whether a word is put together from pieces, as nobody writes a command's name who has nothing to hide."""
+    if node.type == "command_name":
+        return any(_is_assembled(child) for child in node.children)
+    if node.type == "concatenation":
+        return not any(child.type == "word" and b"/" in (child.text or b"") for child in node.children)
+    if node.type == "string":
+        return sum(child.type in {"simple_expansion", "expansion"} for child in node.children) > 1
+    return node.type == "word" and b"\\" in (node.text or b"")[1:]
