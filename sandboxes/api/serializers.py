@@ -13,8 +13,8 @@ from corekit.tiers import LEVELS, TIERS, named
 from corekit.web.fields import Body, Flag, Text, WholeNumber
 from corekit.web.views import PageQuery
 from sandboxes.e2b import fields
-from sandboxes.isolation import PROFILES, RUNTIMES
 from sandboxes.executions import DEFAULT_S, INTERPRETERS, LONGEST_S, MOST_CODE_BYTES
+from sandboxes.isolation import PROFILES, RUNTIMES
 from sandboxes.models import Execution, Node, Sandbox, Template
 from sandboxes.states import EndReason, ExecutionState, SandboxState
 
