@@ -1,4 +1,4 @@
-"""Run a piece of code once: judged first, at the tier that it needs, in a sandbox of its own that is gone afterwards."""
+"""Run a piece of code once: judged first, at the tier that it needs, in a sandbox of its own, gone afterwards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from uuid import UUID
 from django.db import IntegrityError
 
 from audit import recording
-from audit.models import RiskPolicy
+from audit.models import RiskPolicy, RiskSuppression
+from audit.risk.scoring import combine
 from corekit import clock, ids
 from corekit.errors import Forbidden, GatehouseError, InvalidInput, Unavailable
 from corekit.tiers import named, strongest
@@ -121,8 +122,10 @@ def _check(owner: UUID, wish: Wish) -> None:
 def _judge_and_run(actor: Actor, owner: UUID, wish: Wish) -> Execution:
     assessment = assessing.assess(wish.code, wish.language)
     thresholds = RiskPolicy.objects.filter(pk=owner).first() or RiskPolicy()
-    if thresholds.refuse_at is not None and assessment.score >= thresholds.refuse_at:
-        raise _refused(actor, wish, assessment, thresholds.refuse_at)
+    if thresholds.refuse_at is not None:
+        counted = _counted(owner, assessment)
+        if counted.score >= thresholds.refuse_at:
+            raise _refused(actor, wish, counted, thresholds.refuse_at)
     row = _planned(actor, owner, wish, assessment, thresholds.unassessable_tier)
     try:
         executionrows.begin(actor, row, wish.arguments())
@@ -134,6 +137,13 @@ def _judge_and_run(actor: Actor, owner: UUID, wish: Wish) -> Execution:
         return first
     _carry_out(actor, wish, row)
     return row
+
+
+def _counted(owner: UUID, assessment: Assessment) -> Assessment:
+    """Return what counts against the thresholds: without the rules that the tenant does not want to hear of for now."""
+    muted = set(RiskSuppression.objects.filter(tenant_id=owner, until__gt=clock.now()).values_list("rule", flat=True))
+    heard = [finding for finding in assessment.findings if finding.rule not in muted]
+    return combine(assessment.language, heard, ms=assessment.ms)
 
 
 def _refused(actor: Actor, wish: Wish, assessment: Assessment, threshold: int) -> CodeRefused:
