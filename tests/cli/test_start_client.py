@@ -26,7 +26,20 @@ def test_it_loads_the_standard_library_and_our_plain_modules_only() -> None:
 
 
 def test_every_command_explains_itself() -> None:
-    for command in ("create", "ls", "execute", "exec", "shell", "cp", "logs", "info", "pause", "resume", "extend", "kill"):
+    for command in (
+        "create",
+        "ls",
+        "execute",
+        "exec",
+        "shell",
+        "cp",
+        "logs",
+        "info",
+        "pause",
+        "resume",
+        "extend",
+        "kill",
+    ):
         assert Shell().ok(command, "--help").startswith(f"usage: gatehouse {command}")
 
 
