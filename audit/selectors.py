@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from audit.models import PLATFORM_CHAIN, Chain, Event, Operation
+from audit.filters import EventFilters
+from audit.models import PLATFORM_CHAIN, Chain, Checkpoint, Event, Operation, Seal, Verdict
 from corekit import ids
-from corekit.errors import Forbidden, NotFound
+from corekit.errors import Forbidden, InvalidInput, NotFound
 from corekit.web.paging import Order
 
 if TYPE_CHECKING:
@@ -15,11 +16,13 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from django.db.models import QuerySet
+    from django.http import QueryDict
 
     from corekit.actor import Actor
 
 READ = "audit:read"
 NEWEST_EVENT = Order(("-at", "-id"))
+_NOTHING_BEFORE = "0" * 64
 # What a list of events does not show, and what would make its rows long.
 _LONG = ("args_shape", "context", "details", "risk_findings", "risk_reasons", "risk_seed")
 
@@ -91,6 +94,61 @@ def events_of_sandbox(rows: QuerySet[Event], sandbox_id: str) -> QuerySet[Event]
     if not sandbox_id or not found.exists():
         raise NotFound("There is no such sandbox, or nothing of it is on record.")
     return found
+
+
+def filtered(rows: QuerySet[Event], query: QueryDict) -> EventFilters:
+    """Return these events with the filters of a URL. Raises InvalidInput, naming the first that is wrong."""
+    filters = EventFilters(query, queryset=rows)
+    for name, errors in filters.form.errors.items():
+        raise InvalidInput(f"{filters.form.fields[name].label}: {errors[0]}", field=name)
+    return filters
+
+
+def place(tenant_id: str | None) -> int:
+    """Return how far a chain is sealed; with None the newest seal of all chains.
+
+    A tenant counts by its own chain: the other number would tell how busy others are.
+    """
+    if tenant_id is None:
+        return Seal.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
+    return Seal.objects.filter(chain=tenant_id).order_by("-seq").values_list("seq", flat=True).first() or 0
+
+
+def sealed_after(tenant_id: str | None, after: int, *, limit: int) -> list[tuple[int, str]]:
+    """Return places and ids of the events that were sealed after a place, oldest first."""
+    if tenant_id is None:
+        return list(Seal.objects.filter(pk__gt=after).order_by("pk").values_list("pk", "event_id")[:limit])
+    rows = Seal.objects.filter(chain=tenant_id, seq__gt=after).order_by("seq")
+    return list(rows.values_list("seq", "event_id")[:limit])
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one event stands in its chain: its seal, the hash before it, and the first checkpoint that covers it."""
+
+    seal: Seal
+    before: str
+    checkpoint: Checkpoint | None
+
+    @property
+    def chain_name(self) -> str:
+        """Return whose chain it is."""
+        return "the platform's chain" if self.seal.chain == PLATFORM_CHAIN else "this tenant's chain"
+
+
+def place_of(event: Event) -> Place | None:
+    """Return an event's place in its chain; None before it is sealed."""
+    seal = cast("Seal | None", Seal.objects.filter(event_id=event.pk).first())
+    if seal is None:
+        return None
+    before = Seal.objects.filter(chain=seal.chain, seq=seal.seq - 1).values_list("hash", flat=True).first()
+    later = Checkpoint.objects.defer("leaves").filter(chain=seal.chain, size__gte=seal.seq).order_by("size")
+    return Place(seal, before or _NOTHING_BEFORE, cast("Checkpoint | None", later.first()))
+
+
+def verdicts_on(actor: Actor, event: Event) -> QuerySet[Verdict]:
+    """Return the verdicts that an event led to."""
+    return Verdict.visible_to(actor).filter(event_id=event.pk).order_by("created_at", "pk")
 
 
 def chain_at(actor: Actor, tenant_id: str | None) -> Chain | None:

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from django.http import JsonResponse
 
-from audit import actions, charting, registry, selectors
-from audit.filters import EventFilters
-from audit.tables import EventTable
-from corekit.errors import InvalidInput
+from audit import charting, explaining, registry, selectors
+from audit.presenting import note_reading, table_of
 from corekit.web.pages import PageView, is_partial
 from corekit.web.paging import page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from django.db.models import QuerySet
-    from django.http import HttpRequest, HttpResponse, QueryDict
+    from django.http import HttpRequest, HttpResponse
 
+    from audit.filters import EventFilters
     from audit.models import Event as EventRow
-    from corekit.web.pages import Viewer
 
 ROWS = 50
 # What stands in the bar; the rest is behind "More filters".
@@ -36,29 +31,9 @@ class AuditPage(PageView):
         """Return the events of this place."""
         return selectors.events_at(self.viewer.actor, self.viewer.tenant_id)
 
-    def filters(self, query: QueryDict, rows: QuerySet[EventRow]) -> EventFilters:
-        """Return the filters that a URL names. Raises InvalidInput, naming the first that is wrong."""
-        filters = EventFilters(query, queryset=rows)
-        for name, errors in filters.form.errors.items():
-            raise InvalidInput(f"{filters.form.fields[name].label}: {errors[0]}", field=name)
-        return filters
-
-    def note_reading(self, names: Iterable[str]) -> None:
-        """Write that an operator reads."""
-        if self.viewer.is_operator:
-            tenant_id = UUID(self.viewer.tenant_id) if self.viewer.tenant_id else None
-            actions.note_reading(actor=self.viewer.actor, tenant_id=tenant_id, filters=sorted(names))
-
-    def table(self, rows: Iterable[EventRow]) -> EventTable:
-        """Return events as a table; on the operators' pages with the names of their tenants."""
-        return table_of(rows, self.viewer)
-
-
-def table_of(rows: Iterable[EventRow], viewer: Viewer) -> EventTable:
-    """Return events as a table for somebody."""
-    rows = list(rows)
-    names = {} if viewer.tenant_id else viewer.tenant_names({row.tenant_id for row in rows if row.tenant_id})
-    return EventTable(rows, viewer, tenants=names)
+    def filters(self) -> EventFilters:
+        """Return the events that the URL's filters keep. Raises InvalidInput."""
+        return selectors.filtered(self.events(), self.request.GET)
 
 
 class Events(AuditPage):
@@ -66,14 +41,15 @@ class Events(AuditPage):
 
     def get(self, request: HttpRequest) -> HttpResponse:
         """Show one page of events; a part of it when the filters of an open page change."""
-        filters = self.filters(request.GET, self.events())
+        filters = self.filters()
         found = page(filters.qs, selectors.NEWEST_EVENT, limit=ROWS, cursor=request.GET.get("cursor"))
-        self.note_reading(filters.given)
+        note_reading(self.viewer, filters.given)
         context = {
             "filters": filters,
-            "table": self.table(found.rows),
+            "table": table_of(found.rows, self.viewer),
             "next": self._url(cursor=found.next) if found.next else "",
             "newest": self._url(cursor=None) if "cursor" in request.GET else "",
+            "after": selectors.place(self.viewer.tenant_id),
             "given": [self._chip(filters, name, value) for name, value in filters.given.items()],
         }
         if is_partial(request):
@@ -111,8 +87,8 @@ class RiskOverTime(AuditPage):
 
     def get(self, request: HttpRequest) -> HttpResponse:
         """Return counts and the highest score for each step of time, of what the filters keep."""
-        filters = self.filters(request.GET, self.events())
-        self.note_reading(filters.given)
+        filters = self.filters()
+        note_reading(self.viewer, filters.given)
         return JsonResponse(charting.risk_over_time(filters.qs, filters.given), headers={"Cache-Control": "no-store"})
 
 
@@ -123,8 +99,8 @@ class Timeline(AuditPage):
         """Show one page of a sandbox's events, newest first."""
         rows = selectors.events_of_sandbox(self.events(), sandbox_id)
         found = page(rows, selectors.NEWEST_EVENT, limit=ROWS, cursor=request.GET.get("cursor"))
-        self.note_reading(["sandbox_id"])
-        context = {"sandbox_id": sandbox_id, "table": self.table(found.rows), "next": found.next}
+        note_reading(self.viewer, ["sandbox_id"])
+        context = {"sandbox_id": sandbox_id, "table": table_of(found.rows, self.viewer), "next": found.next}
         return self.page("audit/timeline.html", context)
 
 
@@ -134,6 +110,15 @@ class Event(AuditPage):
     def get(self, request: HttpRequest, event_id: str) -> HttpResponse:
         """Show what happened, why it has its score, and its place in the chain."""
         event = selectors.event_at(self.events(), event_id)
-        self.note_reading(["id"])
-        context = {"event": event}
-        return self.page("audit/event_part.html" if is_partial(request) else "audit/event.html", context)
+        note_reading(self.viewer, ["id"])
+        partial = is_partial(request)
+        context = {
+            "event": event,
+            "facts": explaining.facts(event),
+            "reasons": explaining.reasons(event),
+            "verdicts": selectors.verdicts_on(self.viewer.actor, event),
+            "place": selectors.place_of(event),
+            "json": explaining.as_json(event),
+            "partial": partial,
+        }
+        return self.page("audit/event_part.html" if partial else "audit/event.html", context)

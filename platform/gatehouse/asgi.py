@@ -30,6 +30,7 @@ from corekit.errors import TooLarge  # noqa: E402
 from corekit.ids import new_request_id  # noqa: E402
 from gatehouse.internal import InternalApp, is_internal  # noqa: E402
 from gatehouse.middleware import error_answer  # noqa: E402
+from gatehouse.routing import websockets  # noqa: E402
 
 MAX_THREADS = 40
 
@@ -126,12 +127,6 @@ async def lifespan(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCal
             return
 
 
-async def no_websocket(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    """Close a WebSocket that no path serves, instead of failing on it."""
-    await receive()
-    await send({"type": "websocket.close", "code": 4404, "reason": "not found"})
-
-
 class ByListener:
     """Give a request to the API of the listener that it came in by: no path leads from one to the other."""
 
@@ -147,7 +142,7 @@ class ByListener:
 application = ProtocolTypeRouter(
     {
         "http": ByListener(BodyLimit(cast("ASGI3Application", Handler()), settings.API_MAX_BODY_BYTES)),
-        "websocket": no_websocket,
+        "websocket": websockets,
         "lifespan": lifespan,
     }
 )

@@ -45,6 +45,9 @@ function draw(data) {
   plot?.destroy();
   chart.replaceChildren();
   legend(data);
+  const step = data.at.length > 1 ? data.at[1] - data.at[0] : 60;
+  const days = step * data.at.length > 2 * 86400;
+  const name = new Intl.DateTimeFormat(undefined, days ? { day: "numeric", month: "short" } : { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
   const axis = { stroke: colour("ink-3"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
   plot = new window.uPlot(
     {
@@ -52,13 +55,13 @@ function draw(data) {
       height: chart.clientHeight - 12,
       legend: { show: false },
       cursor: { show: false },
-      scales: { y: { range: (_, __, most) => [0, Math.max(most, 4)] } },
-      axes: [axis, { ...axis, size: 44, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 100000] }],
+      scales: { x: { range: [data.at[0] - step / 2, data.at.at(-1) + step / 2] }, y: { range: (_, __, most) => [0, Math.max(most, 4)] } },
+      axes: [{ ...axis, values: (_, ticks) => ticks.map((tick) => name.format(tick * 1000)) }, { ...axis, size: 44, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 100000] }],
       series: [
         {},
         ...[...BANDS].reverse().map((band) => ({
-          fill: colour(band),
-          stroke: colour(band),
+          fill: colour(`${band}-fill`),
+          stroke: colour(`${band}-fill`),
           width: 0,
           points: { show: false },
           paths: window.uPlot.paths.bars({ size: [0.8, 24] }),

@@ -161,13 +161,13 @@ def test_the_list_costs_the_same_however_long_it_is(alice: Person, olga: User, d
     member, operator = signed_in(alice.user), signed_in(olga)
     for client in (member, operator):
         client.get("/t/acme/audit")
-    # Session, account, membership with tenant, chain, page, and the switcher's tenants.
-    with django_assert_num_queries(6):
+    # Session, account, membership with tenant, chain, page, place of the feed, and the switcher's tenants.
+    with django_assert_num_queries(7):
         assert "Older events" in member.get("/t/acme/audit").content.decode()
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(5):
         member.get("/t/acme/audit", headers={"HX-Request": "true"})
     # An operator's costs the note that it was read, and on the platform's the names of tenants.
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(8):
         operator.get("/operator/audit")
 
 
