@@ -90,7 +90,7 @@ class AuditFeed(AsyncJsonWebsocketConsumer):
             return {"type": "many", "after": self.after}
         self.after = found[-1][0]
         rows = selectors.events_at(viewer.actor, viewer.tenant_id).filter(pk__in=[event for _, event in found])
-        events = EventFilters(self.filters, queryset=rows).qs.order_by(*selectors.NEWEST_EVENT.fields)
+        events = EventFilters(self.filters, queryset=rows).rows.order_by(*selectors.NEWEST_EVENT.fields)
         table = table_of(events, viewer)
         if not table.rows:
             return {"type": "events", "after": self.after, "rows": ""}

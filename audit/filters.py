@@ -97,6 +97,12 @@ class EventFilters(FilterSet):  # type: ignore[misc]  # the library has no types
         return rows.filter(host=value.strip().rstrip(".").lower())
 
     @property
+    def rows(self) -> QuerySet[Event]:
+        """Return the events that the filters keep."""
+        found: QuerySet[Event] = self.qs
+        return found
+
+    @property
     def given(self) -> Mapping[str, Any]:
         """Return the filters that are set and right, by name."""
         if not self.form.is_valid():

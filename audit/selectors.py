@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from audit.filters import EventFilters
 from audit.models import PLATFORM_CHAIN, Chain, Checkpoint, Event, Operation, Seal, Verdict
@@ -12,11 +12,9 @@ from corekit.errors import Forbidden, InvalidInput, NotFound
 from corekit.web.paging import Order
 
 if TYPE_CHECKING:
-    from datetime import datetime
-    from uuid import UUID
+    from collections.abc import Mapping
 
     from django.db.models import QuerySet
-    from django.http import QueryDict
 
     from corekit.actor import Actor
 
@@ -27,47 +25,23 @@ _NOTHING_BEFORE = "0" * 64
 _LONG = ("args_shape", "context", "details", "risk_findings", "risk_reasons", "risk_seed")
 
 
-@dataclass(frozen=True, slots=True)
-class EventQuery:
-    """Which events to list; what is None does not matter. `since` counts, `until` does not."""
-
-    code: str | None = None
-    object_type: str | None = None
-    object_id: str | None = None
-    actor_id: str | None = None
-    outcome: str | None = None
-    phase: str | None = None
-    risk_at_least: int | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    tenant_id: UUID | None = None
-
-
-_LOOKUPS = {"risk_at_least": "risk_score__gte", "since": "at__gte", "until": "at__lt"}
-
-
-def events_for(actor: Actor, query: EventQuery) -> QuerySet[Event]:
+def events_for(actor: Actor, query: Mapping[str, Any]) -> QuerySet[Event]:
     """Return the events that an actor may see and asks for. Raises Forbidden without the scope."""
     _require(actor, READ)
-    return _matching(actor, query)
+    return filtered(Event.objects.visible_to(actor), query).rows
 
 
-def _matching(actor: Actor, query: EventQuery) -> QuerySet[Event]:
-    asked = {_LOOKUPS.get(name, name): value for name in query.__slots__ if (value := getattr(query, name)) is not None}
-    return Event.objects.visible_to(actor).filter(**asked)
-
-
-def events_of_object(actor: Actor, query: EventQuery) -> QuerySet[Event]:
+def events_of_object(actor: Actor, query: Mapping[str, Any]) -> QuerySet[Event]:
     """Return the events of one object that the actor was shown a moment ago: whoever sees it sees what happened to it.
 
     The caller has checked the scope that the object needs.
     """
-    return _matching(actor, query)
+    return filtered(Event.objects.visible_to(actor), query).rows
 
 
 def event_for(actor: Actor, event_id: str) -> Event:
     """Return one event. Raises NotFound."""
-    found = events_for(actor, EventQuery()).filter(pk=event_id).first() if ids.is_event_id(event_id) else None
+    found = events_for(actor, {}).filter(pk=event_id).first() if ids.is_event_id(event_id) else None
     if found is None:
         raise NotFound("There is no such event.")
     return found
@@ -96,8 +70,8 @@ def events_of_sandbox(rows: QuerySet[Event], sandbox_id: str) -> QuerySet[Event]
     return found
 
 
-def filtered(rows: QuerySet[Event], query: QueryDict) -> EventFilters:
-    """Return these events with the filters of a URL. Raises InvalidInput, naming the first that is wrong."""
+def filtered(rows: QuerySet[Event], query: Mapping[str, Any]) -> EventFilters:
+    """Return these events with the filters of a query. Raises InvalidInput, naming the first that is wrong."""
     filters = EventFilters(query, queryset=rows)
     for name, errors in filters.form.errors.items():
         raise InvalidInput(f"{filters.form.fields[name].label}: {errors[0]}", field=name)

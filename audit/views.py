@@ -42,7 +42,7 @@ class Events(AuditPage):
     def get(self, request: HttpRequest) -> HttpResponse:
         """Show one page of events; a part of it when the filters of an open page change."""
         filters = self.filters()
-        found = page(filters.qs, selectors.NEWEST_EVENT, limit=ROWS, cursor=request.GET.get("cursor"))
+        found = page(filters.rows, selectors.NEWEST_EVENT, limit=ROWS, cursor=request.GET.get("cursor"))
         note_reading(self.viewer, filters.given)
         context = {
             "filters": filters,
@@ -89,7 +89,7 @@ class RiskOverTime(AuditPage):
         """Return counts and the highest score for each step of time, of what the filters keep."""
         filters = self.filters()
         note_reading(self.viewer, filters.given)
-        return JsonResponse(charting.risk_over_time(filters.qs, filters.given), headers={"Cache-Control": "no-store"})
+        return JsonResponse(charting.risk_over_time(filters.rows, filters.given), headers={"Cache-Control": "no-store"})
 
 
 class Timeline(AuditPage):

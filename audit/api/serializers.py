@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rest_framework import serializers
 
 from audit import registry
-from audit.models import Event, Operation, OperationState, Outcome, Phase
+from audit.filters import WITHIN
+from audit.models import Band, Decision, Event, Operation, OperationState, Outcome, Phase
 from corekit.web.fields import Text
 from corekit.web.views import PageQuery
 
@@ -75,13 +76,20 @@ class EventFilter(PageQuery):
     """Which events to list."""
 
     order = serializers.ChoiceField(choices=("desc", "asc"), default="desc", help_text="Newest first without it.")
-    code = Text(required=False, max_length=64)
+    code = Text(required=False, max_length=64, help_text="One code, or with a `*` at its end all that begin so.")
     object_type = Text(required=False, max_length=32)
     object_id = Text(required=False, max_length=128)
+    actor = Text(required=False, max_length=200, help_text="Who acted: an id, or the name at that time.")
     actor_id = Text(required=False, max_length=64)
+    sandbox_id = Text(required=False, max_length=64, help_text="In or to which sandbox.")
+    host = Text(required=False, max_length=255, help_text="Which host name was asked for.")
+    token_id = Text(required=False, max_length=64)
     outcome = serializers.ChoiceField(choices=Outcome.values, required=False)
+    decision = serializers.ChoiceField(choices=Decision.values, required=False)
     phase = serializers.ChoiceField(choices=Phase.values, required=False)
     risk_at_least = serializers.IntegerField(min_value=0, max_value=100, required=False)
+    band = serializers.ChoiceField(choices=Band.values, required=False)
+    within = serializers.ChoiceField(choices=list(WITHIN), required=False, help_text="Not longer ago than this.")
     since = serializers.DateTimeField(required=False, help_text="At this time or later.")
     until = serializers.DateTimeField(required=False, help_text="Before this time.")
 

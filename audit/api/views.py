@@ -21,9 +21,9 @@ NEWEST_OPERATION = Order(("-created_at", "-id"))
 _PAGING = frozenset({"limit", "cursor", "order"})
 
 
-def event_query(query: Mapping[str, Any], **more: str) -> selectors.EventQuery:
-    """Return what a checked query asks for."""
-    return selectors.EventQuery(**{name: value for name, value in query.items() if name not in _PAGING} | more)
+def event_query(query: Mapping[str, Any], **more: str) -> dict[str, Any]:
+    """Return the filters of a checked query."""
+    return {name: value for name, value in query.items() if name not in _PAGING} | more
 
 
 def event_order(query: Mapping[str, Any]) -> Order:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from audit.api.serializers import AuditFilter
+from audit.filters import NAMES
 from audit.models import Event
 from corekit import clock
 from tests.api.rest import Operator, Rest
@@ -82,6 +84,17 @@ def test_an_event_that_we_do_not_know_is_shown_all_the_same(rest: Rest, alice: C
         ("risk_at_least=80", {8}),
         ("phase=intent", {9}),
         ("code=file.read&actor_id=k2", set()),
+        ("code=file.*", {2, 10}),
+        ("actor=k2", {4}),
+        ("actor=Bob", {10}),
+        ("sandbox_id=i7", {11}),
+        ("decision=deny", {11}),
+        ("band=critical", {8}),
+        ("band=medium", {12}),
+        ("host=API.github.com.", {12}),
+        ("token_id=t1", {12}),
+        ("within=15m", set(range(1, 13))),
+        ("within=15m&until=2020-01-01T00:00:00Z", set()),
     ],
 )
 def test_every_filter(rest: Rest, alice: Caller, query: str, numbers: set[int]) -> None:
@@ -93,11 +106,19 @@ def test_every_filter(rest: Rest, alice: Caller, query: str, numbers: set[int]) 
         5: {"outcome": "refused"},
         6: {"object_type": "file"},
         7: {"risk_score": 50},
-        8: {"risk_score": 80},
+        8: {"risk_score": 80, "risk_band": "critical"},
         9: {"phase": "intent"},
+        10: {"code": "file.write", "actor_name": "Bob"},
+        11: {"sandbox_id": "i7", "decision": "deny"},
+        12: {"risk_score": 30, "risk_band": "medium", "host": "api.github.com", "token_id": "t1"},
     }
     made = {event(alice, number, **more).pk: number for number, more in different.items()}
-    assert {made[one["id"]] for one in rest.get(f"audit-events?{query}")["items"]} == numbers
+    found = {one["id"] for one in rest.get(f"audit-events?{query}")["items"]}
+    assert {number for pk, number in made.items() if pk in found} == numbers
+
+
+def test_the_list_takes_the_filters_of_the_pages() -> None:
+    assert set(AuditFilter().fields) - {"limit", "cursor", "order"} == set(NAMES)
 
 
 def test_a_time_window(rest: Rest, alice: Caller) -> None:
