@@ -35,6 +35,7 @@ def _expression(pattern: str) -> str:
 _WORKSPACE = _compiled(_TABLE["workspace"])
 _CLASSES = [(entry["class"], entry.get("write_only", False), _compiled(entry["paths"])) for entry in _TABLE["classes"]]
 _EXAMPLES = [(entry["class"], path) for entry in _TABLE["classes"] for path in entry["examples"]]
+_ROOTS = frozenset(_TABLE["roots"])
 _METADATA = frozenset(_TABLE["metadata_hosts"])
 _DROPS: list[str] = _TABLE["exfiltration_hosts"]
 
@@ -73,6 +74,11 @@ def _may_match(example: str, pattern: str) -> bool:
     return all(fnmatchcase(part, mask) for part, mask in zip(ours, theirs, strict=True))
 
 
+def is_root(path: str) -> bool:
+    """Whether deleting this tree deletes the system or somebody's home."""
+    return normal_path(path) in _ROOTS
+
+
 def url_host(text: str) -> str | None:
     """Return the host of a URL, or None when the text is none."""
     found = _URL_HOST.match(text)
@@ -90,7 +96,7 @@ def bare_host(text: str) -> str | None:
 
 @functools.lru_cache(maxsize=4096)
 def host_classes(host: str) -> frozenset[str]:
-    """Return what a host is: `loopback`, `metadata`, `drop`, `address`, `private` or `name`; numbers in all spellings."""
+    """Return what a host is: `loopback`, `metadata`, `drop`, `address`, `private` or `name`, in all spellings."""
     host = host.strip("[]").rstrip(".").lower()
     if host in _LOOPBACK_NAMES or host.endswith(".localhost"):
         return frozenset({"loopback"})

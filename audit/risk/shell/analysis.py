@@ -1,0 +1,95 @@
+"""The way into the shell's judge: a script, or the words of a command that is started without a shell."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from audit.risk.shell import table
+from audit.risk.shell.command import canonical
+from audit.risk.shell.context import Context, Exhausted
+from audit.risk.shell.state import State
+from audit.risk.shell.values import Word
+from audit.risk.shell.walk import Walker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from audit.risk.findings import Finding
+
+    Inner = Callable[[bytes, str, int], list[Finding]]
+
+_INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+# What two things do that are each allowed is little more than what one does: danger is in how they are joined.
+_BESIDE = 0.3
+
+
+def analyse(code: bytes, inner: Inner) -> list[Finding]:
+    """Return what a script does."""
+    context = Context(inner)
+    text = code.decode("utf-8", "surrogateescape")
+    if "\0" in text or _INVISIBLE.search(text[1:]):
+        context.report.add("sh.evade.text", None)
+    # Bash drops NUL bytes and reads on.
+    source = text.replace("\0", "").removeprefix("\ufeff")
+    try:
+        Walker(context, State()).script(source)
+    except Exhausted:
+        context.report.add("sh.dyn.depth", None)
+    return _weighed(context.report.findings)
+
+
+def analyse_argv(argv: Sequence[str], inner: Inner) -> list[Finding]:
+    """Return what a command does that is started without a shell."""
+    context = Context(inner)
+    walker = Walker(context, State())
+    try:
+        walker.start([Word(text) for text in argv])
+    except Exhausted:
+        context.report.add("sh.dyn.depth", None)
+    return _weighed(context.report.findings)
+
+
+def is_plain(argv: Sequence[str]) -> bool:
+    """Whether a command holds no code in it, so that a look into the tables is enough to judge it."""
+    if not argv or len(argv) > 256:
+        return not argv
+    names = {canonical(word) for word in argv[:1]}
+    return not names & _HOLDS_CODE and sum(map(len, argv)) < 8192 and not any("\n" in word for word in argv)
+
+
+_HOLDS_CODE = (
+    table.SHELLS
+    | frozenset(table.INTERPRETERS)
+    | frozenset(table.WRAPPERS)
+    | {
+        "awk",
+        "sed",
+        "find",
+        "xargs",
+        "git",
+        "tar",
+        "ssh",
+        "docker",
+        "podman",
+        "eval",
+        "vim",
+        "vi",
+        "gdb",
+        "make",
+        "rsync",
+    }
+)
+
+
+def _weighed(findings: list[Finding]) -> list[Finding]:
+    """Lower the weight of capabilities that stand beside a heavier one."""
+    capabilities = [found for found in findings if found.kind == "capability" and found.tier < "L3"]
+    if not capabilities:
+        return findings
+    first = max(capabilities, key=lambda found: (found.weight, found.rule)).rule
+    return [
+        replace(found, weight=round(found.weight * _BESIDE)) if found in capabilities and found.rule != first else found
+        for found in findings
+    ]

@@ -1,0 +1,109 @@
+"""Builtins of the shell: they change its memory, or run text as code."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from audit.risk.places import normal_path
+from audit.risk.shell import filters, programs
+from audit.risk.shell.values import EMPTY, MYSTERY, UNKNOWN, Value, joined
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
+
+    from audit.risk.shell.command import Command
+    from audit.risk.shell.judge import Judge
+
+
+def echo(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Work out what echo and printf write."""
+    texts = [word.text for word in command.arguments]
+    text = filters.printf(texts) if command.name == "printf" else filters.echo(texts)
+    if command.name == "printf" and "-v" in texts[:1] and len(texts) > 2:
+        judge.walker.state.set(texts[1], Value(filters.printf(texts[2:]), command.taints))
+        return EMPTY
+    if command.name == "printf" and texts[:1] == ["--"]:
+        text = filters.printf(texts[1:])
+    return Value(text, command.taints - {"output"})
+
+
+def run_text(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge text that the shell itself runs."""
+    code = joined(command.arguments, " ")
+    if not code.taints & {"decoded", "network"}:
+        judge.report.add("sh.dyn.eval", node)
+    return programs.run_shell(judge, code, node, own=True)
+
+
+def run_source(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge a file that the shell itself runs."""
+    if not command.positionals:
+        return EMPTY
+    path = command.positionals[0]
+    content = judge.walker.state.files.get(normal_path(path.text))
+    if path.text in {"/dev/stdin", "/proc/self/fd/0"}:
+        return programs.from_input(judge, "bash", stdin, node)
+    if content is not None:
+        return programs.run_shell(judge, Value(content.text, content.taints - {"written"}), node, own=True)
+    return programs.run_file(judge, path, stdin, node)
+
+
+def set_alias(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Note what a name will stand for."""
+    for word in command.arguments:
+        if found := re.match(r"^([^=]+)=(.*)$", word.text, re.DOTALL):
+            judge.walker.state.aliases[found[1]] = Value(found[2], word.taints)
+    return EMPTY
+
+
+def set_trap(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge what runs on a signal."""
+    words = [word for word in command.arguments if word.text != "--"]
+    if len(words) > 1 and words[0].text not in {"-", "-l", "-p", ""}:
+        programs.run_shell(judge, words[0], node, own=True)
+    return EMPTY
+
+
+def read_words(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Set variables from the input."""
+    names = [word.text for word in command.positionals if word.text.isidentifier()] or ["REPLY"]
+    if stdin.known and judge.piped:
+        line = stdin.text.split("\n", 1)[0]
+        parts = line.split(None, len(names) - 1) if len(names) > 1 else [line]
+        for place, name in enumerate(names):
+            judge.walker.state.set(name, Value(parts[place] if place < len(parts) else "", stdin.taints))
+    else:
+        for name in names:
+            judge.walker.state.set(name, Value(UNKNOWN, stdin.taints))
+    return EMPTY
+
+
+def list_variables(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge builtins that list every variable when they get no name."""
+    name = command.name
+    if name == "set" and any(word.text == "--" for word in command.arguments):
+        judge.walker.state.positional = [Value(word.text, word.taints) for word in command.positionals]
+        return EMPTY
+    bare = not command.arguments or (name in {"export", "declare", "typeset"} and not command.positionals)
+    if bare and not (name in {"declare", "typeset"} and {"-f", "-F"} & command.flags):
+        judge.report.add("sh.env.all", node)
+        return Value(UNKNOWN, frozenset({"environment"}))
+    if name == "printenv":
+        values = [judge.walker.state.get(word.text) or MYSTERY for word in command.positionals]
+        return joined(values)
+    return EMPTY
+
+
+def load_builtin(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Report builtins that are loaded from a file."""
+    if "-f" in command.flags:
+        judge.report.add("sh.dyn.preload", node)
+    return EMPTY
+
+
+def end_processes(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Report the end of every process."""
+    if len(command.arguments) > 1 and command.arguments[-1].text == "-1":
+        judge.report.add("sh.destroy.kill-all", node)
+    return EMPTY

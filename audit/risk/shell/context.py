@@ -1,0 +1,43 @@
+"""What all shells of one assessment share: the report, the way to other languages, and how much may still be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from audit.risk.shell.report import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from audit.risk.findings import Finding
+
+_MAX_STATEMENTS = 20_000
+_MAX_INNER = 200
+MAX_DEPTH = 4
+
+
+class Exhausted(Exception):
+    """The script is so long or so entangled that the rest was not followed."""
+
+
+@dataclass(slots=True)
+class Context:
+    """Shared by a script and all scripts inside it."""
+
+    ask: Callable[[bytes, str, int], list[Finding]]
+    report: Report = field(default_factory=Report)
+    depth: int = 0
+    _statements: int = 0
+    _inner: int = 0
+
+    def spend(self) -> None:
+        """Count one statement; raises Exhausted when there were too many."""
+        self._statements += 1
+        if self._statements > _MAX_STATEMENTS:
+            raise Exhausted
+
+    def enter(self) -> bool:
+        """Count one script in a string; says whether it may still be followed."""
+        self._inner += 1
+        return self.depth < MAX_DEPTH and self._inner <= _MAX_INNER

@@ -1,0 +1,279 @@
+"""Judges one command at a time: what it is, what it touches, what it starts, and what comes out of it."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from audit.risk.places import normal_path, path_classes
+from audit.risk.shell import programs, specials, table
+from audit.risk.shell.command import Command, canonical
+from audit.risk.shell.filters import apply
+from audit.risk.shell.values import EMPTY, NOTHING, UNKNOWN, Value, Word, joined
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tree_sitter import Node
+
+    from audit.risk.shell.context import Context
+    from audit.risk.shell.walk import Walker
+
+_READ_RULES = {
+    "secret": "sh.fs.secret",
+    "environment": "sh.env.all",
+    "socket": "sh.priv.socket",
+    "device": "sh.fs.device",
+    "kernel": "sh.fs.read.system",
+    "traffic": "sh.net.socket",
+    "system": "sh.fs.read.system",
+    "workspace": "sh.fs.read",
+}
+_WRITE_RULES = {
+    "secret": "sh.fs.secret",
+    "environment": "sh.fs.write.system",
+    "socket": "sh.priv.socket",
+    "device": "sh.destroy.device",
+    "kernel": "sh.priv.kernel",
+    "traffic": "sh.net.socket",
+    "keys": "sh.persist.keys",
+    "profile": "sh.persist.profile",
+    "schedule": "sh.persist.schedule",
+    "service": "sh.persist.service",
+    "hook": "sh.persist.hook",
+    "accounts": "sh.priv.accounts",
+    "system": "sh.fs.write.system",
+    "workspace": "sh.fs.write",
+}
+_TAINT_OF = {"secret": "secret", "environment": "environment", "traffic": "network"}
+_RUN_LATER = frozenset({"profile", "schedule", "service", "hook"})
+_SILENT = frozenset({"/dev/null", "/dev/stdout", "/dev/stderr", "/dev/stdin", "/dev/tty", "/dev/zero", "-"})
+_TIMES = re.compile(r"^\s*(?:@\w+|(?:[\d*/,\-A-Za-z]+\s+){5})(?:root\s+)?", re.MULTILINE)
+_UNIT = re.compile(r"^\s*Exec\w*=[-@:+!]*", re.MULTILINE)
+_ASSIGNMENT = re.compile(r"^[A-Za-z_]\w*\+?=")
+_BARE_EXPANSION = frozenset({"simple_expansion", "expansion", "command_substitution"})
+
+
+class Judge:
+    """The judge of one shell's commands."""
+
+    def __init__(self, context: Context, walker: Walker) -> None:
+        self.context = context
+        self.report = context.report
+        self.walker = walker
+        self.piped = False
+        self.role = ""
+        self._folder = ""
+
+    def run(self, argv: Sequence[Word], stdin: Value, targets: Sequence[Word], node: Node | None) -> Value:
+        """Judge one command with its redirections and return what it writes."""
+        self.context.spend()
+        if not argv:
+            return self.write(targets, EMPTY, node)
+        output = self._run(argv, stdin, node)
+        if self.role == "shell" and any("traffic" in path_classes(word.text) for word in targets):
+            self.report.add("sh.corr.network-shell", node)
+        return self.write(targets, output, node)
+
+    def _run(self, argv: Sequence[Word], stdin: Value, node: Node | None) -> Value:
+        head, arguments = argv[0], list(argv[1:])
+        state = self.walker.state
+        if head.text in state.functions:
+            return self.walker.call(head.text, arguments, stdin, node)
+        if head.text in state.aliases and not head.assembled:
+            alias = state.aliases.pop(head.text)
+            try:
+                text = " ".join([alias.text, *(quoted(word.text) for word in arguments)])
+                return programs.run_shell(self, Value(text, alias.taints), node, own=True)
+            finally:
+                state.aliases[head.text] = alias
+        if _ASSIGNMENT.match(head.text) and not head.assembled and head.known:
+            return EMPTY
+        path = self._name(head, node)
+        if path is None:
+            return Value(UNKNOWN, joined(argv).taints)
+        command = Command(path, arguments)
+        return self.judge(command, stdin, node)
+
+    def judge(self, command: Command, stdin: Value, node: Node | None) -> Value:
+        """Judge a command whose name is known."""
+        if command.is_local and command.name not in table.WRAPPERS:
+            return programs.run_file(self, Word(command.path), stdin, node)
+        for rule in table.rules_of(command):
+            self.report.add(rule, node)
+        special = specials.of(command)
+        if special is not None:
+            output = special(self, command, stdin, node)
+            if output is not None:
+                return output
+        return self._plain(command, stdin, node)
+
+    def _name(self, head: Word, node: Node | None) -> str | None:
+        """Return the name of the program, or None after reporting that nobody can know it."""
+        text = head.text
+        if head.pattern and any(mark in text for mark in "*?[") and text not in {"[", "[["}:
+            self.report.add("sh.evade.pattern", node, text)
+            name = text.rpartition("/")[2]
+            candidates = [known for known in sorted(table.KNOWN) if fnmatchcase(known, name)]
+            if not candidates:
+                return None
+            # The one that can do most harm stands for all of them.
+            return max(candidates, key=lambda known: (known in table.SHELLS, known in {"rm", "curl", "cat"}))
+        if not head.known or not text.strip():
+            self._unresolved(head, node)
+            return None
+        if "decoded" in head.taints:
+            self.report.add("sh.dyn.decoded", node)
+        if "network" in head.taints:
+            self.report.add("sh.corr.download-run", node)
+        if head.escaped:
+            self.report.add("sh.evade.escape", node)
+        elif head.assembled and canonical(text) not in table.TEXT - {"eval", "source", "exec"}:
+            self.report.add("sh.evade.split", node)
+        return text
+
+    def _unresolved(self, head: Word, node: Node | None) -> None:
+        if "network" in head.taints:
+            self.report.add("sh.corr.download-run", node)
+        self.report.add("sh.dyn.unresolved", node)
+
+    def _plain(self, command: Command, stdin: Value, node: Node | None) -> Value:
+        """Judge by the command table: which arguments it reads and which it writes."""
+        name = command.name
+        if name not in table.KNOWN:
+            self.report.add("sh.code.unknown", node, name)
+        words = [] if name == "tr" else list(command.positionals)
+        if name in table.TEXT:
+            return Value(UNKNOWN, command.taints)
+        if name in table.FIRST_IS_TEXT and not any(
+            flag in command.flags for flag in ("-e", "-f", "--regexp", "--file")
+        ):
+            words = words[1:]
+        written, read = _roles(command, words)
+        sources = [self.read(word, node) for word in read]
+        for word in written:
+            self.touch(word, node, writing=True)
+        if name in table.LISTS or (name in table.FIRST_IS_TEXT and {"-r", "-R"} & command.flags and not read):
+            self.report.add("sh.fs.read", node)
+        given = joined(sources) if sources else stdin
+        if name in table.FILTERS | table.FIRST_IS_TEXT:
+            flags = [word.text for word in command.arguments if all(word is not other for other in read)]
+            followed = apply(name, flags, given) if name != "xargs" else None
+            if followed is not None:
+                if name == "tee":
+                    self.write(written, followed, node)
+                return followed
+        if name == "tee":
+            self.write(written, stdin, node)
+        return Value(UNKNOWN, stdin.taints | command.taints | joined(sources).taints)
+
+    def read(self, word: Word | Value, node: Node | None) -> Value:
+        """Judge the reading of a file and return what is known of its text."""
+        path = normal_path(word.text)
+        state = self.walker.state
+        if path in state.files:
+            return state.files[path]
+        if word.text in _SILENT:
+            return EMPTY
+        classes = self.touch(word, node)
+        taints = frozenset(_TAINT_OF[name] for name in classes if name in _TAINT_OF) or frozenset({"file"})
+        return Value(UNKNOWN, taints | word.taints)
+
+    def touch(self, word: Word | Value, node: Node | None, *, writing: bool = False) -> frozenset[str]:
+        """Report what a path means when it is read or written, and return its classes."""
+        if word.text in _SILENT or word.text.startswith("/dev/fd/") or "://" in word.text:
+            return NOTHING
+        classes = path_classes(word.text, writing=writing)
+        rules = _WRITE_RULES if writing else _READ_RULES
+        for name in sorted(classes):
+            if name in rules:
+                self.report.add(rules[name], node, word.text if name not in {"workspace"} else "")
+        if isinstance(word, Word) and word.pattern and classes & {"secret", "accounts"}:
+            self.report.add("sh.evade.pattern", node, word.text)
+        return classes
+
+    def write(self, targets: Sequence[Word], value: Value, node: Node | None) -> Value:
+        """Judge what a command's output goes to; without a target it goes on."""
+        for word in targets:
+            if word.text in _SILENT:
+                continue
+            classes = self.touch(word, node, writing=True)
+            if "traffic" in classes:
+                self.sink(value.taints, node)
+            earlier = self.walker.state.files.get(normal_path(word.text), EMPTY)
+            content = joined([earlier, value]) if earlier.text else value
+            self.walker.state.files[normal_path(word.text)] = Value(content.text, content.taints | {"written"})
+            if classes & _RUN_LATER:
+                self.later(value, node)
+        return EMPTY if targets else value
+
+    def later(self, value: Value, node: Node | None) -> None:
+        """Judge text that will be run at another time: a profile, a cron table, a unit."""
+        if "network" in value.taints:
+            self.report.add("sh.corr.download-run", node)
+        text = value.text.replace(UNKNOWN, "x") if value.text != UNKNOWN else ""
+        units = [text[found.end() :].split("\n", 1)[0] for found in _UNIT.finditer(text)]
+        source = "\n".join(units) if units else _TIMES.sub("", text)
+        if source.strip():
+            programs.run_shell(self, Value(source, value.taints - {"written"}), node, own=False)
+
+    def sink(self, taints: frozenset[str], node: Node | None) -> None:
+        """Report what leaves through the network, by its origins."""
+        if "secret" in taints:
+            self.report.add("sh.corr.secret-network", node)
+        elif "environment" in taints:
+            self.report.add("sh.corr.environment-network", node)
+        elif "file" in taints:
+            self.report.add("sh.corr.file-network", node)
+        elif "token" in taints:
+            self.report.add("sh.corr.token-network", node)
+
+    def assigned(self, name: str, value: Value, node: Node | None) -> None:
+        """Report a variable whose setting runs something, or takes the proxy away."""
+        if name in table.PRELOADS:
+            self.report.add("sh.dyn.preload", node, name)
+            if value.known and value.text and not name.startswith("LD_"):
+                programs.run_shell(self, value, node, own=False)
+        elif name in table.PROXIES and not value.text:
+            self.report.add("sh.net.no-proxy", node, name)
+        elif name in {"HISTFILE", "HISTSIZE", "HISTFILESIZE", "HISTCONTROL"} and value.text in {"", "0", "/dev/null"}:
+            self.report.add("sh.destroy.traces", node, name)
+
+    def watch_bomb(self, name: str, body: Node, node: Node) -> None:
+        """Report a function that starts itself more than once at a time."""
+        waiting = [body]
+        calls = background = 0
+        while waiting:
+            current = waiting.pop()
+            if current.type == "command_name" and (current.text or b"").decode("utf-8", "replace") == name:
+                calls += 1
+            background += current.type == "&"
+            waiting += current.children
+        if calls > 1 or (calls and background):
+            self.report.add("sh.destroy.fork-bomb", node)
+
+
+def _roles(command: Command, words: list[Word]) -> tuple[list[Word], list[Word]]:
+    """Return the words that name files it writes and files it reads."""
+    name = command.name
+    written: list[Word] = []
+    for flag in table.WRITES_OPTION.get(name, ()):
+        written += command.values(flag)
+    if name in table.WRITES_ALL:
+        return written + words[1 if name in {"chmod", "chown", "chgrp"} else 0 :], []
+    if name in table.WRITES_LAST:
+        target = command.value("-t", "--target-directory")
+        if target is not None:
+            return [*written, target], words
+        # What is moved away is written to as well.
+        moved = words[:-1] if name == "mv" else []
+        return written + words[-1:] + moved, words[:-1]
+    if name == "sed" and any(flag.startswith("-i") or flag == "--in-place" for flag in command.flags):
+        return written + words, []
+    return written, [word for word in words if word.text]
+
+
+def quoted(text: str) -> str:
+    """Return a word as the shell would read it back."""
+    return "'" + text.replace("'", "'\\''") + "'"

@@ -1,0 +1,140 @@
+"""Commands that talk to other hosts: whom they ask, what they send, and where the answer goes."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING
+
+from audit.risk.places import bare_host, host_classes, normal_path, numeric_address, path_classes, url_host
+from audit.risk.shell import table
+from audit.risk.shell.values import EMPTY, NOTHING, UNKNOWN, Value, Word
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
+
+    from audit.risk.shell.command import Command
+    from audit.risk.shell.judge import Judge
+
+_RULES = frozenset({"sh.net.client", "sh.net.dns", "sh.net.listen", "sh.net.tunnel", "sh.net.scan"})
+_NAMES = frozenset({"dig", "nslookup", "host", "drill", "kdig", "delv", "resolvectl", "getent", "ping"})
+_KEYS = ("-i", "--cacert", "--cert", "-E", "--key", "-F")
+_BODIES = ("-d", "--data", "--data-binary", "--data-raw", "--data-urlencode", "--json", "-T", "--upload-file")
+_FILES = ("--post-file", "--body-file", "-T", "--upload-file")
+_GETS_PAGES = frozenset({"curl", "wget", "aria2c", "axel", "lynx", "links", "w3m", "http", "https"})
+
+
+def is_network(command: Command) -> bool:
+    """Whether a command is one of the network's clients or servers."""
+    return any(rule in _RULES for rule in table.rules_of(command))
+
+
+def judge(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value:
+    """Judge a command that talks to other hosts."""
+    judge.role = "network"
+    taints = stdin.taints if judge.piped else NOTHING
+    for word in command.arguments:
+        taints |= word.taints
+    for word in command.positionals:
+        _target(judge, command, word, node)
+    for word in command.values("--url", "-x", "--proxy", "--resolve", "--connect-to"):
+        judge_host(judge, word.text, node)
+    for word in command.values("--unix-socket"):
+        judge.touch(word, node)
+    taints |= _sent(judge, command, node)
+    _report_leaks(judge, command, taints, node)
+    if command.name == "ssh":
+        _remote(judge, command, node)
+    return _answer(judge, command, node)
+
+
+def _target(judge: Judge, command: Command, word: Word, node: Node | None) -> None:
+    text = word.text
+    if command.name in table.NO_ADDRESS and "://" not in text:
+        return
+    if text.startswith("file:"):
+        judge.touch(Value(text.removeprefix("file://")), node)
+        return
+    if (
+        command.name in {"nc", "ncat", "telnet", "ssh", "scp", "ftp", "ping", *_NAMES}
+        and text.isdigit()
+        and len(text) < 6
+    ):
+        return
+    judge_host(judge, text, node, bare=command.name in _GETS_PAGES or "." in text or ":" in text)
+
+
+def judge_host(judge: Judge, text: str, node: Node | None, *, bare: bool = False) -> None:
+    """Report what the host in a URL means; `bare` also takes a host without a scheme."""
+    host = bare_host(text) if bare else url_host(text)
+    if host is None or UNKNOWN in host:
+        return
+    classes = host_classes(host)
+    if "metadata" in classes:
+        judge.report.add("sh.net.metadata", node, host)
+    if "address" in classes and (numeric_address(host) is not None):
+        judge.report.add("sh.net.address", node, host)
+    if "drop" in classes:
+        judge.report.add("sh.net.drop", node, host)
+
+
+def _sent(judge: Judge, command: Command, node: Node | None) -> frozenset[str]:
+    """Return the origins of what a command sends from files."""
+    taints = NOTHING
+    candidates = [word.text for word in command.values(*_FILES)]
+    for word in command.values(*_BODIES, "--form", *(("-F",) if command.name == "curl" else ())):
+        _, at, path = word.text.partition("@")
+        if at and path != "-":
+            candidates.append(path.split(";")[0])
+    keys = {id(word) for word in command.values(*_KEYS)} if command.name in {"ssh", "scp"} else set()
+    candidates += [
+        word.text
+        for word in command.positionals
+        if id(word) not in keys and "://" not in word.text and path_classes(word.text) & {"secret", "environment"}
+    ]
+    if command.name in {"scp", "rsync", "sftp", "rclone", "s3cmd", "aws"}:
+        candidates += [word.text for word in command.positionals[:-1] if ":" not in word.text]
+    for path in candidates:
+        if path and path != "-":
+            taints |= judge.read(Word(path, node=node), node).taints
+    return taints
+
+
+def _report_leaks(judge: Judge, command: Command, taints: frozenset[str], node: Node | None) -> None:
+    if command.name in _NAMES:
+        if taints & {"secret", "environment", "file"}:
+            judge.report.add("sh.corr.data-names", node)
+        taints -= {"file", "token"}
+    judge.sink(taints, node)
+
+
+def _remote(judge: Judge, command: Command, node: Node | None) -> None:
+    for word in command.values("-o"):
+        name, _, value = word.text.partition("=")
+        if name.lower() in {"proxycommand", "localcommand", "knownhostscommand"}:
+            judge.report.add("sh.dyn.hidden-shell", node, word.text)
+            judge.run([Word("sh", node=node), Word("-c", node=node), Word(value, word.taints, node)], EMPTY, [], node)
+    if len(command.positionals) > 1:
+        code = " ".join(word.text for word in command.positionals[1:])
+        judge.run([Word("sh", node=node), Word("-c", node=node), Word(code, node=node)], EMPTY, [], node)
+        judge.role = "network"
+
+
+def _answer(judge: Judge, command: Command, node: Node | None) -> Value:
+    """Return what comes back, or note the file that it goes to."""
+    answer = Value(UNKNOWN, frozenset({"network"}))
+    names = [word for word in command.values("-o", "--output", "-O", "--output-document") if word.text]
+    urls = [word.text for word in command.positionals]
+    if command.name == "curl" and {"-O", "--remote-name"} & command.flags:
+        names = [Word(posixpath.basename(url.split("?")[0]), node=node) for url in urls]
+    elif command.name == "wget" and not names and not {"--spider"} & command.flags:
+        folder = command.value("-P", "--directory-prefix")
+        names = [
+            Word(posixpath.join(folder.text if folder else "", posixpath.basename(url.split("?")[0])), node=node)
+            for url in urls
+        ]
+    if command.name not in _GETS_PAGES or not names or names[0].text == "-":
+        return answer
+    for name in names:
+        judge.touch(name, node, writing=True)
+        judge.walker.state.files[normal_path(name.text)] = answer
+    return EMPTY

@@ -1,0 +1,219 @@
+"""Code inside commands: scripts in strings, in files and on standard input, in the shell's language or another."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from audit.risk.places import normal_path, path_classes
+from audit.risk.shell import table
+from audit.risk.shell.command import Command
+from audit.risk.shell.values import EMPTY, MYSTERY, UNKNOWN, Value, Word
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
+
+    from audit.risk.shell.judge import Judge
+
+_WORDS = [(entry["rule"], re.compile(entry["pattern"])) for entry in table.LANGUAGE_WORDS]
+_STARTED = re.compile(
+    r"(?:system|exec|popen|spawn|shell_exec|passthru|execute|execSync|IO\.popen|execl?p?)\s*[( ]?\s*"
+    r"(?:(['\"])((?:\\.|(?!\1)[^\\])*)\1|q[qx]?\{([^}]*)\})|`([^`]*)`|qx\s*[{(/]([^})/]*)[})/]"
+)
+_MAX_STRINGS = 20
+_STRANGE_PATH = re.compile(r"^[\w./~@+-]+$")
+
+
+def run_shell(judge: Judge, code: Value, node: Node | None, *, own: bool, arguments: list[Word] | None = None) -> Value:
+    """Follow a script that stands in a string."""
+    _origins(judge, code, node)
+    if not code.text.strip():
+        return EMPTY
+    if code.text.strip(UNKNOWN + " \n") == "":
+        judge.report.add("sh.dyn.unresolved", node)
+        return Value(UNKNOWN, code.taints)
+    context = judge.context
+    if not context.enter():
+        judge.report.add("sh.dyn.depth", node)
+        return MYSTERY
+    context.depth += 1
+    try:
+        if not code.known:
+            # What nobody knows may hold more than a word.
+            judge.report.add("sh.dyn.eval", node)
+        with judge.report.anchored(node):
+            return judge.walker.inner(code.text, own=own, arguments=arguments)
+    finally:
+        context.depth -= 1
+
+
+def run_code(judge: Judge, language: str, code: Value, node: Node | None) -> Value:
+    """Judge a program of another language that stands in a string."""
+    _origins(judge, code, node)
+    judge.report.add("sh.code.inline", node)
+    if code.text.strip(UNKNOWN + " \n") == "" and code.text:
+        judge.report.add("sh.dyn.unresolved", node)
+    elif language in {"python", "javascript"}:
+        text = code.text
+        if UNKNOWN in text:
+            judge.report.add("sh.dyn.eval", node)
+            text = text.replace(UNKNOWN, "unknown")
+        judge.report.take(judge.context.ask(text.encode("utf-8", "surrogateescape"), language, 1), node)
+    else:
+        run_words(judge, code.text, node)
+        judge.report.add("sh.code.other", node, language)
+    return Value(UNKNOWN, code.taints & {"secret", "environment", "network"})
+
+
+def run_words(judge: Judge, text: str, node: Node | None) -> None:
+    """Judge a program by its words, and follow the shell commands in its strings."""
+    for rule, pattern in _WORDS:
+        if pattern.search(text):
+            judge.report.add(rule, node)
+    for place, found in enumerate(_STARTED.finditer(text)):
+        command = next((part for part in found.groups()[1:] if part), "")
+        if place < _MAX_STRINGS and command.strip():
+            run_shell(judge, Value(command.replace('\\"', '"')), node, own=False)
+    for secret in re.findall(r"(?:/etc|/root|/proc|~)/[\w./-]+", text)[:_MAX_STRINGS]:
+        if path_classes(secret) - {"workspace"}:
+            judge.touch(Value(secret), node)
+
+
+def _origins(judge: Judge, code: Value, node: Node | None) -> None:
+    if "network" in code.taints:
+        judge.report.add("sh.corr.download-run", node)
+    if "decoded" in code.taints:
+        judge.report.add("sh.dyn.decoded", node)
+
+
+def run_file(judge: Judge, path: Word, stdin: Value, node: Node | None, language: str = "bash") -> Value:
+    """Judge the running of a file: what is known of it when this script wrote it, else that nobody has read it."""
+    content = judge.walker.state.files.get(normal_path(path.text))
+    if not path.known and "output" in path.taints:
+        judge.report.add("sh.dyn.unresolved", node)
+    if content is None:
+        judge.report.add("sh.code.workspace", node, path.text if _STRANGE_PATH.match(path.text) else "")
+        classes = path_classes(path.text) & {"secret", "environment", "traffic", "socket", "kernel"}
+        if classes:
+            judge.touch(path, node)
+        return Value(UNKNOWN, stdin.taints)
+    if "written" in content.taints:
+        judge.report.add("sh.corr.written-run", node)
+        judge.report.add("sh.code.workspace", node)
+    if not content.known and "network" in content.taints:
+        judge.report.add("sh.corr.download-run", node)
+        return Value(UNKNOWN, content.taints)
+    code = Value(content.text, content.taints - {"written"})
+    return run_shell(judge, code, node, own=False) if language == "bash" else run_code(judge, language, code, node)
+
+
+def shell(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value:
+    """Judge a shell that is started as a command."""
+    judge.role = "shell"
+    if "-c" in command.flags:
+        # Flags may stand together with `c`: the first other word is the script.
+        words = command.positionals
+        if not words:
+            return EMPTY
+        output = run_shell(judge, words[0], node, own=False, arguments=words[2:])
+        judge.role = "shell"
+        return output
+    files = [] if "-s" in command.flags else command.positionals
+    if files:
+        return run_file(judge, files[0], stdin, node)
+    if not judge.piped:
+        judge.report.add("sh.code.other", node, "an interactive shell")
+        return Value(UNKNOWN)
+    return from_input(judge, "bash", stdin, node)
+
+
+def from_input(judge: Judge, language: str, stdin: Value, node: Node | None) -> Value:
+    """Judge a program that an interpreter reads from its standard input."""
+    if not stdin.known:
+        if "network" in stdin.taints:
+            judge.report.add("sh.corr.download-run", node)
+        elif stdin.text == UNKNOWN and stdin.taints == {"file"}:
+            judge.report.add("sh.code.workspace", node)
+            return Value(UNKNOWN)
+        else:
+            judge.report.add("sh.dyn.inherit", node)
+            if "decoded" in stdin.taints:
+                judge.report.add("sh.dyn.decoded", node)
+        if stdin.text.strip(UNKNOWN + " \n") == "":
+            return Value(UNKNOWN, stdin.taints)
+    if language == "bash":
+        output = run_shell(judge, stdin, node, own=False)
+        judge.role = "shell"
+        return output
+    return run_code(judge, language, stdin, node)
+
+
+def interpreter(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value:
+    """Judge Python, Perl and the like, started as a command."""
+    entry = table.INTERPRETERS[command.name]
+    language = entry["language"]
+    words = list(command.arguments)
+    while words:
+        word = words.pop(0)
+        flag = _code_flag(word.text, entry["code"])
+        if flag is not None:
+            inline = word.text[len(flag) :]
+            code = (
+                Value(inline, word.taints) if inline and not flag.startswith("--") else (words[0] if words else EMPTY)
+            )
+            return run_code(judge, language, code, node)
+        if language == "python" and word.text == "-m" and words:
+            return _module(judge, Command(words[0].text, words[1:]), words[0].text, stdin, node)
+        if word.text in {"-W", "-X", "-I", "-M", "-r", "--require", "--import"} and language != "php" and words:
+            if word.text in {"-W", "-X"}:
+                words.pop(0)
+            continue
+        if word.text == "-":
+            break
+        if not word.text.startswith("-"):
+            return _script(judge, word, stdin, node, language)
+    if {"--version", "-V", "-v", "--help", "-h"} & command.flags:
+        return Value("1")
+    if judge.piped:
+        return from_input(judge, language, stdin, node)
+    judge.report.add("sh.code.other", node, language)
+    return Value(UNKNOWN)
+
+
+def _script(judge: Judge, word: Word, stdin: Value, node: Node | None, language: str) -> Value:
+    if word.text.startswith(("/dev/stdin", "/proc/self/fd/0")):
+        return from_input(judge, language, stdin, node)
+    return run_file(judge, word, stdin, node, language)
+
+
+def _code_flag(text: str, flags: list[str]) -> str | None:
+    for flag in flags:
+        if text == flag or (len(flag) == 2 and text.startswith(flag)):
+            return flag
+        # Perl's and Ruby's letters may stand together: -ne, -lane, -Sc.
+        if len(flag) == 2 and re.fullmatch(rf"-[A-Za-z0-9]{{0,5}}{re.escape(flag[1])}", text):
+            return text
+    return None
+
+
+def _module(judge: Judge, command: Command, module: str, stdin: Value, node: Node | None) -> Value:
+    kind = table.MODULES.get(module, "")
+    if kind == "pip":
+        return judge.judge(Command("pip", command.arguments), stdin, node)
+    rules = {
+        "listen": "sh.net.listen",
+        "network": "sh.net.client",
+        "install": "sh.pkg.install",
+        "read": "sh.fs.read",
+        "write": "sh.fs.write",
+        "text": "sh.code.inline",
+        "inline": "sh.code.inline",
+        "shell": "sh.dyn.hidden-shell",
+    }
+    judge.report.add(rules.get(kind, "sh.code.workspace"), node, "" if kind in rules else module)
+    if kind == "read":
+        for word in command.positionals:
+            judge.read(word, node)
+    if module == "timeit" and command.positionals:
+        return run_code(judge, "python", command.positionals[-1], node)
+    return Value(UNKNOWN, stdin.taints)

@@ -1,0 +1,74 @@
+"""Which commands are judged in their own way, beyond what the tables say of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from audit.risk.shell import builtins, network, programs, starters, table, tools
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tree_sitter import Node
+
+    from audit.risk.shell.command import Command
+    from audit.risk.shell.judge import Judge
+    from audit.risk.shell.values import Value
+
+    Special = Callable[[Judge, Command, Value, Node | None], Value | None]
+
+
+def of(command: Command) -> Special | None:
+    """Return what judges a command in its own way, or None."""
+    name = command.name
+    if name in table.SHELLS:
+        return _as_shell
+    if name in table.INTERPRETERS:
+        return _as_interpreter
+    if name in _SPECIALS:
+        return _SPECIALS[name]
+    if name in table.WRAPPERS:
+        return starters.wrapper
+    if name in starters.FLAG_STARTS:
+        return starters.starter
+    return network.judge if network.is_network(command) else None
+
+
+def _as_shell(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value:
+    return programs.shell(judge, command, stdin, node)
+
+
+def _as_interpreter(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value:
+    return programs.interpreter(judge, command, stdin, node)
+
+
+_SPECIALS: dict[str, Special] = {
+    **dict.fromkeys(("echo", "printf"), builtins.echo),
+    **dict.fromkeys(("read", "mapfile", "readarray"), builtins.read_words),
+    **dict.fromkeys(("export", "declare", "typeset", "set", "printenv", "readonly"), builtins.list_variables),
+    **dict.fromkeys(("crontab", "at", "batch"), starters.crontab),
+    **dict.fromkeys(sorted(tools.PINNING), tools.packages),
+    **dict.fromkeys(("vim", "vi", "ed", "ex", "emacs", "gdb", "less", "more", "ftp"), starters.editor),
+    "alias": builtins.set_alias,
+    "awk": starters.awk,
+    "chmod": tools.chmod,
+    "dd": tools.dd,
+    "docker": starters.docker,
+    "podman": starters.docker,
+    "enable": builtins.load_builtin,
+    "eval": builtins.run_text,
+    "find": starters.find,
+    "git": starters.git,
+    "grep": tools.grep,
+    "kill": builtins.end_processes,
+    "mktemp": tools.mktemp,
+    "rg": tools.grep,
+    "rm": tools.rm,
+    "sed": starters.sed,
+    "socat": starters.socat,
+    "source": builtins.run_source,
+    "tar": starters.tar,
+    "trap": builtins.set_trap,
+    "unlink": tools.rm,
+    "xargs": starters.xargs,
+}

@@ -1,0 +1,335 @@
+"""Tools that start other commands: wrappers, xargs, find, awk, sed, tar, git, containers, editors."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import TYPE_CHECKING
+
+from audit.risk.places import is_root, normal_path, path_classes
+from audit.risk.shell import network, programs, table
+from audit.risk.shell.command import Command
+from audit.risk.shell.values import EMPTY, UNKNOWN, Value, Word, joined
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
+
+    from audit.risk.shell.judge import Judge
+
+_ASSIGNMENT = re.compile(r"^([A-Za-z_]\w*)=(.*)$", re.DOTALL)
+_SED_RUNS = re.compile(r"(?:^|[;{}\n]|\d|\$|/)\s*e(?:\s+(.+))?$|(?:^|[;\s])s(.).*\2.*\2\w*e\w*\s*$", re.MULTILINE)
+_AWK_RUNS = re.compile(r"\bsystem\s*\(|\|&?\s*getline|\bprintf?\b[^\n;}]*\|&?\s*[\"'(\w]|/inet/|\"\s*\|\s*getline")
+_STRINGS = re.compile(r"\"((?:\\.|[^\"\\])*)\"")
+FLAG_STARTS = {
+    "tar": (
+        "--to-command",
+        "-I",
+        "--use-compress-program",
+        "-F",
+        "--info-script",
+        "--new-volume-script",
+        "--rsh-command",
+    ),
+    "rsync": ("-e", "--rsh", "--rsync-path"),
+    "sort": ("--compress-program",),
+    "split": ("--filter",),
+    "zip": ("-TT", "--unzip-command"),
+    "man": ("-P",),
+    "nc": ("-e", "-c"),
+    "ncat": ("-e", "-c", "--exec", "--sh-exec"),
+    "make": ("--eval",),
+    "scp": ("-S",),
+    "start-stop-daemon": ("--exec", "-x"),
+}
+
+
+def starter(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge the commands that a tool's options name."""
+    for flag in FLAG_STARTS.get(command.name, ()):
+        for word in command.values(flag):
+            if word.text.split(" ")[0] not in {"ssh", "gzip", "xz", "zstd", "pigz", "bzip2", "lz4", "rsync"}:
+                judge.report.add("sh.dyn.hidden-shell", node, word.text)
+                programs.run_shell(judge, word, node, own=False)
+    return network.judge(judge, command, stdin, node) if network.is_network(command) else None
+
+
+def tar(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge an archive: what goes in, where it goes, and what it starts."""
+    for word in command.values("--checkpoint-action"):
+        action, _, program = word.text.partition("=")
+        if action == "exec":
+            judge.report.add("sh.dyn.hidden-shell", node, word.text)
+            programs.run_shell(judge, Value(program, word.taints), node, own=False)
+    starter(judge, command, stdin, node)
+    words = list(command.positionals)
+    # The first word may be flags without their dash.
+    if words and re.fullmatch(r"[cxtruvzjJfpC]{1,8}", words[0].text):
+        words = words[1:]
+    extracts = bool({"-x", "--extract", "--get"} & command.flags) or (
+        bool(command.positionals) and words is not command.positionals and command.positionals[0].text.startswith("x")
+    )
+    sources = [judge.read(word, node) for word in words]
+    archive = command.value("-f", "--file")
+    listing = bool({"-t", "--list"} & command.flags)
+    if archive is not None and archive.text != "-":
+        if extracts or listing:
+            judge.read(archive, node)
+        else:
+            judge.write([archive], joined(sources), node)
+    if extracts:
+        folder = command.value("-C", "--directory")
+        judge.touch(folder if folder is not None else Word("."), node, writing=True)
+    return Value(UNKNOWN, stdin.taints | joined(sources).taints)
+
+
+def wrapper(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge the command that a wrapper starts."""
+    wrapper = table.WRAPPERS[command.name]
+    words = list(command.arguments)
+    skip = wrapper.skip
+    lookup = command.name == "command" and {"-v", "-V"} & command.flags
+    while words and not lookup:
+        word = words.pop(0)
+        text = word.text
+        flag, equals, value = text.partition("=")
+        if flag in wrapper.code or (text[:2] in wrapper.code and len(text) > 2 and not text.startswith("--")):
+            code = (
+                Value(value, word.taints)
+                if equals
+                else Value(text[2:], word.taints)
+                if flag not in wrapper.code
+                else None
+            )
+            chosen = code if code is not None else (words.pop(0) if words else EMPTY)
+            return programs.run_shell(judge, chosen, node, own=False)
+        if text in wrapper.values and words:
+            _unset(judge, command.name, text, words.pop(0), node)
+        elif text == "--" or (text.startswith("-") and len(text) > 1):
+            continue
+        elif wrapper.takes_assignments and (found := _ASSIGNMENT.match(text)):
+            judge.assigned(found[1], Value(found[2], word.taints), node)
+        elif skip:
+            skip -= 1
+        else:
+            return judge.run([word, *words], stdin, [], node)
+    return _bare_wrapper(judge, command, stdin, node)
+
+
+def _unset(judge: Judge, wrapper: str, flag: str, word: Word, node: Node | None) -> None:
+    if wrapper == "env" and flag in {"-u", "--unset"}:
+        judge.assigned(word.text, EMPTY, node)
+
+
+def _bare_wrapper(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    name = command.name
+    if name == "env" and not {"-i", "-", "--version"} & command.flags:
+        judge.report.add("sh.env.all", node)
+        return Value(UNKNOWN, frozenset({"environment"}))
+    if name in {"sudo", "su", "unshare", "nsenter", "chroot", "script", "doas"} and judge.piped:
+        judge.role = "shell"
+        return programs.from_input(judge, "bash", stdin, node)
+    if name == "parallel":
+        return programs.from_input(judge, "bash", stdin, node)
+    return EMPTY if name in {"exec", "command", "builtin"} else Value(UNKNOWN, stdin.taints)
+
+
+def xargs(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge the command that xargs starts, with its input as arguments where that is known."""
+    words = list(command.arguments)
+    mark = ""
+    while words and words[0].text.startswith("-"):
+        flag = words.pop(0).text
+        if flag.startswith(("-I", "-i", "--replace")):
+            mark = (
+                flag[2:]
+                if len(flag) > 2 and not flag.startswith("--")
+                else (words.pop(0).text if flag == "-I" and words else "{}")
+            )
+        elif flag in {"-n", "-P", "-L", "-d", "-s", "-a", "-E"} and words:
+            words.pop(0)
+    if not words:
+        return Value(stdin.text, stdin.taints)
+    given = stdin.text.split("\n") if mark and stdin.known else stdin.text.split()
+    items = [Word(text, stdin.taints, node) for text in (given if stdin.known else [UNKNOWN])][:200]
+    if not mark:
+        starts = Command(words[0].text, words[1:])
+        if not stdin.known and starts.name in table.SHELLS and not starts.positionals:
+            judge.report.add("sh.dyn.inherit", node)
+        return judge.run([*words, *items], EMPTY, [], node)
+    if any(mark in word.text for word in words[:1]) or (
+        Command(words[0].text, words[1:]).name in table.SHELLS and any(mark in word.text for word in words)
+    ):
+        judge.report.add("sh.dyn.inherit", node)
+    outputs = []
+    for item in [item for item in items if item.text][:16]:
+        filled = [Word(word.text.replace(mark, item.text), word.taints | item.taints, node) for word in words]
+        outputs.append(judge.run(filled, EMPTY, [], node))
+    return joined(outputs)
+
+
+def find(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge what is looked for, and what is done with what is found."""
+    words = list(command.arguments)
+    starts = []
+    while words and not words[0].text.startswith(("-", "(", "!")):
+        starts.append(words.pop(0))
+    classes = frozenset(name for start in starts for name in judge.touch(start, node))
+    judge.report.add("sh.fs.read", node)
+    wide = bool(classes - {"workspace"}) or any(normal_path(start.text).startswith("~") for start in starts)
+    taints = frozenset({"file"})
+    for place, word in enumerate(words):
+        value = words[place + 1] if place + 1 < len(words) else Word()
+        if word.text in {"-name", "-iname", "-path", "-regex", "-wholename", "-ipath"}:
+            if wide and re.search(table.SECRET_WORDS, value.text, re.IGNORECASE):
+                judge.report.add("sh.fs.hunt", node, value.text)
+                taints |= {"secret"}
+        elif word.text == "-perm" and wide and re.search(r"[-/]?(?:[2467][0-7]{3}|[ug]=?\+?s)", value.text):
+            judge.report.add("sh.fs.hunt", node, value.text)
+        elif word.text == "-delete" and any(is_root(start.text) for start in starts):
+            judge.report.add("sh.destroy.root", node)
+        elif word.text in {"-exec", "-execdir", "-ok", "-okdir"}:
+            _found(judge, starts, words[place + 1 :], taints, node)
+        elif word.text in {"-fprint", "-fprintf", "-fls", "-fprint0"}:
+            judge.touch(value, node, writing=True)
+    return Value(UNKNOWN, taints - {"file"} or frozenset({"name"}))
+
+
+def _found(judge: Judge, starts: list[Word], words: list[Word], taints: frozenset[str], node: Node | None) -> None:
+    end = next((place for place, word in enumerate(words) if word.text in {";", "+"}), len(words))
+    start = starts[0].text if starts else "."
+    # A whole tree that is looked through stands for each file in it.
+    path = start if start in {"/", "~"} else posixpath.join(start, UNKNOWN)
+    filled = [
+        Word(word.text.replace("{}", path), word.taints | (taints if "{}" in word.text else frozenset()), node)
+        for word in words[:end]
+    ]
+    if filled:
+        judge.run(filled, EMPTY, [], node)
+
+
+def awk(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge an awk program: it may start commands."""
+    if command.value("-f") is not None or not command.positionals:
+        return None
+    program = command.positionals[0]
+    if not program.known and "output" in program.taints:
+        judge.report.add("sh.dyn.unresolved", node)
+    if _AWK_RUNS.search(program.text):
+        if "/inet/" in program.text:
+            judge.report.add("sh.net.reverse-shell", node)
+        judge.report.add("sh.dyn.hidden-shell", node)
+        for found in list(_STRINGS.finditer(program.text))[:20]:
+            text = found[1].replace('\\"', '"')
+            before, after = program.text[: found.start()].rstrip(), program.text[found.end() :].lstrip()
+            if before.endswith(("(", "|", "|&")) or after.startswith("|"):
+                programs.run_shell(judge, Value(text), node, own=False)
+    if "ENVIRON" in program.text and re.search(r"in\s+ENVIRON", program.text):
+        judge.report.add("sh.env.all", node)
+    return None
+
+
+def sed(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge a sed script: it may start commands and write files."""
+    scripts = command.values("-e", "--expression") or command.positionals[:1]
+    for script in scripts:
+        for found in _SED_RUNS.finditer(script.text):
+            judge.report.add("sh.dyn.hidden-shell", node, script.text)
+            if found[1]:
+                programs.run_shell(judge, Value(found[1], script.taints), node, own=False)
+        for target in re.findall(r"(?:^|[;\d/$])\s*[wWrR]\s+(\S+)", script.text):
+            judge.touch(Value(target), node, writing="w" in script.text)
+    return None
+
+
+def git(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge git: its settings may name commands."""
+    for word in command.values("-c", "--config", "--config-env"):
+        _git_setting(judge, *word.text.partition("=")[::2], word, node)
+    verbs = [word for word in command.positionals if word.text]
+    verb = verbs[0].text if verbs else ""
+    if verb == "config" and len(verbs) > 2:
+        _git_setting(judge, verbs[1].text, verbs[2].text, verbs[2], node)
+    upload = command.value("--upload-pack", "-u")
+    if upload is not None and verb in {"clone", "fetch", "pull", "ls-remote"}:
+        judge.report.add("sh.dyn.hidden-shell", node, upload.text)
+        programs.run_shell(judge, upload, node, own=False)
+    if any(word.text.startswith("ext::") for word in verbs):
+        judge.report.add("sh.dyn.hidden-shell", node)
+        for word in verbs:
+            if word.text.startswith("ext::"):
+                programs.run_shell(judge, Value(word.text[5:], word.taints), node, own=False)
+    if network.is_network(command):
+        return network.judge(judge, command, stdin, node)
+    if verb in {"bisect"} and len(verbs) > 2 and verbs[1].text == "run":
+        return judge.run(verbs[2:], stdin, [], node)
+    judge.report.add("sh.fs.read" if verb in table.GIT_LOCAL or not verb else "sh.code.unknown", node)
+    return Value(UNKNOWN, frozenset({"file"}))
+
+
+def _git_setting(judge: Judge, name: str, value: str, word: Word, node: Node | None) -> None:
+    lowered = name.lower()
+    if not lowered.startswith(table.GIT_CODE) or (lowered.startswith("alias.") and not value.startswith("!")):
+        return
+    if lowered.startswith(("core.pager", "core.editor", "sequence.editor", "pager.")) and re.fullmatch(
+        r"(?:cat|less|more|vim?|nano|true|false|code --wait|emacs|:)?", value
+    ):
+        return
+    judge.report.add("sh.dyn.hidden-shell", node, f"{name}={value}")
+    programs.run_shell(judge, Value(value.removeprefix("!"), word.taints), node, own=False)
+
+
+def crontab(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge what is scheduled."""
+    words = command.positionals
+    if {"-l"} & command.flags:
+        return Value("")
+    if command.name == "crontab" and words and words[0].text != "-":
+        judge.later(judge.read(words[0], node), node)
+    elif judge.piped:
+        judge.later(stdin, node)
+    return EMPTY
+
+
+def socat(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge the two ends that socat joins."""
+    judge.role = "network"
+    for word in command.positionals:
+        kind, _, program = word.text.partition(":")
+        if kind.upper() in {"EXEC", "SYSTEM", "SHELL"}:
+            judge.report.add("sh.net.reverse-shell", node)
+            programs.run_shell(judge, Value(program.split(",")[0], word.taints), node, own=False)
+        elif "LISTEN" in kind.upper():
+            judge.report.add("sh.net.listen", node)
+        elif program:
+            network.judge_host(judge, "//" + program, node)
+            judge.touch(Value(program.split(",")[0]), node)
+    return network.judge(judge, command, stdin, node)
+
+
+def docker(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge a container: what of the host it gets, and what it runs."""
+    for word in command.values("-H", "--host"):
+        judge.touch(Value(word.text.removeprefix("unix://")), node)
+    for word in command.values("-v", "--volume", "--mount"):
+        source = re.split(r"[:,]", word.text.partition("source=")[2] or word.text.partition("src=")[2] or word.text)[0]
+        if normal_path(source) == "/" or path_classes(source) - {"workspace"}:
+            judge.report.add("sh.priv.host", node, word.text)
+        judge.touch(Value(source), node)
+    words = command.positionals
+    if words and words[0].text in {"run", "exec"} and len(words) > 2:
+        judge.run(words[2:], EMPTY, [], node)
+    return Value(UNKNOWN, frozenset({"network"}) if words and words[0].text == "pull" else frozenset())
+
+
+def editor(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge editors and debuggers, which start shells on request."""
+    for word in command.values("-c", "--cmd", "-ex", "--eval-command", "--eval", "--command"):
+        if found := re.search(r"(?:!|:!|shell |shell-command|system\(|python )\s*(.*)", word.text):
+            judge.report.add("sh.dyn.hidden-shell", node, word.text)
+            programs.run_shell(judge, Value(found[1].strip("\"')( ")), node, own=False)
+    if judge.piped and stdin.known:
+        for line in stdin.text.split("\n"):
+            if line.startswith(("!", ":!")):
+                judge.report.add("sh.dyn.hidden-shell", node, line)
+                programs.run_shell(judge, Value(line.lstrip(":!")), node, own=False)
+    return None

@@ -1,0 +1,100 @@
+"""The rules and the command table, read from the files under `rules/`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from audit.risk.findings import Kind, Tier
+    from audit.risk.shell.command import Command
+
+_RULES = Path(__file__).parents[1] / "rules"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of a rule file."""
+
+    id: str
+    title: str
+    kind: Kind
+    weight: int
+    tier: Tier
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapper:
+    """A command that starts the command in its own arguments."""
+
+    values: frozenset[str]
+    code: frozenset[str]
+    skip: int
+    takes_assignments: bool
+
+
+def _load() -> tuple[dict[str, Rule], dict[str, list[tuple[str, tuple[str, ...]]]]]:
+    rules: dict[str, Rule] = {}
+    commands: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
+    for path in sorted(_RULES.glob("shell-*.json")):
+        for entry in json.loads(path.read_bytes()).get("rules", ()):
+            rules[entry["id"]] = Rule(*(entry[name] for name in Rule.__slots__))
+            for pattern in entry.get("commands", ()):
+                name, *tokens = pattern.split(" ")
+                commands.setdefault(name, []).append((entry["id"], tuple(tokens)))
+    return rules, commands
+
+
+RULES, _COMMANDS = _load()
+_TABLE: dict[str, Any] = json.loads((_RULES / "shell-commands.json").read_bytes())
+TEXT = frozenset(_TABLE["text"])
+FILTERS = frozenset(_TABLE["filters"])
+LISTS = frozenset(_TABLE["lists"])
+FIRST_IS_TEXT = frozenset(_TABLE["first_is_text"])
+WRITES_ALL = frozenset(_TABLE["writes_all"])
+WRITES_LAST = frozenset(_TABLE["writes_last"])
+READS_ANY = frozenset(_TABLE["reads"])
+VALUES = {name: frozenset(values) for name, values in _TABLE["values"].items()}
+WRITES_OPTION = {name: frozenset(values) for name, values in _TABLE["writes_option"].items()}
+SAME_AS: dict[str, str] = _TABLE["same_as"]
+SHELLS = frozenset(_TABLE["shells"])
+INTERPRETERS: dict[str, dict[str, Any]] = _TABLE["interpreters"]
+MODULES: dict[str, str] = _TABLE["python_modules"]
+LANGUAGE_WORDS: list[dict[str, str]] = _TABLE["language_words"]
+GIT_CODE: tuple[str, ...] = tuple(_TABLE["git_code"])
+GIT_LOCAL = frozenset(_TABLE["git_local"])
+PRELOADS = frozenset(_TABLE["preloads"])
+PROXIES = frozenset(_TABLE["proxies"])
+SECRET_WORDS: str = _TABLE["secret_words"]
+WRAPPERS = {
+    name: Wrapper(
+        frozenset(entry.get("values", ())),
+        frozenset(entry.get("code", ())),
+        entry.get("skip", 0),
+        entry.get("assign", False),
+    )
+    for name, entry in _TABLE["wrappers"].items()
+}
+NO_ADDRESS = frozenset(_TABLE["no_address"])
+KNOWN = (
+    frozenset(_COMMANDS)
+    | frozenset(SAME_AS)
+    | frozenset(WRAPPERS)
+    | frozenset(INTERPRETERS)
+    | SHELLS
+    | TEXT
+    | FILTERS
+    | LISTS
+    | FIRST_IS_TEXT
+    | WRITES_ALL
+    | WRITES_LAST
+    | READS_ANY
+)
+
+
+def rules_of(command: Command) -> list[str]:
+    """Return the ids of the rules whose command patterns match."""
+    return [rule for rule, tokens in _COMMANDS.get(command.name, ()) if all(map(command.has, tokens))]

@@ -1,0 +1,104 @@
+"""Tools whose arguments decide how bad they are: what is deleted, made executable, written raw, or installed."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from audit.risk.places import is_root, normal_path, path_classes
+from audit.risk.shell import network, table
+from audit.risk.shell.values import EMPTY, UNKNOWN, Value, Word
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
+
+    from audit.risk.shell.command import Command
+    from audit.risk.shell.judge import Judge
+
+_SETUID = re.compile(r"^(?:[ugoa,]*[+=][rwxXt]*s[rwxXst]*|0?[2467][0-7]{3})(?:,.*)?$|[ug][+=]\w*s")
+_EXECUTES = re.compile(r"^[ugoa]*\+\w*x|^0?[0-7]?[1357][0-7]{2}$")
+_VERSIONED = re.compile(r"==|@[\w.^~-]*\d|===|@sha\d+:|=\d")
+_BY_ADDRESS = re.compile(
+    r"^(?:git\+|https?://|git@|github:|gitlab:|bitbucket:|file:|svn\+|hg\+|[\w.-]+/[\w.-]+#)|@ (?:git\+)?https?://"
+)
+_INSTALLS = frozenset({"install", "i", "add", "exec", "dlx", "download", "wheel"})
+PINNING = frozenset({"pip", "npm", "pnpm", "yarn", "bun", "pipx", "npx", "uvx", "uv", "gem", "cargo", "go", "bunx"})
+
+
+def rm(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge a deletion by what is deleted."""
+    recursive = bool({"-r", "-R", "--recursive"} & command.flags)
+    for word in command.positionals:
+        classes = path_classes(word.text, writing=True)
+        if is_root(word.text) and (recursive or "*" in word.text):
+            judge.report.add("sh.destroy.root", node, word.text)
+        elif re.search(r"_history$|/var/log(?:/|$)", normal_path(word.text)):
+            judge.report.add("sh.destroy.traces", node, word.text)
+        elif classes - {"workspace"}:
+            judge.touch(word, node, writing=True)
+    return EMPTY
+
+
+def chmod(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge new permissions."""
+    mode = command.positionals[0].text if command.positionals else ""
+    flags = " ".join(command.flags)
+    if _SETUID.search(mode) or re.search(r"-\w*s\b", flags):
+        judge.report.add("sh.priv.setuid", node, mode)
+        return EMPTY
+    for word in command.positionals[1:]:
+        content = judge.walker.state.files.get(normal_path(word.text))
+        if content is not None and "network" in content.taints and _EXECUTES.match(mode):
+            judge.report.add("sh.corr.download-run", node)
+        if is_root(word.text) and "-R" in command.flags:
+            judge.report.add("sh.destroy.root", node, word.text)
+    return None
+
+
+def dd(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge a raw copy."""
+    source, _written = stdin, EMPTY
+    for word in command.arguments:
+        name, _, value = word.text.partition("=")
+        if name == "if":
+            source = judge.read(Word(value, word.taints, node), node)
+        elif name == "of":
+            return judge.write([Word(value, word.taints, node)], source, node)
+    return Value(UNKNOWN, source.taints)
+
+
+def packages(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge what is installed: pinned, unpinned, or from somewhere else."""
+    name = command.name
+    words = [word.text for word in command.positionals]
+    own_verb = name in {"npx", "uvx", "bunx"}
+    if not own_verb and not _INSTALLS & set(words[:2]):
+        return None
+    wanted = words if own_verb else words[next((n for n, word in enumerate(words) if word in _INSTALLS), 0) + 1 :]
+    wanted = wanted[:1] if own_verb else wanted
+    sources = command.values("-i", "--index-url", "--extra-index-url", "--registry", "-f", "--find-links", "--source")
+    if sources or any(_BY_ADDRESS.search(word) for word in wanted):
+        judge.report.add("sh.pkg.source", node)
+    elif any(not _VERSIONED.search(word) and not word.startswith((".", "/", "-")) for word in wanted) or any(
+        word.endswith(("@latest", "@next")) for word in wanted
+    ):
+        judge.report.add("sh.pkg.unpinned", node)
+    for word in command.positionals:
+        network.judge_host(judge, word.text.removeprefix("git+"), node)
+    return Value(UNKNOWN)
+
+
+def mktemp(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Return a path that is known."""
+    judge.report.add("sh.fs.write", node)
+    return Value("/tmp/tmp.made\n")  # noqa: S108 - the text a script would see
+
+
+def grep(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Report a search for credentials."""
+    patterns = command.values("-e", "--regexp") or command.positionals[:1]
+    places = command.positionals if command.values("-e", "--regexp") else command.positionals[1:]
+    wide = any(path_classes(place.text) - {"workspace"} or normal_path(place.text).startswith("~") for place in places)
+    if wide and any(re.search(table.SECRET_WORDS, pattern.text, re.IGNORECASE) for pattern in patterns):
+        judge.report.add("sh.fs.hunt", node)
+    return None

@@ -1,0 +1,334 @@
+"""Follows a shell script from statement to statement, as the shell would, without running anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import tree_sitter
+import tree_sitter_bash
+
+from audit.risk.places import normal_path
+from audit.risk.shell.judge import Judge
+from audit.risk.shell.state import Function, State
+from audit.risk.shell.values import EMPTY, MYSTERY, UNKNOWN, Value, Word, joined
+from audit.risk.shell.words import Expander
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tree_sitter import Node
+
+    from audit.risk.shell.context import Context
+
+_LANGUAGE = tree_sitter.Language(tree_sitter_bash.language())
+_MAX_ITEMS = 32
+_MAX_CALLS = 6
+_BRANCHES = frozenset({"if_statement", "elif_clause", "else_clause", "case_statement", "case_item", "while_statement"})
+_REDIRECTS = frozenset({"file_redirect", "heredoc_redirect", "herestring_redirect"})
+
+
+class Walker:
+    """One shell: its memory, the source it reads, and where findings go."""
+
+    def __init__(self, context: Context, state: State, *, calls: int = 0) -> None:
+        self._context = context
+        self.state = state
+        self._calls = calls
+        self._expander = Expander(state, self._substitution, self._late)
+        self._judge = Judge(context, self)
+
+    def script(self, source: str) -> Value:
+        """Follow a whole script and return what it writes."""
+        data = source.encode("utf-8", "surrogateescape")
+        root = tree_sitter.Parser(_LANGUAGE).parse(data).root_node
+        if root.has_error:
+            self._context.report.add("sh.code.parse", None)
+        written = self._all(root.children, EMPTY)
+        for name, function in list(self.state.functions.items()):
+            if not function.called:
+                self.call(name, None, EMPTY, None)
+        return written
+
+    def start(self, argv: list[Word]) -> Value:
+        """Follow one command whose words are known."""
+        return self._judge.run(argv, EMPTY, [], None)
+
+    def call(self, name: str, arguments: list[Word] | None, stdin: Value, node: Node | None) -> Value:
+        """Follow a function's body. Arguments are None where nothing calls it that can be seen."""
+        function = self.state.functions[name]
+        function.called = True
+        if self._calls >= _MAX_CALLS:
+            return MYSTERY
+        before, self.state.positional = self.state.positional, None if arguments is None else list(arguments)
+        self._calls += 1
+        try:
+            with self._context.report.anchored(node):
+                return self._statement(function.body, stdin)
+        finally:
+            self._calls -= 1
+            self.state.positional = before
+
+    def is_calling(self) -> bool:
+        """Whether a function's body is being followed."""
+        return self._calls > 0
+
+    def inner(self, source: str, *, own: bool, arguments: list[Word] | None = None) -> Value:
+        """Follow a script that stands in a string: in this shell (`eval`) or in a new one (`sh -c`)."""
+        walker = Walker(self._context, self.state if own else self.state.copy(), calls=self._calls)
+        if arguments is not None:
+            walker.state.positional = list(arguments)
+        return walker.script(source)
+
+    def _late(self, source: str, node: Node) -> Value:
+        with self._context.report.anchored(node):
+            return self.inner(source, own=False)
+
+    def _all(self, nodes: list[Node], stdin: Value) -> Value:
+        outputs = [self._statement(node, stdin) for node in nodes if node.is_named]
+        return joined(output for output in outputs if output != EMPTY)
+
+    def _statement(self, node: Node, stdin: Value) -> Value:
+        self._context.spend()
+        follow = _STATEMENTS.get(node.type)
+        if follow is not None:
+            return follow(self, node, stdin)
+        if node.type in _BRANCHES:
+            return self._unsure(lambda: self._all(node.children, stdin))
+        if node.child_count:
+            return self._all(node.children, stdin)
+        return EMPTY
+
+    def _unsure(self, work: Callable[[], Value]) -> Value:
+        self.state.unsure += 1
+        try:
+            return work()
+        finally:
+            self.state.unsure -= 1
+
+    def _list(self, node: Node, stdin: Value) -> Value:
+        first, *rest = node.named_children or [node]
+        output = self._statement(first, stdin)
+        return joined([output, self._unsure(lambda: self._all(rest, stdin))])
+
+    def _subshell(self, node: Node, stdin: Value) -> Value:
+        return Walker(self._context, self.state.copy(), calls=self._calls)._all(node.children, stdin)
+
+    def _pipeline(self, node: Node, stdin: Value) -> Value:
+        return self._pipe([child for child in node.children if child.is_named], stdin)
+
+    def _pipe(self, stages: list[Node], stdin: Value) -> Value:
+        value = stdin
+        roles = []
+        for place, stage in enumerate(stages):
+            self._judge.piped = place > 0 or stdin != EMPTY
+            self._judge.role = ""
+            value = self._statement(stage, value)
+            roles.append(self._judge.role)
+        self._judge.piped = False
+        if "shell" in roles and any(role in {"network", "listener"} for role in roles[roles.index("shell") + 1 :]):
+            self._context.report.add("sh.corr.network-shell", stages[0].parent)
+        return value
+
+    def _for(self, node: Node, stdin: Value) -> Value:
+        name = node.child_by_field_name("variable")
+        body = node.child_by_field_name("body")
+        items = [child for child in node.children_by_field_name("value") if child != name]
+        words: list[Value] = [word for item in items for word in self._expander.words(item)]
+        outputs = []
+        if name is None or body is None:
+            return self._all(node.children, stdin)
+        if any(word.pattern or not word.known for word in words if isinstance(word, Word)) or not words:
+            taints = joined(words).taints | (frozenset({"name"}) if items else frozenset())
+            words = [*[word for word in words if word.known], Value(UNKNOWN, taints)]
+        for word in words[:_MAX_ITEMS]:
+            self.state.set((name.text or b"").decode(), Value(word.text, word.taints))
+            outputs.append(self._statement(body, stdin))
+        return joined(outputs)
+
+    def _function(self, node: Node, stdin: Value) -> Value:
+        name, body = node.child_by_field_name("name"), node.child_by_field_name("body")
+        if name is not None and body is not None:
+            text = (name.text or b"").decode("utf-8", "replace")
+            self.state.functions[text] = Function(body, b"")
+            self._judge.watch_bomb(text, body, node)
+        return EMPTY
+
+    def _assignment(self, node: Node, stdin: Value) -> Value:
+        name, value = node.child_by_field_name("name"), node.child_by_field_name("value")
+        if name is None:
+            return EMPTY
+        plus = any(child.type == "+=" for child in node.children)
+        if name.type == "subscript":
+            self._element(name, self._expander.value(value) if value is not None else EMPTY)
+            return EMPTY
+        text = (name.text or b"").decode("utf-8", "replace")
+        if value is not None and value.type == "array":
+            words = [word for child in value.named_children for word in self._expander.words(child)]
+            earlier = self.state.arrays.get(text, []) if plus else []
+            self.state.set_array(text, [*earlier, *(Value(word.text, word.taints) for word in words)])
+            return EMPTY
+        assigned = self._expander.value(value) if value is not None else EMPTY
+        if plus:
+            assigned = joined([self.state.get(text) or EMPTY, assigned])
+        self.state.set(text, assigned)
+        self._judge.assigned(text, assigned, node)
+        return EMPTY
+
+    def _element(self, name: Node, value: Value) -> None:
+        array = (name.children[0].text or b"").decode("utf-8", "replace")
+        values = list(self.state.arrays.get(array, []))
+        index = self._expander.value(name.children[2]).text if name.child_count > 2 else ""
+        place = int(index) if index.isdigit() and len(index) < 4 else len(values)
+        values += [EMPTY] * (place + 1 - len(values))
+        values[place] = value
+        self.state.set_array(array, values)
+
+    def _declaration(self, node: Node, stdin: Value) -> Value:
+        words = []
+        for child in node.named_children:
+            if child.type in {"variable_assignment", "variable_assignments"}:
+                self._statement(child, stdin)
+                words.append(Word("assigned", node=child))
+            else:
+                words += self._expander.words(child)
+        name = (node.children[0].text or b"").decode()
+        return self._judge.run([Word(name, node=node), *words], stdin, [], node)
+
+    def _command(self, node: Node, stdin: Value) -> Value:
+        return self._simple(node, [], stdin)
+
+    def _simple(self, node: Node, redirects: list[Node], stdin: Value) -> Value:
+        """Follow one command, for each value that the variables in it may have."""
+        output = EMPTY
+        pick, widest = 0, 1
+        while pick < widest:
+            self._expander.pick, self._expander.widest = pick, 1
+            argv: list[Word] = []
+            given = stdin
+            targets = []
+            for child in node.children:
+                if child.type == "variable_assignment":
+                    self._assignment(child, stdin)
+                elif child.type in _REDIRECTS:
+                    redirects = [*redirects, child]
+                elif child.is_named and child.type != "comment":
+                    argv += self._expander.words(child)
+            for redirect in redirects:
+                given, target = self._redirect(redirect, given)
+                targets += target
+            widest = self._expander.widest
+            self._expander.pick = 0
+            piped = self._judge.piped
+            self._judge.piped = piped or given is not stdin
+            output = self._judge.run(argv, given, targets, node)
+            self._judge.piped = piped
+            pick += 1
+        return output
+
+    def _redirected(self, node: Node, stdin: Value) -> Value:
+        body, *redirects = node.children
+        if body.type in _REDIRECTS:
+            body, redirects = node, node.children
+        # After the word of a here-document the tree hides the rest of the line inside it.
+        rest = [
+            inner
+            for redirect in redirects
+            if redirect.type == "heredoc_redirect"
+            for inner in redirect.named_children
+            if inner.type not in {"heredoc_start", "heredoc_body", "heredoc_end", "file_descriptor"}
+        ]
+        output = self._with_redirects(body, [node for node in redirects if node.type in _REDIRECTS], stdin, node)
+        extra = [inner for inner in rest if inner.type in _REDIRECTS]
+        for redirect in extra:
+            _, targets = self._redirect(redirect, stdin)
+            self._judge.write(targets, output, redirect)
+        for inner in rest:
+            if inner.type == "pipeline":
+                output = self._pipe([child for child in inner.children if child.is_named], output)
+            elif inner not in extra and inner.type in {"command", "list", "redirected_statement"}:
+                output = self._statement(inner, stdin)
+        return output
+
+    def _with_redirects(self, body: Node, redirects: list[Node], stdin: Value, node: Node) -> Value:
+        if body.type == "command":
+            return self._simple(body, redirects, stdin)
+        given, targets = stdin, []
+        for redirect in redirects:
+            given, target = self._redirect(redirect, given)
+            targets += target
+        if body is node:
+            self._judge.write(targets, EMPTY, node)
+            return EMPTY
+        piped = self._judge.piped
+        self._judge.piped = piped or given is not stdin
+        output = self._statement(body, given)
+        self._judge.piped = piped
+        return self._judge.write(targets, output, node)
+
+    def _redirect(self, node: Node, stdin: Value) -> tuple[Value, list[Word]]:
+        """Return what a command then reads, and the files it writes."""
+        if node.type == "herestring_redirect":
+            return joined([self._expander.value(child) for child in node.named_children]), []
+        if node.type == "heredoc_redirect":
+            start = next((child for child in node.children if child.type == "heredoc_start"), None)
+            body = next((child for child in node.children if child.type == "heredoc_body"), None)
+            quoted = start is not None and any(mark in (start.text or b"") for mark in (b"'", b'"', b"\\"))
+            return (self._expander.here_document(body, quoted=quoted) if body is not None else EMPTY), []
+        operator = next((child.type for child in node.children if not child.is_named), ">")
+        words = [word for child in node.children_by_field_name("destination") for word in self._expander.words(child)]
+        if operator in {"<", "<>", "<&"}:
+            value = joined(self._judge.read(word, node) for word in words if not _is_descriptor(word))
+            opened = [word for word in words if operator == "<>" and not _is_descriptor(word)]
+            return (value if words else stdin), opened
+        written = [word for word in words if not _is_descriptor(word)]
+        descriptor = next((child for child in node.children if child.type == "file_descriptor"), None)
+        if descriptor is not None and descriptor.text != b"1":
+            # The output itself still goes on.
+            self._judge.write(written, EMPTY, node)
+            return stdin, []
+        return stdin, written
+
+    def _substitution(self, node: Node) -> Value:
+        """Follow `$(...)`, backquotes and `<(...)`."""
+        judge, walker = self._judge, Walker(self._context, self.state.copy(), calls=self._calls)
+        children = [child for child in node.children if child.is_named]
+        if len(children) == 1 and children[0].type == "file_redirect":
+            words = self._expander.words(children[0].named_children[-1])
+            output = joined(judge.read(word, node) for word in words)
+        else:
+            output = walker._all(children, EMPTY)
+        if node.type == "process_substitution":
+            path = f"/dev/fd/{63 + len(self.state.files)}"
+            self.state.files[normal_path(path)] = output
+            return Value(path, output.taints)
+        return Value(output.text.rstrip("\n") if output.known else output.text, output.taints | {"output"})
+
+    def _test(self, node: Node, stdin: Value) -> Value:
+        for child in node.named_children:
+            if child.type in {"binary_expression", "unary_expression", "parenthesized_expression"}:
+                self._test(child, stdin)
+            elif child.type not in {"test_operator", "regex", "extglob_pattern"}:
+                self._expander.words(child)
+        return EMPTY
+
+
+def _is_descriptor(word: Word) -> bool:
+    return word.text.isdigit() or word.text in {"-", "&1", "&2"}
+
+
+_STATEMENTS: dict[str, Callable[[Walker, Node, Value], Value]] = {
+    "command": Walker._command,
+    "pipeline": Walker._pipeline,
+    "list": Walker._list,
+    "redirected_statement": Walker._redirected,
+    "subshell": Walker._subshell,
+    "for_statement": Walker._for,
+    "function_definition": Walker._function,
+    "variable_assignment": Walker._assignment,
+    "declaration_command": Walker._declaration,
+    "unset_command": Walker._declaration,
+    "test_command": Walker._test,
+    "comment": lambda walker, node, stdin: EMPTY,
+    "command_substitution": lambda walker, node, stdin: walker._substitution(node),
+    "heredoc_body": lambda walker, node, stdin: EMPTY,
+}
