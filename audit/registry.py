@@ -52,6 +52,33 @@ _CODES = {
         _code("quota.refused", "A quota refused {actor}.", "warning", "limit allowed used requested used_by"),
         _code("quota.leak_released", "A reservation without a sandbox was released.", "warning", "state"),
         _code("audit.read", "{actor} read the audit.", "notice", "filters"),
+        _code("audit.exported", "{actor} exported events.", "notice", "format filters events"),
+        _code("audit.heartbeat", "The audit is alive.", fields="producers"),
+        _code("audit.gap", "Events of {object} are missing.", "critical", "expected got"),
+        _code("audit.producer_silent", "{object} was not heard for some minutes.", "critical", "heard_at"),
+        _code("audit.producer_back", "{object} is heard again.", "notice", "silent_since"),
+        _code("audit.anchor_failed", "Checkpoints do not reach the anchor {object}.", "critical", "error"),
+        _code("audit.pruned", "Old events of {object} were dropped.", "notice", "first last events rule"),
+        _code("audit.hold_set", "{actor} put the events of {object} under legal hold.", "warning", "note"),
+        _code("audit.hold_lifted", "{actor} lifted the legal hold of {object}.", "warning"),
+        _code("audit.policy_changed", "{actor} changed how long events are kept.", "notice", "before after"),
+        # risk
+        _code("risk.flagged", "An act in {object} met the threshold.", "warning", "score threshold event rules"),
+        _code(
+            "risk.paused", "The sandbox {object} was paused for its risk.", "critical", "score threshold event rules"
+        ),
+        _code(
+            "risk.pause_failed",
+            "The sandbox {object} could not be paused for its risk.",
+            "critical",
+            "score threshold event rules error",
+        ),
+        _code(
+            "risk.overridden", "{actor} overrode the verdict {object}.", "warning", "action state note event sandbox"
+        ),
+        _code("risk.policy_changed", "{actor} changed the risk thresholds.", "warning", "before after"),
+        _code("risk.suppressed", "{actor} muted the rule {object}.", "warning", "until note"),
+        _code("risk.unsuppressed", "{actor} let the rule {object} count again.", "notice", "until note"),
         # webhooks
         _code("webhook.created", "{actor} created the webhook {object}.", "notice", "url codes"),
         _code("webhook.changed", "{actor} changed the webhook {object}.", "notice", "changed"),

@@ -158,7 +158,7 @@ def start_at_node(client: NodeClient, actor: Actor, sandbox: Sandbox, wanted: Wa
 
 
 def _spec(actor: Actor, sandbox: Sandbox, wanted: Wanted) -> StartSpec:
-    tenant = wanted.tenant_id
+    tenant, audit_key_id = wanted.tenant_id, tokens.audit_key_id(clock.now())
     return StartSpec(
         id=sandbox.pk,
         generation=sandbox.generation,
@@ -176,7 +176,8 @@ def _spec(actor: Actor, sandbox: Sandbox, wanted: Wanted) -> StartSpec:
         template_id=wanted.template.pk,
         ttl_ms=wanted.timeout_s * 1000,
         access_key=access.access_key(sandbox.pk, sandbox.generation).hex(),
-        audit_key=tokens.audit_key(settings.GATEHOUSE.seed(), tenant).hex(),
+        audit_key=tokens.audit_key(settings.GATEHOUSE.seed(), tenant, audit_key_id).hex(),
+        audit_key_id=audit_key_id,
         grants=access.grants_for(actor),
         ingress={
             "public": sandbox.allow_public_traffic,

@@ -69,6 +69,7 @@ class StartSpec:
     runtime: str = ""
     on_timeout: str = "kill"
     auto_resume: bool = False
+    audit_key_id: str = ""
 
     def __repr__(self) -> str:
         return f"StartSpec({self.id!r}, generation={self.generation})"

@@ -67,6 +67,8 @@ def authenticate(plaintext: str, *, origin: str | None, request_id: str | None) 
         scopes=frozenset(key.scopes),
         origin=origin,
         request_id=request_id,
+        auth="api_key",
+        token_id=key.id,
     )
 
 

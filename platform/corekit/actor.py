@@ -14,7 +14,8 @@ class Actor:
 
     `id` is a key id, a user's id, a node's id or a process name; `name` is copied into the audit, so that
     rows stay readable when the key or the user is gone. `tenant_id` (32 hex) is None for operators and the
-    system itself.
+    system itself. `auth` says how the actor proved who it is, `token_id` by which credential, and `on_behalf_of` for
+    whom else it acts.
     """
 
     kind: ActorKind
@@ -24,6 +25,9 @@ class Actor:
     scopes: frozenset[str]
     origin: str | None = None
     request_id: str | None = None
+    auth: str = ""
+    token_id: str = ""
+    on_behalf_of: str = ""
 
     def has(self, scope: str) -> bool:
         """Say whether the actor holds the scope. `*` is every scope."""

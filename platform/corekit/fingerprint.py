@@ -14,7 +14,13 @@ _MAX_DEPTH = 3
 
 def arguments_hash(key: bytes, arguments: Mapping[str, object]) -> str:
     """Return the HMAC-SHA256 (64 hex) of the arguments as canonical JSON: sorted names, no blanks, UTF-8."""
-    return hmac.digest(key, _CANONICAL.encode(arguments).encode("utf-8", "surrogatepass"), "sha256").hex()
+    return fingerprint(key, arguments)[0]
+
+
+def fingerprint(key: bytes, arguments: Mapping[str, object]) -> tuple[str, int]:
+    """Return the arguments' hash, and the size in bytes of the canonical JSON that it is of."""
+    text = _CANONICAL.encode(arguments).encode("utf-8", "surrogatepass")
+    return hmac.digest(key, text, "sha256").hex(), len(text)
 
 
 def arguments_shape(arguments: Mapping[str, object]) -> dict[str, object]:

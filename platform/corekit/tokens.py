@@ -11,6 +11,10 @@ import base64
 import hashlib
 import hmac
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 _TOKEN = re.compile(r"gh_([0-9a-f]{16})_([0-9a-f]{64})")
 
@@ -24,9 +28,17 @@ def access_key(seed: bytes, sandbox_id: str, generation: int) -> bytes:
     return _derive(seed, f"access|{sandbox_id}|{generation}")
 
 
-def audit_key(seed: bytes, tenant_id: str) -> bytes:
-    """Return the 32 bytes that hash arguments in one tenant's audit rows."""
-    return _derive(seed, f"audit|{tenant_id}")
+def audit_key(seed: bytes, tenant_id: str, key_id: str = "") -> bytes:
+    """Return the 32 bytes that hash arguments in one tenant's audit rows of one epoch.
+
+    Equal arguments have equal hashes within an epoch. Rows without a key id are older than epochs are.
+    """
+    return _derive(seed, f"audit|{tenant_id}|{key_id}" if key_id else f"audit|{tenant_id}")
+
+
+def audit_key_id(at: datetime) -> str:
+    """Return the epoch whose audit keys are in use at a time: each year has its own."""
+    return f"{at.year:04d}"
 
 
 def traffic_token(seed: bytes, sandbox_id: str, generation: int) -> str:

@@ -17,8 +17,25 @@ _CODE = re.compile(r"(?:code|command|file|port)(?:\.[a-z_]+){1,3}")
 _SANDBOX = re.compile(r"[a-z0-9]{1,64}")
 _PHASES = ("intent", "result", "fact")
 _OUTCOMES = (None, "ok", "error", "refused")
+_BANDS = (None, "low", "medium", "high", "critical")
+_TIERS = (None, "L0", "L1", "L2", "L3")
+_DECISIONS = (None, "allow", "deny")
 _TEXTS = {"ref": 32, "key_id": 16, "origin": 64, "request_id": 128, "tool_name": 64, "args_hash": 64}
+# What gateways of before did not send; an event without these has no such field.
+_LATER_TEXTS = {
+    "args_key_id": 16,
+    "user_agent": 200,
+    "trace_id": 32,
+    "span_id": 16,
+    "reason": 200,
+    "risk_ruleset": 40,
+    "gateway_id": 32,
+}
+_LATER_NUMBERS = ("args_size", "status", "gateway_seq")
+_LATER_CHOICES = {"risk_band": _BANDS, "risk_tier": _TIERS, "decision": _DECISIONS}
 _MAX_REASONS = 32
+_MAX_FINDINGS = 20
+_MAX_WHOLE = 2**53
 _MAX_DURATION_MS = 2.0**53
 _MAX_REASON_CHARS = 200
 # Whoever reads the spool must be able to read it whole: JSON that is nested too deeply stops every reader.
@@ -40,6 +57,10 @@ class Subject(Protocol):
     def tenant(self) -> str:
         """Its tenant."""
 
+    @property
+    def tier(self) -> str:
+        """How it is isolated."""
+
 
 @dataclass(frozen=True)
 class Past:
@@ -48,11 +69,12 @@ class Past:
     id: str
     generation: int
     tenant: str
+    tier: str = ""
 
     @classmethod
     def of(cls, event: dict[str, Any]) -> Past:
         """Read the identity from any event of that sandbox."""
-        return cls(event["sandbox"], event["generation"], event["tenant"])
+        return cls(event["sandbox"], event["generation"], event["tenant"], str(event.get("tier") or ""))
 
 
 def fact(code: str, spec: Subject, node_id: str, **details: Any) -> dict[str, Any]:
@@ -64,6 +86,7 @@ def fact(code: str, spec: Subject, node_id: str, **details: Any) -> dict[str, An
         "sandbox": spec.id,
         "generation": spec.generation,
         "tenant": spec.tenant,
+        "tier": spec.tier,
         "code": code,
         "phase": "fact",
         "ref": None,
@@ -94,7 +117,19 @@ def from_gateway(body: Any, spec: Subject, node_id: str) -> dict[str, Any]:
     event["duration_ms"] = _duration(body)
     for name in ("args_shape", "details"):
         event[name] = _object(body, name)
-    return event
+    return event | _later(body)
+
+
+def _later(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that an event may have or not."""
+    found: dict[str, Any] = {name: _text(body, name, longest) for name, longest in _LATER_TEXTS.items() if name in body}
+    found |= {name: _whole(body, name) for name in _LATER_NUMBERS if name in body}
+    found |= {name: _one_of(body, name, allowed) for name, allowed in _LATER_CHOICES.items() if name in body}
+    if "risk_findings" in body:
+        found["risk_findings"] = _findings(body)
+    if "risk_seed" in body:
+        found["risk_seed"] = _object(body, "risk_seed")
+    return found
 
 
 def sandbox_of(body: Any) -> tuple[str, Any]:
@@ -130,6 +165,22 @@ def _reasons(body: dict[str, Any]) -> list[str]:
     if not isinstance(value, list) or len(value) > _MAX_REASONS:
         raise BadRequest("risk_reasons must be a short list.", field="risk_reasons")
     return [str(reason)[:_MAX_REASON_CHARS] for reason in value]
+
+
+def _findings(body: dict[str, Any]) -> list[dict[str, Any]]:
+    value = body["risk_findings"] or []
+    if not isinstance(value, list) or len(value) > _MAX_FINDINGS or not all(isinstance(one, dict) for one in value):
+        raise BadRequest(f"risk_findings must be a list of at most {_MAX_FINDINGS} objects.", field="risk_findings")
+    if not _is_shallow(value, _MAX_DEPTH):
+        raise BadRequest(f"risk_findings must have at most {_MAX_DEPTH} levels.", field="risk_findings")
+    return value
+
+
+def _whole(body: dict[str, Any], name: str) -> int | None:
+    value = body[name]
+    if value is not None and (type(value) is not int or not 0 <= value <= _MAX_WHOLE):
+        raise BadRequest(f"{name} must be a whole number.", field=name)
+    return value
 
 
 def _duration(body: dict[str, Any]) -> float | None:

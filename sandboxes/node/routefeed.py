@@ -29,6 +29,8 @@ def route(spec: Spec, socket_path: str, state: str) -> Route:
         "socket": socket_path,
         "access_key": spec.access_key,
         "audit_key": spec.audit_key,
+        "audit_key_id": spec.audit_key_id,
+        "tier": spec.tier,
         "grants": spec.grants,
         "state": state,
         "auto_resume": spec.auto_resume,

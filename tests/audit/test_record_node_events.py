@@ -59,6 +59,58 @@ def test_all_fields_arrive_and_the_tenant_is_ours(acme: Tenant) -> None:
     assert (row.origin, row.request_id, row.details) == ("203.0.113.9", "request-0001", {"exit_code": 0})
 
 
+FINDING: dict[str, Any] = {
+    "rule": "sh.net.client",
+    "title": "Talks to the network",
+    "kind": "capability",
+    "tier": "L2",
+    "message": "curl fetches a page.",
+    "snippet": "curl example.com",
+    "weight": 30,
+    "span": {"line": 1, "column": 0, "end_line": 1, "end_column": 4, "offset": 0, "end_offset": 4},
+    "chain": [],
+}
+LATER: dict[str, Any] = {
+    "risk_band": "medium",
+    "risk_tier": "L2",
+    "risk_ruleset": "gatehouse-v1:0123456789ab",
+    "risk_findings": [FINDING],
+    "risk_seed": {"score": 30, "reasons": ["the tool exec_code is dangerous"]},
+    "args_size": 17,
+    "args_key_id": "2026",
+    "user_agent": "python-httpx/0.28",
+    "trace_id": "a" * 32,
+    "span_id": "b" * 16,
+    "tier": "container",
+    "decision": "allow",
+    "status": 200,
+    "reason": "client_gone",
+    "gateway_id": "c" * 32,
+    "gateway_seq": 9,
+}
+
+
+def test_what_newer_nodes_tell_arrives_too(acme: Tenant) -> None:
+    event = spooled(**LATER)
+    record_node_event(event, tenant_id=acme.id)
+    row = Event.objects.get(pk=event["id"])
+    assert (row.risk_band, row.risk_tier, row.risk_ruleset) == ("medium", "L2", LATER["risk_ruleset"])
+    assert (row.risk_findings, row.risk_seed) == ([FINDING], LATER["risk_seed"])
+    assert (row.args_size, row.args_key_id, row.user_agent) == (17, "2026", "python-httpx/0.28")
+    assert (row.trace_id, row.span_id, row.tier) == ("a" * 32, "b" * 16, "container")
+    assert (row.decision, row.status, row.reason) == ("allow", 200, "client_gone")
+    assert row.context == {"gateway": {"id": "c" * 32, "seq": 9}}
+
+
+def test_what_is_always_known_is_there_with_older_nodes_too(acme: Tenant) -> None:
+    event = spooled()
+    record_node_event(event, tenant_id=acme.id)
+    row = Event.objects.get(pk=event["id"])
+    assert (row.producer, row.producer_seq, row.sandbox_id) == ("node:node-1", 7, "i1")
+    assert (row.actor_auth, row.token_id, row.risk_band) == ("access_token", "0123456789abcdef", "medium")
+    assert row.received_at > row.at
+
+
 def test_a_repeated_event_is_kept_once(acme: Tenant) -> None:
     event = spooled()
     assert record_node_event(event, tenant_id=acme.id) is True
@@ -99,6 +151,17 @@ def test_what_the_node_itself_saw_is_the_nodes(acme: Tenant) -> None:
         {"details": "text"},
         {"risk_reasons": 5},
         {"duration_ms": "fast"},
+        {"risk_band": "purple"},
+        {"risk_tier": "L9"},
+        {"risk_findings": ["text"]},
+        {"risk_findings": [{"weight": 900}]},
+        {"risk_findings": [{"span": 5}]},
+        {"risk_seed": "text"},
+        {"risk_seed": {"score": "many"}},
+        {"args_size": -1},
+        {"decision": "maybe"},
+        {"status": "good"},
+        {"gateway_seq": "first"},
     ],
 )
 def test_an_event_that_cannot_be_read_stops_nothing(acme: Tenant, changes: dict[str, Any]) -> None:
@@ -107,7 +170,7 @@ def test_an_event_that_cannot_be_read_stops_nothing(acme: Tenant, changes: dict[
     assert record_node_events([(bad, acme.id)]) == [False]
     row = Event.objects.get(code="spool.malformed")
     assert (row.tenant_id, row.object_id, row.outcome) == (acme.id, "i1", "error")
-    assert "node-1" in row.details["event"]
+    assert "node-1" in str(row.details["event"])
     assert Event.objects.filter(pk=good["id"]).exists()
 
 
@@ -153,5 +216,6 @@ def test_finished_acts_become_a_log_line(
         "result_status": "ok",
         "duration_ms": 12.5,
         "risk_score": 30,
+        "risk_band": "medium",
         "at": "2026-01-02T03:04:05.678Z",
     }

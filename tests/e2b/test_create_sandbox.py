@@ -38,7 +38,7 @@ def test_it_creates(node: NodeDouble, base: Template, alice: Caller) -> None:
     assert answer.status_code == 201
     body = answer.json()
     sandbox_id = body["sandboxID"]
-    access_key = tokens.access_key(bytes.fromhex(SEED), sandbox_id, 1)
+    access_key, epoch = tokens.access_key(bytes.fromhex(SEED), sandbox_id, 1), tokens.audit_key_id(clock.now())
     assert body == {
         "templateID": base.pk,
         "alias": "base",
@@ -61,7 +61,8 @@ def test_it_creates(node: NodeDouble, base: Template, alice: Caller) -> None:
         "template_id": base.pk,
         "ttl_ms": 300_000,
         "access_key": access_key.hex(),
-        "audit_key": tokens.audit_key(bytes.fromhex(SEED), alice.tenant.pk.hex).hex(),
+        "audit_key": tokens.audit_key(bytes.fromhex(SEED), alice.tenant.pk.hex, epoch).hex(),
+        "audit_key_id": epoch,
         "grants": {alice.key.pk: None},
         "ingress": {"public": True, "traffic_token": "", "mask_host": "", "https_ports": []},
         "runtime": "",

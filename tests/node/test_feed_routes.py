@@ -83,6 +83,8 @@ async def test_a_listener_gets_a_snapshot_and_then_every_change(clean_node: Rig)
             "socket": sandbox.runtime.socket_path(sandbox.state),
             "access_key": "a1" * 32,
             "audit_key": "a2" * 32,
+            "audit_key_id": "2026",
+            "tier": "container",
             "grants": {KEY: None},
             "state": "running",
             "auto_resume": False,

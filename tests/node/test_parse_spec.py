@@ -26,6 +26,7 @@ WRONG: dict[str, list[Any]] = {
     "ttl_ms": [-1, MAX_TTL_MS + 1, 10**30, 1.5, "300", None, True],
     "access_key": ["", "zz", "abc", "AB", "ab" * 65],
     "audit_key": ["", None],
+    "audit_key_id": ["x" * 17, "A", 5, "a b"],
     "env": [
         *(None, [], {"A": 1}, {"A": None}),
         *({name: "x"} for name in ("", "A=B", "1A", "A B", "A\0", "É", "a" * 257, "LD_PRELOAD\n")),
@@ -78,7 +79,7 @@ def test_only_an_object_is_taken(body: Any) -> None:
     assert refused_field(body) == "body"
 
 
-OPTIONAL = {"runtime": "", "on_timeout": "kill", "auto_resume": False, "ingress": Ingress()}
+OPTIONAL = {"runtime": "", "on_timeout": "kill", "auto_resume": False, "ingress": Ingress(), "audit_key_id": ""}
 
 
 @pytest.mark.parametrize("name", sorted(set(rig.request("alice")) - set(OPTIONAL)))

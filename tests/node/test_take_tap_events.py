@@ -38,10 +38,36 @@ async def test_an_intent_is_acknowledged_with_its_number(clean_node: Rig) -> Non
         answer = await line.tell(sent)
     found = kept(clean_node, "alice")[0]
     assert answer == {"ok": True, "seq": found["seq"]}
-    own = {name: found.pop(name) for name in ("seq", "at", "node_id", "tenant", "ref")}
+    own = {name: found.pop(name) for name in ("seq", "at", "node_id", "tenant", "tier", "ref")}
     assert own["at"] >= sandbox.started_at
     assert (own["node_id"], own["tenant"], own["ref"]) == (clean_node.keeper.node_id, rig.ACME, None)
+    assert own["tier"] == "container"
     assert found == sent
+
+
+async def test_a_gateway_may_tell_more(clean_node: Rig) -> None:
+    await clean_node.start("peggy")
+    more: dict[str, Any] = {
+        "args_size": 17,
+        "args_key_id": "2026",
+        "user_agent": "python-httpx/0.28",
+        "trace_id": "a" * 32,
+        "span_id": "b" * 16,
+        "reason": None,
+        "status": None,
+        "decision": "allow",
+        "gateway_id": "c" * 32,
+        "gateway_seq": 1,
+        "risk_band": "medium",
+        "risk_tier": "L2",
+        "risk_ruleset": "gatehouse-v1:0123456789ab",
+        "risk_findings": [{"rule": "sh.net.client", "span": {"line": 1}}],
+        "risk_seed": {"score": 30, "reasons": []},
+    }
+    async with connected(clean_node) as line:
+        assert (await line.tell(event("peggy", **more)))["ok"] is True
+    found = kept(clean_node, "peggy")[0]
+    assert {name: found[name] for name in more} == more
 
 
 async def test_it_is_not_acknowledged_before_it_is_on_disk(clean_node: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +179,21 @@ WRONG: dict[str, list[Any]] = {
     "risk_reasons": ["text", ["reason"] * 33, {"a": 1}],
     "outcome": ["fine", 1],
     "duration_ms": [-1, "1", True, float("nan"), float("inf")],
+    "args_size": [-1, 1.5, "1", True],
+    "args_key_id": ["x" * 17],
+    "user_agent": ["x" * 201, 5],
+    "trace_id": ["x" * 33],
+    "span_id": ["x" * 17],
+    "reason": ["x" * 201],
+    "status": [-1, "200", True],
+    "decision": ["maybe", 1],
+    "gateway_id": ["x" * 33],
+    "gateway_seq": [-1, "1", True],
+    "risk_band": ["purple", 1],
+    "risk_tier": ["L4", 1],
+    "risk_ruleset": ["x" * 41],
+    "risk_findings": ["text", ["text"], [{}] * 21, {"a": 1}, [nested(16)], [{"n": float("nan")}]],
+    "risk_seed": ["text", [], nested(17)],
     "details": ["text", [], {"n": float("nan")}, {"n": [float("inf")]}, nested(17), nested(900)],
 }
 

@@ -82,4 +82,5 @@ def _actor(user: User, meta: Mapping[str, str], *, tenant_id: str | None, scopes
         scopes=scopes,
         origin=meta.get("gatehouse.origin"),
         request_id=meta.get("gatehouse.request_id"),
+        auth="session",
     )

@@ -24,7 +24,9 @@ def shell_actor() -> Actor:
         name = os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):
         name = str(os.geteuid())
-    return Actor(kind="system", id=f"shell:{name}"[:64], name=name, tenant_id=None, scopes=frozenset({EVERYTHING}))
+    return Actor(
+        kind="system", id=f"shell:{name}"[:64], name=name, tenant_id=None, scopes=frozenset({EVERYTHING}), auth="shell"
+    )
 
 
 def tenant_named(slug: str) -> Tenant:
