@@ -25,5 +25,5 @@ def note_reading(viewer: Viewer, names: Iterable[str]) -> None:
 def table_of(rows: Iterable[Event], viewer: Viewer) -> EventTable:
     """Return events as a table; on the operators' pages with the names of their tenants."""
     rows = list(rows)
-    names = {} if viewer.tenant_id else viewer.tenant_names({row.tenant_id for row in rows if row.tenant_id})
+    names = None if viewer.tenant_id else viewer.tenant_names({row.tenant_id for row in rows if row.tenant_id})
     return EventTable(rows, viewer, tenants=names)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from django.db.models import Count, Q, Sum
+
 from audit.filters import EventFilters
-from audit.models import PLATFORM_CHAIN, Chain, Checkpoint, Event, Operation, Seal, Verdict
+from audit.models import PLATFORM_CHAIN, AnchorPosition, Chain, Checkpoint, Event, Operation, Seal, Unsealed, Verdict
 from corekit import ids
 from corekit.errors import Forbidden, InvalidInput, NotFound
 from corekit.web.paging import Order
@@ -129,6 +131,43 @@ def chain_at(actor: Actor, tenant_id: str | None) -> Chain | None:
     """Return the chain of a tenant's events, or with None the platform's; None before its first event is sealed."""
     _require(actor, READ)
     return Chain.objects.filter(name=tenant_id or PLATFORM_CHAIN).first()
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """How all chains stand together, for operators. `waiting` is counted no further than `MOST_WAITING`."""
+
+    chains: int
+    events: int
+    good: int
+    bad: int
+    waiting: int
+    anchors: list[AnchorPosition]
+
+    @property
+    def word(self) -> str:
+        """Return the one word about all of them that a badge shows."""
+        if self.bad:
+            return f"{self.bad} broken"
+        return "ok" if self.chains and self.good == self.chains else ""
+
+
+MOST_WAITING = 1000
+
+
+def ledger_state(actor: Actor) -> LedgerState:
+    """Return how all chains stand. Raises Forbidden for who sees one tenant only."""
+    _require(actor, "platform:write")
+    known = Chain.objects.exclude(verified_as="")
+    found = Chain.objects.aggregate(
+        chains=Count("pk"), events=Sum("size", default=0), good=Count("pk", filter=Q(verified_as="ok"))
+    )
+    return LedgerState(
+        **found,
+        bad=known.exclude(verified_as="ok").count(),
+        waiting=Unsealed.objects.all()[:MOST_WAITING].count(),
+        anchors=list(AnchorPosition.objects.order_by("name")),
+    )
 
 
 def operations_for(actor: Actor) -> QuerySet[Operation]:

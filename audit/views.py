@@ -63,6 +63,7 @@ class Events(AuditPage):
             "more_open": any(name in filters.given for name in _MORE),
             "codes": registry.all_codes(),
             "chain": selectors.chain_at(self.viewer.actor, self.viewer.tenant_id),
+            "ledger": None if self.viewer.tenant_id else selectors.ledger_state(self.viewer.actor),
         }
 
     def _url(self, **changes: str | None) -> str:

@@ -8,39 +8,20 @@ from typing import TYPE_CHECKING
 from django import template
 from django.forms import Select
 
-from audit import registry
+from audit.tables import result, sentence
 
 if TYPE_CHECKING:
     from django.forms.boundfield import BoundField
     from django.utils.safestring import SafeString
 
-    from audit.models import Chain, Event
-    from audit.tables import EventTable
+    from audit.models import Chain
+    from audit.selectors import LedgerState
 
 register = template.Library()
 
 
-@register.simple_tag
-def sentence(event: Event) -> str:
-    """Return what happened as one sentence."""
-    return registry.sentence(
-        event.code, actor=event.actor_name, target=event.object_name or middle(event.object_id, 18)
-    )
-
-
-@register.filter
-def middle(text: str, length: int) -> str:
-    """Shorten a text in its middle, where ids differ least from each other."""
-    if len(text) <= length:
-        return text
-    head = (length - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
-
-
-@register.simple_tag
-def tenant_name(table: EventTable, event: Event) -> str:
-    """Return whose event it is."""
-    return table.tenants.get(event.tenant_id, "erased tenant") if event.tenant_id else "platform"
+register.simple_tag(sentence)
+register.simple_tag(result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +34,14 @@ class Badge:
 
 
 @register.simple_tag
-def chain_state(chain: Chain | None) -> Badge:
-    """Return how a chain stands, as its last verification said."""
-    if chain is None:
-        return Badge("empty", "quiet", "clock")
-    if not chain.verified_as:
-        return Badge("not verified yet", "quiet", "clock")
-    if chain.verified_as == "ok":
+def chain_state(chain: Chain | None, ledger: LedgerState | None) -> Badge:
+    """Return how a chain, or for operators all of them, stand, as the last verification said."""
+    word = ledger.word if ledger else chain.verified_as if chain else ""
+    if word == "ok":
         return Badge("verified", "good", "shield-check")
-    return Badge(chain.verified_as.replace("_", " "), "danger", "shield-x")
+    if word:
+        return Badge(word.replace("_", " "), "danger", "shield-x")
+    return Badge("not verified yet", "quiet", "clock")
 
 
 @register.simple_tag
