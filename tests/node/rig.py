@@ -58,7 +58,7 @@ def request(sandbox_id: str, **changes: Any) -> dict[str, Any]:
         "ttl_ms": 300_000,
         "access_key": "a1" * 32,
         "audit_key": "a2" * 32,
-        "audit_key_id": "2026",
+        "audit_key_id": "",
         "grants": {},
         "runtime": "",
         "on_timeout": "kill",

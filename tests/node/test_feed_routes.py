@@ -83,7 +83,7 @@ async def test_a_listener_gets_a_snapshot_and_then_every_change(clean_node: Rig)
             "socket": sandbox.runtime.socket_path(sandbox.state),
             "access_key": "a1" * 32,
             "audit_key": "a2" * 32,
-            "audit_key_id": "2026",
+            "audit_key_id": "",
             "tier": "container",
             "grants": {KEY: None},
             "state": "running",
