@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 from django.conf import settings as django_settings
+from hypothesis import configuration
 
 from tests import factories, people
 
@@ -29,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     home = Path(tempfile.mkdtemp(prefix="gatehouse-tests-"))
     (home / "db").mkdir()
     config.stash[_HOME] = home
+    configuration.set_hypothesis_home_dir(home / "hypothesis")
     django_settings.GATEHOUSE = dataclasses.replace(
         django_settings.GATEHOUSE, home=home, seed_text=SEED, secret_key_text=SEED
     )
