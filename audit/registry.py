@@ -123,9 +123,9 @@ _CODES = {
         ),
         _code(
             "execution.refused",
-            "{actor} asked to run code that the tenant refuses.",
+            "{actor} asked for code that was not run.",
             "warning",
-            "language score threshold rules",
+            "language rules threshold tier",
         ),
         _code("template.registered", "{actor} registered a build of the template {object}.", "notice", "build"),
         _code("node.registered", "The node {object} registered.", "notice", "boot_id version capacity"),

@@ -35,8 +35,11 @@ def described(assessment: Assessment, code: str) -> dict[str, object]:
         "findings": [finding.as_dict() for finding in assessment.findings[:_SHOWN_FINDINGS]],
         "ruleset": assessment.ruleset,
         "unassessable": assessment.unassessable,
-        "seed_v1": {
-            "score": seed_v1.score("exec_code", {"code": code}).value,
-            "tier": f"L{seed_v1.tier(code)}",
-        },
+        "seed_v1": {name: said for name, said in seed(code).items() if name != "reasons"},
     }
+
+
+def seed(code: str) -> dict[str, object]:
+    """Return what the ruleset `seed-v1` says of code."""
+    scored = seed_v1.score("exec_code", {"code": code})
+    return {"score": scored.value, "tier": f"L{seed_v1.tier(code)}", "reasons": scored.reasons}

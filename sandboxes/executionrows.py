@@ -61,6 +61,7 @@ def begin(actor: Actor, row: Execution, arguments: Mapping[str, object]) -> None
             object_type=OBJECT,
             object_id=row.pk,
             tenant_id=row.tenant_id,
+            tier=row.tier,
             arguments=arguments,
             details={
                 "language": row.language,
@@ -113,6 +114,9 @@ def _record_end(actor: Actor, row: Execution) -> None:
         object_id=row.pk,
         tenant_id=row.tenant_id,
         outcome="error" if row.state == ExecutionState.FAILED else "ok",
+        sandbox_id=row.sandbox_id,
+        tier=row.tier,
+        status=row.exit_code,
         details={
             "state": str(row.state),
             "sandbox": row.sandbox_id,

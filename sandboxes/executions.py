@@ -14,7 +14,7 @@ from audit import recording
 from audit.models import RiskPolicy, RiskSuppression
 from audit.risk.scoring import combine
 from corekit import clock, ids
-from corekit.errors import Forbidden, GatehouseError, InvalidInput, Unavailable
+from corekit.errors import Forbidden, GatehouseError, InvalidInput, TierUnavailable, Unavailable
 from corekit.tiers import named, strongest
 from sandboxes import access, actions, assessing, executionrows, floors, inside, node_client, selectors, turns
 from sandboxes.executionrows import OBJECT, OUTPUT_KEPT, WRAP_UP_S
@@ -39,6 +39,7 @@ MOST_AT_ONCE = 16
 """Each holds one of web's threads until its code ends."""
 _TEMPLATES = {"process": "base-process"}
 _DEFAULT_TEMPLATE = "base"
+TOOL = "exec_code"
 _NAMED_RULES = 5
 _places = threading.BoundedSemaphore(MOST_AT_ONCE)
 
@@ -146,9 +147,24 @@ def _counted(owner: UUID, assessment: Assessment) -> Assessment:
     return combine(assessment.language, heard, ms=assessment.ms)
 
 
-def _refused(actor: Actor, wish: Wish, assessment: Assessment, threshold: int) -> CodeRefused:
+def _refused(actor: Actor, wish: Wish, counted: Assessment, threshold: int) -> CodeRefused:
+    rules = _worst_rules(counted)
+    _record_refusal(actor, wish, counted, "score", threshold=threshold)
+    return CodeRefused(
+        f"The code scores {counted.score} by {', '.join(rules)}, and the tenant refuses from {threshold} on.",
+        score=counted.score,
+        threshold=threshold,
+        rules=rules,
+    )
+
+
+def _worst_rules(assessment: Assessment) -> list[str]:
     worst = sorted(assessment.findings, key=lambda finding: -finding.weight)
-    rules = list(dict.fromkeys(finding.rule for finding in worst))[:_NAMED_RULES]
+    return list(dict.fromkeys(finding.rule for finding in worst))[:_NAMED_RULES]
+
+
+def _record_refusal(actor: Actor, wish: Wish, assessment: Assessment, reason: str, **details: object) -> None:
+    """Record what was asked for and not run: no command of a sandbox will tell of it."""
     with turns.write():
         recording.record(
             "execution.refused",
@@ -157,16 +173,13 @@ def _refused(actor: Actor, wish: Wish, assessment: Assessment, threshold: int) -
             object_id=ids.new_event_id(),
             tenant_id=actor.tenant_id,
             outcome="refused",
+            reason=reason,
+            tool_name=TOOL,
             arguments=wish.arguments(),
-            details={"language": wish.language, "score": assessment.score, "threshold": threshold, "rules": rules},
-            risk=(assessment.score, assessment.floor_reason),
+            assessment=assessment,
+            seed=assessing.seed(wish.code),
+            details={"language": wish.language, "rules": _worst_rules(assessment), **details},
         )
-    return CodeRefused(
-        f"The code scores {assessment.score} by {', '.join(rules)}, and the tenant refuses from {threshold} on.",
-        score=assessment.score,
-        threshold=threshold,
-        rules=rules,
-    )
 
 
 def _planned(actor: Actor, owner: UUID, wish: Wish, assessment: Assessment, unassessable_tier: str) -> Execution:
@@ -179,7 +192,12 @@ def _planned(actor: Actor, owner: UUID, wish: Wish, assessment: Assessment, unas
         template=selectors.template_for(actor, wish.template).tier if wish.template else "",
         asked=wish.tier,
     )
-    choice = floors.choose(demands, node_client.local_node().capabilities()["tiers"])
+    offered = node_client.local_node().capabilities()["tiers"]
+    try:
+        choice = floors.choose(demands, offered)
+    except TierUnavailable as refusal:
+        _record_refusal(actor, wish, assessment, refusal.code, tier=refusal.details["tier"])
+        raise
     return Execution(
         tenant_id=owner,
         language=wish.language,
