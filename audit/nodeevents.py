@@ -137,6 +137,7 @@ def _malformed(event: Mapping[str, Any], tenant_id: str | UUID | None) -> Event:
         at=clock.now(),
         received_at=clock.now(),
         producer=f"node:{node_id}",
+        producer_seq=_number_in_spool(event.get("seq")),
         actor_kind="node",
         actor_id=node_id,
         actor_name=node_id,
@@ -146,6 +147,13 @@ def _malformed(event: Mapping[str, Any], tenant_id: str | UUID | None) -> Event:
         outcome=Outcome.ERROR,
         details=details({"event": raw[:_RAW_SHOWN]}),
     )
+
+
+def _number_in_spool(seq: object) -> int | None:
+    try:
+        return optional_whole(seq, _MAX_BIG_INTEGER)
+    except ValueError:
+        return None
 
 
 def _code(code: object) -> str:

@@ -177,9 +177,10 @@ class ArgumentCopy(models.Model):
 
 
 class Producer(models.Model):
-    """A process that writes events: what it said it wrote, and when it was last heard."""
+    """A process that writes events: how many of them are sealed, its last number, and when it was last heard."""
 
     id = models.CharField(primary_key=True, max_length=80)
+    events = models.BigIntegerField(default=0)
     last_seq = models.BigIntegerField(default=0)
     heard_at = models.DateTimeField(default=timezone.now)
     silent_since = models.DateTimeField(null=True)
