@@ -11,6 +11,8 @@ from audit.risk.shell.command import Command
 from audit.risk.shell.values import EMPTY, MYSTERY, UNKNOWN, Value, Word
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tree_sitter import Node
 
     from audit.risk.shell.judge import Judge
@@ -155,12 +157,8 @@ def interpreter(judge: Judge, command: Command, stdin: Value, node: Node | None)
     words = list(command.arguments)
     while words:
         word = words.pop(0)
-        flag = _code_flag(word.text, entry["code"])
-        if flag is not None:
-            inline = word.text[len(flag) :]
-            code = (
-                Value(inline, word.taints) if inline and not flag.startswith("--") else (words[0] if words else EMPTY)
-            )
+        code = code_after(word, words, entry["code"])
+        if code is not None:
             return run_code(judge, language, code, node)
         if language == "python" and word.text == "-m" and words:
             return _module(judge, Command(words[0].text, words[1:]), words[0].text, stdin, node)
@@ -186,13 +184,20 @@ def _script(judge: Judge, word: Word, stdin: Value, node: Node | None, language:
     return run_file(judge, word, stdin, node, language)
 
 
-def _code_flag(text: str, flags: list[str]) -> str | None:
+def code_after(word: Word, rest: list[Word], flags: Iterable[str]) -> Value | None:
+    """Return the code that an option hands over, in its own word or the next; None for another option."""
+    text = word.text
     for flag in flags:
-        if text == flag or (len(flag) == 2 and text.startswith(flag)):
-            return flag
-        # Perl's and Ruby's letters may stand together: -ne, -lane, -Sc.
-        if len(flag) == 2 and re.fullmatch(rf"-[A-Za-z0-9]{{0,5}}{re.escape(flag[1])}", text):
-            return text
+        if text == flag:
+            return rest[0] if rest else EMPTY
+        if flag.startswith("--") or len(flag) > 2:
+            if text.startswith(f"{flag}="):
+                return Value(text[len(flag) + 1 :], word.taints)
+        elif text.startswith(flag):
+            return Value(text[2:], word.taints)
+        # Letters may stand together: -ne, -lane, -qc.
+        elif re.fullmatch(rf"-[A-Za-z0-9]{{0,5}}{re.escape(flag[1:])}", text):
+            return rest[0] if rest else EMPTY
     return None
 
 

@@ -48,7 +48,9 @@ _SPECIALS: dict[str, Special] = {
     **dict.fromkeys(("export", "declare", "typeset", "set", "printenv", "readonly"), builtins.list_variables),
     **dict.fromkeys(("crontab", "at", "batch"), starters.crontab),
     **dict.fromkeys(sorted(tools.PINNING), tools.packages),
-    **dict.fromkeys(("vim", "vi", "ed", "ex", "emacs", "gdb", "less", "more", "ftp"), starters.editor),
+    **dict.fromkeys(
+        ("vim", "vi", "ed", "ex", "emacs", "gdb", "less", "more", "ftp", "sqlite3", "mutt"), starters.editor
+    ),
     "alias": builtins.set_alias,
     "awk": starters.awk,
     "chmod": tools.chmod,
@@ -61,7 +63,9 @@ _SPECIALS: dict[str, Special] = {
     "git": starters.git,
     "grep": tools.grep,
     "kill": builtins.end_processes,
+    "make": starters.make,
     "mktemp": tools.mktemp,
+    "parallel": starters.parallel,
     "rg": tools.grep,
     "rm": tools.rm,
     "sed": starters.sed,

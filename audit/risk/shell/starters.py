@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _ASSIGNMENT = re.compile(r"^([A-Za-z_]\w*)=(.*)$", re.DOTALL)
 _SED_RUNS = re.compile(r"(?:^|[;{}\n]|\d|\$|/)\s*e(?:\s+(.+))?$|(?:^|[;\s])s(.).*\2.*\2\w*e\w*\s*$", re.MULTILINE)
 _AWK_RUNS = re.compile(r"\bsystem\s*\(|\|&?\s*getline|\bprintf?\b[^\n;}]*\|&?\s*[\"'(\w]|/inet/|\"\s*\|\s*getline")
+_RECIPE = re.compile(r"^\t[@+\-\s]*")
+_MAKE_RUNS = re.compile(r"\$\(shell ([^()]*)\)|!=\s*(.*)")
+_EDITOR_RUNS = re.compile(r"(?:!|shell |shell-command|system[( ]|python )\s*(.*)")
+_EDITOR_LINE = re.compile(r"^\s*:?(?:!|\.shell |\.system |shell )\s*(.*)")
 _STRINGS = re.compile(r"\"((?:\\.|[^\"\\])*)\"")
 FLAG_STARTS = {
     "tar": (
@@ -91,17 +95,9 @@ def wrapper(judge: Judge, command: Command, stdin: Value, node: Node | None) -> 
     while words and not lookup:
         word = words.pop(0)
         text = word.text
-        flag, equals, value = text.partition("=")
-        if flag in wrapper.code or (text[:2] in wrapper.code and len(text) > 2 and not text.startswith("--")):
-            code = (
-                Value(value, word.taints)
-                if equals
-                else Value(text[2:], word.taints)
-                if flag not in wrapper.code
-                else None
-            )
-            chosen = code if code is not None else (words.pop(0) if words else EMPTY)
-            return programs.run_shell(judge, chosen, node, own=False)
+        code = programs.code_after(word, words, wrapper.code)
+        if code is not None:
+            return programs.run_shell(judge, code, node, own=False)
         if text in wrapper.values and words:
             _unset(judge, command.name, text, words.pop(0), node)
         elif text == "--" or (text.startswith("-") and len(text) > 1):
@@ -110,6 +106,8 @@ def wrapper(judge: Judge, command: Command, stdin: Value, node: Node | None) -> 
             judge.assigned(found[1], Value(found[2], word.taints), node)
         elif skip:
             skip -= 1
+        elif wrapper.takes_line:
+            return programs.run_shell(judge, joined([word, *words], " "), node, own=False)
         else:
             return judge.run([word, *words], stdin, [], node)
     return _bare_wrapper(judge, command, stdin, node)
@@ -128,9 +126,40 @@ def _bare_wrapper(judge: Judge, command: Command, stdin: Value, node: Node | Non
     if name in {"sudo", "su", "unshare", "nsenter", "chroot", "script", "doas"} and judge.piped:
         judge.role = "shell"
         return programs.from_input(judge, "bash", stdin, node)
-    if name == "parallel":
-        return programs.from_input(judge, "bash", stdin, node)
     return EMPTY if name in {"exec", "command", "builtin"} else Value(UNKNOWN, stdin.taints)
+
+
+def parallel(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge parallel: its words are a line of shell, which it runs for each argument after `:::`."""
+    words = [word for word in command.positionals if not re.fullmatch(r"-?\d+", word.text)]
+    marks = [place for place, word in enumerate(words) if word.text in {":::", ":::+", "::::"}]
+    line, items = (words[: marks[0]], words[marks[0] + 1 :]) if marks else (words, [])
+    if not marks and judge.piped:
+        items = [Word(text, stdin.taints) for text in (stdin.text.splitlines() if stdin.known else [UNKNOWN])]
+    outputs = []
+    for item in items[:16] or [Word()]:
+        text = " ".join(word.text for word in line)
+        filled = text.replace("{}", item.text) if "{}" in text else f"{text} {item.text}".strip()
+        outputs.append(programs.run_shell(judge, Value(filled, item.taints), node, own=False))
+    return joined(outputs)
+
+
+def make(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge the recipes of a makefile that this script wrote or feeds in."""
+    starter(judge, command, stdin, node)
+    name = command.value("-f", "--file", "--makefile")
+    if name is not None and name.text == "-":
+        rules = stdin
+    else:
+        rules = judge.walker.state.files.get(normal_path(name.text if name is not None else "Makefile"), EMPTY)
+    recipes = [_RECIPE.sub("", line) for line in rules.text.splitlines() if line.startswith("\t")]
+    recipes += [line.partition(";")[2] for line in rules.text.splitlines() if re.match(r"[^\t#=]+:[^=]*;", line)]
+    recipes += [found[1] or found[2] for found in _MAKE_RUNS.finditer(rules.text)]
+    if recipes:
+        programs.run_shell(
+            judge, Value("\n".join(recipes).replace("$$", "$"), rules.taints - {"written"}), node, own=False
+        )
+    return Value(UNKNOWN)
 
 
 def xargs(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
@@ -323,13 +352,15 @@ def docker(judge: Judge, command: Command, stdin: Value, node: Node | None) -> V
 
 def editor(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
     """Judge editors and debuggers, which start shells on request."""
-    for word in command.values("-c", "--cmd", "-ex", "--eval-command", "--eval", "--command"):
-        if found := re.search(r"(?:!|:!|shell |shell-command|system\(|python )\s*(.*)", word.text):
+    options = command.values("-c", "--cmd", "-ex", "--eval-command", "--eval", "--command", "-cmd")
+    starts = [word for word in command.arguments if word.text.startswith(("+", ".shell", ".system"))]
+    for word in [*options, *starts]:
+        if found := _EDITOR_RUNS.search(word.text):
             judge.report.add("sh.dyn.hidden-shell", node, word.text)
             programs.run_shell(judge, Value(found[1].strip("\"')( ")), node, own=False)
     if judge.piped and stdin.known:
         for line in stdin.text.split("\n"):
-            if line.startswith(("!", ":!")):
+            if found := _EDITOR_LINE.match(line):
                 judge.report.add("sh.dyn.hidden-shell", node, line)
-                programs.run_shell(judge, Value(line.lstrip(":!")), node, own=False)
+                programs.run_shell(judge, Value(found[1]), node, own=False)
     return None

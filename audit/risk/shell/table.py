@@ -34,6 +34,7 @@ class Wrapper:
     code: frozenset[str]
     skip: int
     takes_assignments: bool
+    takes_line: bool
 
 
 def _load() -> tuple[dict[str, Rule], dict[str, list[tuple[str, tuple[str, ...]]]]]:
@@ -75,6 +76,7 @@ WRAPPERS = {
         frozenset(entry.get("code", ())),
         entry.get("skip", 0),
         entry.get("assign", False),
+        entry.get("line", False),
     )
     for name, entry in _TABLE["wrappers"].items()
 }

@@ -24,6 +24,9 @@ _LANGUAGE = tree_sitter.Language(tree_sitter_bash.language())
 _MAX_ITEMS = 32
 _MAX_CALLS = 6
 _BRANCHES = frozenset({"if_statement", "elif_clause", "else_clause", "case_statement", "case_item", "while_statement"})
+_WORDS = frozenset(
+    {"word", "string", "raw_string", "ansi_c_string", "concatenation", "number", "simple_expansion", "expansion"}
+)
 _REDIRECTS = frozenset({"file_redirect", "heredoc_redirect", "herestring_redirect"})
 
 
@@ -197,6 +200,18 @@ class Walker:
     def _command(self, node: Node, stdin: Value) -> Value:
         return self._simple(node, [], stdin)
 
+    def _error(self, node: Node, stdin: Value) -> Value:
+        """Follow what the grammar doesn't know: a command whose name begins with a brace expansion."""
+        names = [child for child in node.children if child.type == "command_name"]
+        if not names:
+            return self._all(node.children, stdin)
+        brace = "{" if node.children[0].type == "{" else ""
+        argv = self._expander.words(names[0], brace)
+        for child in node.children:
+            if child.is_named and child.type in _WORDS:
+                argv += self._expander.words(child)
+        return joined([self._judge.run(argv, stdin, [], node), self._all(node.children, stdin)])
+
     def _simple(self, node: Node, redirects: list[Node], stdin: Value) -> Value:
         """Follow one command, for each value that the variables in it may have."""
         output = EMPTY
@@ -318,6 +333,7 @@ def _is_descriptor(word: Word) -> bool:
 
 _STATEMENTS: dict[str, Callable[[Walker, Node, Value], Value]] = {
     "command": Walker._command,
+    "ERROR": Walker._error,
     "pipeline": Walker._pipeline,
     "list": Walker._list,
     "redirected_statement": Walker._redirected,

@@ -50,13 +50,17 @@ class Expander:
         self.widest = 1
         """The most values that a variable asked for since the last reset may have."""
 
-    def words(self, node: Node) -> list[Word]:
-        """Return the words that one word of the source becomes: none, one, or many."""
-        if node.type == "word" and not node.child_count:
+    def words(self, node: Node, before: str = "") -> list[Word]:
+        """Return the words that one word of the source becomes: none, one, or many.
+
+        `before` is text that the tree put outside the word.
+        """
+        if node.type == "word" and not node.child_count and not before:
             raw = _text(node)
             if raw.isascii() and raw.replace("-", "").replace(".", "").replace("/", "").replace("_", "").isalnum():
                 return [Word(raw, node=node)]
         flat, taints = self._flat(node)
+        flat = before + flat
         escaped = _has_escape(node)
         assembled = escaped or _is_assembled(node)
         found = []
@@ -80,7 +84,7 @@ class Expander:
         if quoted:
             return Value(_text(body))
         flat, taints = self._inside(body, here=True)
-        return Value(show(flat)[:MAX_TEXT], taints)
+        return Value(show(flat.replace(SPLIT, " "))[:MAX_TEXT], taints)
 
     def _flat(self, node: Node) -> tuple[str, frozenset[str]]:
         """Return a word with quoted specials hidden, and its origins."""
@@ -156,6 +160,8 @@ class Expander:
     def _named(self, name: str, *, in_full: bool = False) -> Value:
         self.widest = max(self.widest, self._state.alternatives(name))
         value = self._state.get(name, self.pick, in_full=in_full)
+        if value is not None and name == "@" and self._state.positional is not None:
+            return joined(self._state.positional, SPLIT)
         if value is not None:
             return value
         return MYSTERY if name.isdigit() or name in {"@", "*"} else EMPTY
@@ -212,7 +218,7 @@ class Expander:
         if values is None:
             return self._named(name)
         if index in {"@", "*"}:
-            return joined(values, " ")
+            return joined(values, SPLIT if index == "@" else " ")
         place = arithmetic.evaluate(index, lambda inner: self._named(inner).text)
         if not place.lstrip("-").isdigit():
             return Value(UNKNOWN)
