@@ -91,6 +91,14 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   window.tabler.Offcanvas.getOrCreateInstance("#panel").show();
 });
 
+document.addEventListener("keydown", (event) => {
+  const panel = document.getElementById("panel");
+  // The library hears the key only when the panel has come to rest.
+  if (event.key === "Escape" && panel?.matches(".showing")) {
+    panel.addEventListener("shown.bs.offcanvas", () => window.tabler.Offcanvas.getInstance(panel).hide(), { once: true });
+  }
+});
+
 document.addEventListener("htmx:afterSwap", (event) => {
   if (event.detail.target?.id === "panel-body") event.detail.target.scrollTop = 0;
 });
