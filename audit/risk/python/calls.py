@@ -1,0 +1,337 @@
+"""What calls give back: built-in look-ups, decoders of constants, this file's functions, and all others."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from audit.risk.places import path_classes
+from audit.risk.python import folding, rules, texts
+from audit.risk.python.values import (
+    HOLE,
+    NOTHING,
+    UNKNOWN,
+    Value,
+    constant,
+    elements,
+    merge,
+    merged_taints,
+    named,
+    tainted,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from audit.risk.python.evaluate import Evaluator
+    from audit.risk.python.values import Constant
+
+_PASSED_ON = frozenset(
+    {
+        "list",
+        "tuple",
+        "iter",
+        "dict",
+        "set",
+        "sorted",
+        "copy.copy",
+        "copy.deepcopy",
+        "os.environ.copy",
+        "itertools.chain",
+        "zip",
+        "enumerate",
+        "filter",
+        "typing.cast",
+        "contextlib.closing",
+        "io.StringIO",
+        "io.BytesIO",
+        "operator.itemgetter",
+        "contextlib.ExitStack().enter_context",
+        "frozenset",
+    }
+)
+_LOOKUPS = frozenset({"getattr", "inspect.getattr_static", "object.__getattribute__", "type.__getattribute__"})
+_IMPORTS = frozenset(
+    {
+        "__import__",
+        "importlib.import_module",
+        "__loader__.load_module",
+        "__spec__.loader.load_module",
+        "pkgutil.resolve_name",
+        "pydoc.locate",
+        "pydoc.safeimport",
+        "importlib.util.find_spec",
+        "_frozen_importlib.BuiltinImporter.load_module",
+        "importlib.machinery.BuiltinImporter.load_module",
+        "importlib.machinery.BuiltinImporter().load_module",
+        "imp.load_module",
+        "importlib.reload",
+    }
+)
+_VARIABLES = frozenset(
+    {
+        "os.getenv",
+        "os.getenvb",
+        "os.environ.get",
+        "os.environ.pop",
+        "os.environ.setdefault",
+        "os.environ.__getitem__",
+        "os.environb.get",
+    }
+)
+_TEXTHOLES = frozenset({"os.path.join", "pathlib.Path", "pathlib.PurePath", "str", "operator.add"})
+_MAPPED = frozenset({"map", "concurrent.futures.ThreadPoolExecutor().map", "itertools.starmap"})
+
+
+def result(ev: Evaluator, node: ast.Call) -> Value:
+    """Return what a call may give back."""
+    func = ev.value(node.func)
+    args = ev.positional(node)
+    keywords = {keyword.arg: ev.value(keyword.value) for keyword in node.keywords if keyword.arg}
+    base = ev.value(node.func.value) if isinstance(node.func, ast.Attribute) else NOTHING
+    found = applied(ev, node, func, args, keywords)
+    if isinstance(node.func, ast.Attribute):
+        found += texts.method(ev, base, node.func.attr, args, keywords)
+    given = merge(found) if found else UNKNOWN
+    if given is NOTHING:
+        given = UNKNOWN
+    if func.dynamic and not given.names:
+        given = replace(given, dynamic=True)
+    if any(name in rules.KEEP_NOTHING for name in func.names):
+        return replace(given, taints=None) if given.taints else given
+    if any(name in _VARIABLES for name in func.names):
+        return tainted(given, merged_taints(args[1:]))
+    spread = merged_taints([ev.value(keyword.value) for keyword in node.keywords])
+    return tainted(given, merged_taints([base, func, *args, Value(taints=spread)]))
+
+
+def applied(
+    ev: Evaluator, node: ast.Call, func: Value, args: Sequence[Value], keywords: dict[str, Value]
+) -> list[Value]:
+    """Return what calling a value with arguments may give."""
+    found: list[Value] = []
+    for name in func.names:
+        found.append(_outside(ev, node, name, func, args, keywords))
+    for scope, instance in func.scopes:
+        if scope.is_class and not instance:
+            found.append(Value(scopes=((scope, True),)))
+        elif scope.is_function:
+            parameters = scope.parameters()
+            if scope.parent is not None and scope.parent.is_class and parameters[:1] in (["self"], ["cls"]):
+                parameters = parameters[1:]
+            bound = dict(zip(parameters, args, strict=False)) | keywords
+            found.append(ev.returned(scope, bound))
+    return found
+
+
+def instance_of(value: Value) -> Value:
+    """Return the value of an object of a class."""
+    return Value(
+        names=tuple(f"{name}()" for name in value.names), scopes=tuple((scope, True) for scope, _ in value.scopes)
+    )
+
+
+def _outside(
+    ev: Evaluator, node: ast.Call, name: str, func: Value, args: Sequence[Value], keywords: dict[str, Value]
+) -> Value:
+    first = args[0] if args else UNKNOWN
+    special = _special(ev, node, name, func, args, keywords)
+    if special is not None:
+        return special
+    consts = _folded(name, args)
+    given = Value(
+        (f"{name}()",), consts, built=bool(consts), dynamic=first.dynamic and name in _PASSED_ON, open=not consts
+    )
+    if name in {"pathlib.Path.home", "pathlib.Path.cwd"}:
+        given = replace(given, names=("pathlib.Path()",))
+    if name in _PASSED_ON and args:
+        given = replace(first, names=(*first.names, f"{name}()"))
+    label = rules.source_of(name)
+    if label == "file" and args and _reads_secret(first):
+        label = "secret"
+    if label in {"file", "net", "input", "secret"}:
+        given = tainted(given, {label: node})
+    if label == "decoded":
+        given = tainted(given, {label: node})
+    return given
+
+
+def _reads_secret(path: Value) -> bool:
+    return any(
+        not path_classes(const.replace(HOLE, "*")).isdisjoint({"secret", "environment"})
+        for const in path.consts
+        if isinstance(const, str)
+    )
+
+
+def _special(
+    ev: Evaluator, node: ast.Call, name: str, func: Value, args: Sequence[Value], keywords: dict[str, Value]
+) -> Value | None:
+    head, _, last = name.rpartition(".")
+    if name in _LOOKUPS and len(args) >= 2:
+        return _looked_up(ev, args[0], args[1], args[2:])
+    if last in {"__getattribute__", "__getattr__"} and args:
+        return _looked_up(ev, named(head), args[-1], ()) if head not in {"object", "type"} else None
+    if name in _IMPORTS and (args or keywords):
+        return _imported(name, args[0] if args else next(iter(keywords.values())))
+    if name in {"globals", "locals"} or (name == "vars" and not args):
+        return named(f"{name}()")
+    if name == "vars":
+        return ev.attribute(args[0], "__dict__")
+    if (
+        last in texts.GETTERS
+        and args
+        and (head.endswith((".__dict__", "()", ".__globals__")) or head in {"sys.modules", "builtins"})
+    ):
+        return ev.subscript(named(head), args[0]) if head != "builtins" else None
+    if name in _VARIABLES and args:
+        names = [const for const in args[0].consts if isinstance(const, str)]
+        return merge([variable(text, node) for text in names]) if names else UNKNOWN
+    if name == "functools.partial" and args:
+        return replace(args[0], items=None)
+    if name in {"operator.attrgetter", "operator.methodcaller"}:
+        return Value((f"{name}()",), items=tuple(enumerate(args)))
+    if name == "operator.attrgetter()" and args:
+        return _attributes(ev, func, args[0])
+    if name == "operator.methodcaller()" and args and func.items:
+        found = _looked_up(ev, args[0], func.items[0][1], ())
+        return merge(applied(ev, node, found, [part for _, part in func.items[1:]], {})) if found.names else found
+    if name == "operator.itemgetter()" and args and func.items:
+        return ev.subscript(args[0], func.items[0][1])
+    if name in {"operator.getitem"} and len(args) > 1:
+        return ev.subscript(args[0], args[1])
+    return _built(ev, node, name, args, keywords)
+
+
+def _built(ev: Evaluator, node: ast.Call, name: str, args: Sequence[Value], keywords: dict[str, Value]) -> Value | None:
+    """Return what the built-in functions make of containers."""
+    if name == "functools.reduce" and len(args) > 1:
+        return _reduced(ev, node, args)
+    if name in _MAPPED and len(args) > 1:
+        each = texts.parts(args[1])
+        if each is not None and len(each) <= 4096:
+            made = [merge(applied(ev, node, args[0], [part], {})) for part in each]
+            return Value(items=tuple(enumerate(made)), built=True)
+        return Value(items=((None, merge([UNKNOWN, *applied(ev, node, args[0], [elements(args[1])], {})])),))
+    if name == "reversed" and args:
+        each = texts.parts(args[0])
+        return Value(items=tuple(enumerate(reversed(each))), built=True) if each is not None else None
+    if name in {"list", "tuple"} and args and args[0].items is None and args[0].consts:
+        each = texts.parts(args[0])
+        return Value(items=tuple(enumerate(each))) if each is not None else None
+    if name in {"bytes", "bytearray"} and args and args[0].items is not None:
+        numbers = [part.consts[0] for _, part in args[0].items if len(part.consts) == 1]
+        if len(numbers) == len(args[0].items) and all(
+            isinstance(number, int) and 0 <= number < 256 for number in numbers
+        ):
+            return constant(bytes(numbers), built=True)  # type: ignore[arg-type]
+    if name == "range" and args:
+        return _range(args)
+    if name == "dict":
+        items = [*(args[0].items or ()), *keywords.items()] if args else list(keywords.items())
+        inner = merged_taints(args)
+        return Value(
+            (*(args[0].names if args else ()),), items=tuple(items), taints=inner, open=bool(args) and args[0].open
+        )
+    if name == "next" and args:
+        return elements(args[0])
+    if name == "zip":
+        return None
+    return (
+        Value(items=((None, Value(items=((0, UNKNOWN), (1, elements(args[0]))))),))
+        if name == "enumerate" and args
+        else None
+    )
+
+
+def _range(args: Sequence[Value]) -> Value | None:
+    numbers = [arg.consts[0] for arg in args if len(arg.consts) == 1 and isinstance(arg.consts[0], int)]
+    if len(numbers) != len(args) or len(args) > 3 or (len(numbers) == 3 and numbers[2] == 0):
+        return None
+    span = range(*numbers)
+    return (
+        Value(items=tuple((place, constant(number)) for place, number in enumerate(span))) if len(span) <= 256 else None
+    )
+
+
+def _reduced(ev: Evaluator, node: ast.Call, args: Sequence[Value]) -> Value | None:
+    each = texts.parts(args[1])
+    if each is None or len(each) > 64:
+        return Value(dynamic="getattr" in args[0].names, open=True)
+    so_far = args[2] if len(args) > 2 else each.pop(0) if each else UNKNOWN
+    for part in each:
+        so_far = merge(applied(ev, node, args[0], [so_far, part], {}))
+    return so_far
+
+
+def _looked_up(ev: Evaluator, base: Value, key: Value, default: Sequence[Value]) -> Value:
+    """Return what `getattr` gives; a name that can't be told on a module or the unknown makes it dynamic."""
+    names = [const for const in key.consts if isinstance(const, str) and HOLE not in const]
+    found = [ev.attribute(base, name) for name in names]
+    if not names or key.open:
+        found.append(_some_attribute(base))
+    given = merge([*found, *default])
+    return replace(given, built=True) if key.built and (given.names or given.scopes) else given
+
+
+def _some_attribute(base: Value) -> Value:
+    """Return what an attribute whose name can't be told may be."""
+    if base.dynamic or any(not name.endswith(")") and name not in rules.LEAVES for name in base.names):
+        return Value(dynamic=True, open=True)
+    # This file's own objects hold nothing but this file's own methods.
+    return UNKNOWN if base.scopes and not base.names else named("?.?")
+
+
+def _imported(name: str, key: Value) -> Value:
+    found: list[Value] = []
+    for const in key.consts:
+        if not isinstance(const, str) or HOLE in const:
+            continue
+        module, _, attribute = const.partition(":")
+        target = f"{module}.{attribute}" if attribute else module
+        # `__import__("os.path")` gives `os`.
+        found.append(named(rules.canonical(target.partition(".")[0] if name == "__import__" else target)))
+    if not found or key.open:
+        found.append(Value(dynamic=True, open=True))
+    return replace(merge(found), built=key.built)
+
+
+def _attributes(ev: Evaluator, getter: Value, base: Value) -> Value:
+    found: list[Value] = []
+    for _, wanted in getter.items or ():
+        for const in wanted.consts:
+            target = base
+            for attr in str(const).split("."):
+                target = ev.attribute(target, attr)
+            found.append(replace(target, built=wanted.built))
+        if not wanted.consts or wanted.open:
+            found.append(Value(dynamic=True, open=True))
+    return merge(found)
+
+
+def variable(text: str, node: ast.AST) -> Value:
+    """Return the value of an environment variable."""
+    known = {"HOME": "~", "USERPROFILE": "~", "TMPDIR": "/tmp", "SHELL": "/bin/sh"}.get(text)  # noqa: S108
+    found = Value(("os.environ[]",), (known,) if known else (), open=known is None)
+    return tainted(found, {"variable": node}) if rules.looks_secret(text) else found
+
+
+def _folded(name: str, args: Sequence[Value]) -> tuple[Constant, ...]:
+    work = folding.FUNCTIONS.get(name)
+    if work is None:
+        return ()
+    choices = [arg.consts or ((HOLE,) if name in _TEXTHOLES else ()) for arg in args]
+    if name not in _TEXTHOLES:
+        choices = [
+            tuple(const for const in choice if not (isinstance(const, str) and HOLE in const)) for choice in choices
+        ]
+    made = [_attempt(work, combination) for combination in folding.combinations(choices)]
+    return tuple(const for const in made if const is not None)
+
+
+def _attempt(work: Callable[..., Constant], args: tuple[Constant, ...]) -> Constant:
+    try:
+        return work(*args)
+    except (TypeError, ValueError):  # more or fewer arguments than the function takes
+        return None

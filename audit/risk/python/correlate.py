@@ -1,0 +1,124 @@
+"""What only the combination tells: data that flows from a source to a sink, and findings that stand together."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from audit.risk.python import rules
+from audit.risk.python.values import HOLE, UNKNOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from audit.risk.python.report import Report
+    from audit.risk.python.scopes import Outline
+    from audit.risk.python.values import Value
+
+_STARTS = frozenset({"py.proc.argv", "py.proc.shell", "py.dyn.run"})
+
+
+@dataclass(slots=True)
+class Facts:
+    """What the pass over the nodes gathers for the end."""
+
+    outline: Outline
+    sinks: list[tuple[str, ast.AST, Mapping[str, ast.AST], Value]] = field(default_factory=list)
+    written: dict[str, ast.AST] = field(default_factory=dict)
+    fetched: dict[str, ast.AST] = field(default_factory=dict)
+    run: dict[str, ast.AST] = field(default_factory=dict)
+    commands: list[tuple[str, ast.AST]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    imported: set[str] = field(default_factory=set)
+    sweeps: set[int] = field(default_factory=set)
+    forks: list[ast.AST] = field(default_factory=list)
+    executable: ast.AST | None = None
+    saved: ast.AST | None = None
+
+    def sink(self, group: str, node: ast.AST, taints: Mapping[str, ast.AST], first: Value = UNKNOWN) -> None:
+        """Record which data reaches a sink."""
+        self.sinks.append((group, node, taints, first))
+
+
+def correlate(facts: Facts, report: Report) -> None:
+    """Add the findings that need more than one place."""
+    _flows(facts, report)
+    _files(facts, report)
+    _forks(facts, report)
+    for row in rules.TOGETHER:
+        if all(not report.rules.isdisjoint(group) for group in row["all"]):
+            report.add(row["id"], _first_node(facts))
+
+
+def _flows(facts: Facts, report: Report) -> None:
+    for row in rules.FLOWS:
+        label, groups = row["flow"]
+        for group, node, taints, first in facts.sinks:
+            if group not in groups or label not in taints:
+                continue
+            if group == "dns" and label == "file" and not _inside_a_name(first):
+                continue
+            report.add(row["id"], node, chain=(taints[label], node))
+
+
+def _inside_a_name(value: Value) -> bool:
+    return any(isinstance(const, str) and HOLE in const and "." in const for const in value.consts)
+
+
+def _files(facts: Facts, report: Report) -> None:
+    """Files that the program writes or downloads, and then runs."""
+    for path, node in facts.fetched.items():
+        if starts := _start_of(facts, path):
+            report.add("py.both.fetch.run", starts, chain=(node, starts))
+    downloaded = facts.saved is not None or bool(facts.fetched)
+    if downloaded and facts.executable is not None and not report.rules.isdisjoint(_STARTS):
+        report.add("py.both.fetch.run", facts.executable)
+    for path, node in facts.written.items():
+        starts = _start_of(facts, path)
+        if starts is None:
+            continue
+        report.add("py.both.write.run", starts, chain=(node, starts))
+        if facts.saved is not None:
+            report.add("py.both.fetch.run", starts, chain=(facts.saved, starts))
+        for text in facts.texts[:20]:
+            report.nested(text, "bash" if path.endswith(".sh") else "python", node)
+
+
+def _start_of(facts: Facts, path: str) -> ast.AST | None:
+    if len(path) < 2 or HOLE in path or "*" in path:
+        return None
+    if path in facts.run:
+        return facts.run[path]
+    for text, node in facts.commands:
+        if path in text.replace("'", " ").replace("./", "").split():
+            return node
+    if path.endswith(".py") and path[:-3] in facts.imported:
+        return facts.outline.module.node
+    return None
+
+
+def _forks(facts: Facts, report: Report) -> None:
+    if "py.proc.fork" not in report.rules:
+        return
+    for call in facts.forks:
+        if _endless(facts.outline, call):
+            report.add("py.both.fork.loop", call)
+
+
+def _endless(outline: Outline, call: ast.AST) -> bool:
+    for loop in outline.endless:
+        if any(part is call for part in ast.walk(loop)):
+            return True
+    scope = outline.scope_of.get(id(call))
+    # A function that starts itself again.
+    while scope is not None:
+        name = getattr(scope.node, "name", None)
+        if name and any(isinstance(part, ast.Name) and part.id == name for part in ast.walk(scope.node)):
+            return True
+        scope = scope.parent
+    return False
+
+
+def _first_node(facts: Facts) -> ast.AST | None:
+    return facts.sinks[0][1] if facts.sinks else None

@@ -1,0 +1,270 @@
+"""Match the rules against every node of a file."""
+
+from __future__ import annotations
+
+import ast
+import re
+import unicodedata
+from typing import TYPE_CHECKING
+
+from audit.risk.python import rules
+from audit.risk.python.correlate import Facts, correlate
+from audit.risk.python.sinks import Sinks
+from audit.risk.python.values import UNKNOWN, Value, merged_taints
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from audit.risk.python.evaluate import Evaluator
+    from audit.risk.python.report import Report
+    from audit.risk.python.scopes import Outline
+
+_ALWAYS_FINE = frozenset(
+    {"sys.stdout", "sys.stderr", "sys.stdin", "sys.argv", "sys.path", "sys.displayhook", "sys.excepthook", "sys.ps1"}
+)
+_INERT = frozenset(
+    {
+        "getattr",
+        "vars",
+        "dir",
+        "hasattr",
+        "isinstance",
+        "help",
+        "print",
+        "importlib.reload",
+        "id",
+        "type",
+        "repr",
+        "str",
+    }
+)
+_KEEPS = frozenset(
+    {"dict", "list", "sorted", "os.environ.copy", "len", "copy.copy", "isinstance", "bool", "collections.ChainMap"}
+)
+_CALLERS = frozenset(
+    {"map", "filter", "functools.partial", "functools.reduce", "atexit.register", "signal.signal", "itertools.starmap"}
+)
+_LOOKUPS = frozenset({"getattr", "hasattr", "operator.attrgetter", "operator.methodcaller", "object.__getattribute__"})
+
+
+class Scan:
+    """One pass over the nodes of a file."""
+
+    def __init__(self, outline: Outline, evaluator: Evaluator, report: Report) -> None:
+        self.outline = outline
+        self.ev = evaluator
+        self.report = report
+        self.facts = Facts(outline)
+        self.sinks = Sinks(evaluator, report, self.facts)
+
+    def run(self) -> None:
+        """Match everything, and then what only the combination tells."""
+        odd = not self.report.source.text.isascii()
+        for node in self.outline.nodes:
+            handler = _HANDLERS[type(node)]
+            handler(self, node)
+            if odd and isinstance(node, ast.Name | ast.Attribute):
+                self._letters(node)
+        if self.ev.too_deep is not None:
+            self.report.add("py.limit.depth", self.ev.too_deep)
+        correlate(self.facts, self.report)
+
+    def _letters(self, node: ast.Name | ast.Attribute) -> None:
+        span = self.report.source.span(node)
+        if span is None:
+            return
+        written = re.split(r"\W+", self.report.source.text[span.offset : span.end_offset])[-1]
+        name = node.id if isinstance(node, ast.Name) else node.attr
+        if written != name and name.isascii() and unicodedata.normalize("NFKC", written) == name:
+            self.report.add("py.evade.letters", node)
+
+    # Calls
+
+    def _call(self, node: ast.Call) -> None:
+        func = self.ev.value(node.func)
+        args = self.ev.positional(node)
+        keywords = {keyword.arg or "**": self.ev.value(keyword.value) for keyword in node.keywords}
+        names = self._callee(node, func)
+        if func.dynamic and not any(map(rules.rule_of, names)):
+            self.report.add("py.dyn.unresolved", node, chain=(node.func,))
+            self.facts.sink("code", node, self._reaching(node, args, keywords))
+        for name in names:
+            self._called(node, name, func, args, keywords)
+        self._known_danger(node, names, args)
+        self._environment(node, names, func, [*args, *(value for key, value in keywords.items() if key != "env")])
+        self._handed_on(node, names, args, keywords)
+
+    def _callee(self, node: ast.Call, func: Value) -> tuple[str, ...]:
+        names = func.names
+        if isinstance(node.func, ast.Attribute) and node.func.attr in rules.DISTINCT and not func.scopes:
+            base = self.ev.value(node.func.value)
+            if not base.scopes and not any(rules.rule_of(name) for name in names) and not base.consts:
+                names = (*names, f"?.{node.func.attr}")
+        return names
+
+    def _called(
+        self, node: ast.Call, name: str, func: Value, args: Sequence[Value], keywords: Mapping[str, Value]
+    ) -> None:
+        rule = self.sinks.rule_for(name, args, keywords)
+        if rule is not None:
+            self.report.add(rule, node, name)
+            if func.built and rules.RULES_BY_ID[rule].tier >= "L2":
+                self.report.add("py.evade.name", node.func, name)
+            if rule == "py.reflect.import":
+                self.facts.imported.update(str(const) for value in args[:1] for const in value.consts)
+            if rule == "py.proc.fork":
+                self.facts.forks.append(node)
+            reaching = self._reaching(node, args, keywords)
+            for group, ids in rules.SINKS.items():
+                if rule in ids:
+                    self.facts.sink(group, node, reaching, args[0] if args else UNKNOWN)
+        self.sinks.roles(node, name, args, keywords, self._base(node))
+
+    def _base(self, node: ast.Call) -> Value:
+        return self.ev.value(node.func.value) if isinstance(node.func, ast.Attribute) else UNKNOWN
+
+    def _reaching(self, node: ast.Call, args: Sequence[Value], keywords: Mapping[str, Value]) -> Mapping[str, ast.AST]:
+        base = [self.ev.value(node.func.value)] if isinstance(node.func, ast.Attribute) else []
+        given = [*base, *args, *(value for key, value in keywords.items() if key != "env")]
+        return merged_taints(given) or {}
+
+    def _known_danger(self, node: ast.Call, names: Sequence[str], args: Sequence[Value]) -> None:
+        """Names in text: attributes that are looked up, and format strings that walk."""
+        if any(name in _LOOKUPS for name in names):
+            for arg in args:
+                for const in arg.consts:
+                    for part in const.split(".") if isinstance(const, str) else ():
+                        if part in rules.ATTRIBUTES:
+                            self.report.add(rules.ATTRIBUTES[part], node)
+        if isinstance(node.func, ast.Attribute) and node.func.attr in {"format", "format_map", "vformat"}:
+            self.sinks.template(node, [*self._base(node).consts, *(const for arg in args for const in arg.consts)])
+
+    def _environment(self, node: ast.Call, names: Sequence[str], func: Value, values: Sequence[Value]) -> None:
+        if func.scopes or any(name in _KEEPS for name in names):
+            return
+        taints = merged_taints(values) or {}
+        if "env" in taints:
+            self.report.add("py.env.all", node)
+
+    def _handed_on(
+        self, node: ast.Call, names: Sequence[str], args: Sequence[Value], keywords: Mapping[str, Value]
+    ) -> None:
+        """A function given to another to be called: judge its arguments as far as they stand beside it."""
+        values = [*args, *keywords.values()]
+        for place, value in enumerate(values):
+            for name in value.names:
+                if not rules.roles_of(name) or name.endswith(")"):
+                    continue
+                rest = [*args[place + 1 :], *keywords.get("args", UNKNOWN).items_values()]
+                if any(caller in _CALLERS or caller.endswith(".map") for caller in names):
+                    rest = [part for arg in rest for part in (arg.items_values() or [arg])]
+                    for part in rest:
+                        self.sinks.roles(node, name, [part], {}, UNKNOWN)
+                elif rest:
+                    self.sinks.roles(node, name, rest, {}, UNKNOWN)
+
+    # References
+
+    def _reference(self, node: ast.Name | ast.Attribute | ast.Subscript) -> None:
+        if isinstance(node, ast.Attribute):
+            self._attribute(node)
+        elif isinstance(node, ast.Subscript):
+            self._item(node)
+        elif node.id == "__builtins__":
+            self.report.add("py.reflect.builtins", node, node.id)
+        if isinstance(node.ctx, ast.Load) and id(node) not in self.outline.consumed:
+            self._used(node, self.ev.value(node))
+
+    def _used(self, node: ast.expr, value: Value) -> None:
+        for name in value.names:
+            if name.endswith(("()", "[]")):
+                continue
+            if name in rules.POWERFUL or name in {"builtins", "__builtins__"}:
+                if id(node) not in self.outline.harmless:
+                    self.report.add("py.reflect.module", node, name)
+                continue
+            rule = rules.rule_of(name)
+            if rule is None or name in _ALWAYS_FINE:
+                continue
+            row = rules.RULES_BY_ID[rule]
+            self.report.add(rule, node, name)
+            if value.built and row.tier >= "L2":
+                self.report.add("py.evade.name", node, name)
+
+    def _attribute(self, node: ast.Attribute) -> None:
+        if isinstance(node.ctx, ast.Store):
+            self._stored(node, self.ev.value(node.value), node.attr)
+        elif node.attr in rules.ATTRIBUTES:
+            self.report.add(rules.ATTRIBUTES[node.attr], node)
+
+    def _item(self, node: ast.Subscript) -> None:
+        base, key = self.ev.value(node.value), self.ev.value(node.slice)
+        if isinstance(node.ctx, ast.Store):
+            self._stored_item(node, base, key)
+            return
+        for const in key.consts:
+            if isinstance(const, str) and const in rules.ATTRIBUTES:
+                self.report.add(rules.ATTRIBUTES[const], node)
+            if const == "__builtins__":
+                self.report.add("py.reflect.builtins", node, const)
+        if "sys.modules" in base.names and "__main__" not in key.consts:
+            self.report.add("py.reflect.builtins", node, "sys.modules")
+        if "os.environ" in base.names or "os.environb" in base.names:
+            self.report.add("py.env.named", node, "os.environ")
+            self.sinks.variable(node, key)
+
+    def _stored(self, node: ast.expr, base: Value, attr: str) -> None:
+        for name in base.names:
+            full = rules.canonical(f"{name}.{attr}")
+            if rules.rule_of(full) == "py.net.unverified":
+                self.report.add("py.net.unverified", node, full)
+            elif (name in rules.POWERFUL or name == "builtins") and full not in _ALWAYS_FINE:
+                self.report.add("py.reflect.hook", node, full)
+
+    def _stored_item(self, node: ast.expr, base: Value, key: Value) -> None:
+        for name in base.names:
+            if name in {"os.environ", "os.environb"}:
+                self.sinks.set_variable(node, key)
+            elif name in {"sys.modules", "builtins"} or name.endswith(".__dict__"):
+                self.report.add("py.reflect.hook", node, name)
+
+    # Definitions
+
+    def _definition(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
+        if isinstance(node, ast.ClassDef) or node.name not in {"__reduce__", "__reduce_ex__"}:
+            return
+        for value in map(self.ev.value, self.outline.scope_of[id(node)].returns):
+            first = value.items_values()[:1]
+            if any(rules.rule_of(name) for part in first for name in part.names):
+                self.report.add("py.deser.reduce", node, node.name)
+
+    def _import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self._imported(node, alias.name)
+
+    def _import_from(self, node: ast.ImportFrom) -> None:
+        if node.level:
+            self.report.add("py.import.unknown", node, "." * node.level + (node.module or ""))
+            return
+        for alias in node.names:
+            full = f"{node.module}.{alias.name}"
+            self._imported(node, full if rules.import_rule(full) is None else str(node.module))
+
+    def _imported(self, node: ast.stmt, module: str) -> None:
+        rule = rules.import_rule(module)
+        self.facts.imported.add(module.partition(".")[0])
+        if rule is not None:
+            self.report.add(rule, node, module)
+
+
+_HANDLERS: dict[type[ast.AST], Callable[..., None]] = {
+    ast.Call: Scan._call,
+    ast.Name: Scan._reference,
+    ast.Attribute: Scan._reference,
+    ast.Subscript: Scan._reference,
+    ast.FunctionDef: Scan._definition,
+    ast.AsyncFunctionDef: Scan._definition,
+    ast.ClassDef: Scan._definition,
+    ast.Import: Scan._import,
+    ast.ImportFrom: Scan._import_from,
+}

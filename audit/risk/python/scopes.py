@@ -1,0 +1,363 @@
+"""Which names a Python file binds, where, and to what: gathered once, before anything is judged."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+_Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+_CONDITIONS = (
+    ast.If,
+    ast.For,
+    ast.AsyncFor,
+    ast.While,
+    ast.Try,
+    ast.TryStar,
+    ast.Match,
+    ast.ExceptHandler,
+    ast.match_case,
+)
+_LOOPS = (ast.For, ast.AsyncFor, ast.While, *_Comprehension.__args__)
+_FILLING = frozenset(
+    {"append", "extend", "add", "update", "insert", "appendleft", "setdefault", "put", "write", "join"}
+)
+_LOOKING = frozenset(
+    {"getattr", "setattr", "hasattr", "vars", "dir", "isinstance", "print", "help", "type", "repr", "str"}
+)
+
+
+@dataclass(eq=False, slots=True)
+class Binding:
+    """One way in which a name gets a value."""
+
+    how: str  # value, item, part, aug, import, scope, param, content, other
+    node: ast.AST | None
+    place: tuple[int, int]
+    certain: bool
+    # What else belongs to this way: an operator, a key, an index, a module, a scope.
+    detail: Any = None
+
+
+@dataclass(eq=False, slots=True)
+class Scope:
+    """A module, class, function or comprehension with the names that it binds."""
+
+    node: ast.AST
+    parent: Scope | None
+    names: dict[str, list[Binding]] = field(default_factory=dict)
+    returns: list[ast.expr] = field(default_factory=list)
+    borrowed: dict[str, Scope] = field(default_factory=dict)
+    stars: list[str] = field(default_factory=list)
+
+    @property
+    def is_class(self) -> bool:
+        """Return whether methods inside cannot see its names."""
+        return isinstance(self.node, ast.ClassDef)
+
+    @property
+    def is_function(self) -> bool:
+        """Return whether it can be called."""
+        return isinstance(self.node, _Function)
+
+    def parameters(self) -> list[str]:
+        """Return the names of a function's positional parameters."""
+        if not isinstance(self.node, _Function):
+            return []
+        return [arg.arg for arg in (*self.node.args.posonlyargs, *self.node.args.args)]
+
+
+class Outline:
+    """All scopes of a file, and the nodes that rules look at, in the order of the text."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.module = Scope(tree, None)
+        self.scope_of: dict[int, Scope] = {}
+        self.fields: dict[str, list[Binding]] = {}
+        self.nodes: list[ast.AST] = []
+        self.consumed: set[int] = set()
+        self.looped: set[int] = set()
+        self.endless: list[ast.While] = []
+        # Where a module may be named without being handed to anybody.
+        self.harmless: set[int] = set()
+        self.scopes: list[Scope] = [self.module]
+        self._walk(tree)
+
+    def _walk(self, tree: ast.Module) -> None:
+        # A stack of our own: the text decides how deep it goes.
+        stack: list[tuple[ast.AST, Scope, bool, bool]] = [(tree, self.module, True, False)]
+        while stack:
+            node, scope, certain, looped = stack.pop()
+            inner = self._enter(node, scope, certain, looped)
+            certain = certain and not isinstance(node, _CONDITIONS)
+            looped = (looped and inner is scope) or isinstance(node, _LOOPS)
+            outside = _outside(node) if inner is not scope else ()
+            children: list[tuple[ast.AST, Scope, bool, bool]] = []
+            for name in node._fields:
+                child = getattr(node, name, None)
+                if isinstance(child, ast.AST):
+                    children.append((child, scope if name in outside else inner, certain, looped))
+                elif isinstance(child, list):
+                    where = scope if name in outside else inner
+                    children += [(part, where, certain, looped) for part in child if isinstance(part, ast.AST)]
+            children.reverse()
+            stack += children
+
+    def _enter(self, node: ast.AST, scope: Scope, certain: bool, looped: bool) -> Scope:  # noqa: FBT001
+        handler = _HANDLERS.get(type(node))
+        if handler is not None:
+            return handler(self, node, scope, certain, looped) or scope
+        return scope
+
+    def bind(self, scope: Scope, name: str, binding: Binding) -> None:
+        """Record that a scope gives a name a value."""
+        if name in scope.borrowed:
+            scope = scope.borrowed[name]
+            binding.certain = False
+        scope.names.setdefault(name, []).append(binding)
+
+    def _target(self, target: ast.AST, scope: Scope, binding: Binding) -> None:
+        """Bind what stands left of an assignment."""
+        todo = [(target, binding)]
+        while todo:
+            target, binding = todo.pop()
+            if isinstance(target, ast.Name):
+                where = scope
+                while isinstance(where.node, _Comprehension) and binding.how == "walrus" and where.parent:
+                    where = where.parent
+                self.bind(where, target.id, binding)
+            elif isinstance(target, ast.Starred):
+                todo.append((target.value, Binding("item", binding.node, binding.place, binding.certain)))
+            elif isinstance(target, ast.Tuple | ast.List):
+                for index, part in enumerate(target.elts):
+                    detail = (*_path(binding), index)
+                    todo.append((part, Binding("part", binding.node, binding.place, binding.certain, detail)))
+            elif isinstance(target, ast.Attribute):
+                self.fields.setdefault(target.attr, []).append(binding)
+                self._content(target.value, scope, binding)
+            elif isinstance(target, ast.Subscript):
+                key = target.slice if isinstance(target.slice, ast.Constant) else None
+                self._content(target.value, scope, binding, key)
+
+    def _content(self, base: ast.AST, scope: Scope, binding: Binding, key: ast.Constant | None = None) -> None:
+        """Let a container know what was put into it."""
+        while isinstance(base, ast.Subscript):
+            base = base.value
+        inside = Binding("content", binding.node, binding.place, certain=False, detail=(binding, key))
+        if isinstance(base, ast.Name) and base.id not in {"self", "cls"}:
+            owner = scope
+            while base.id not in owner.names and owner.parent is not None:
+                owner = owner.parent
+            if base.id in owner.names:
+                owner.names[base.id].append(inside)
+        elif isinstance(base, ast.Attribute):
+            self.fields.setdefault(base.attr, []).append(inside)
+
+    # One method for each kind of node. Each returns the scope of the node's children, or None for the same.
+
+    def _name(self, node: ast.Name, scope: Scope, *_: bool) -> None:
+        self.scope_of[id(node)] = scope
+        if isinstance(node.ctx, ast.Load):
+            self.nodes.append(node)
+
+    def _look(self, node: ast.AST, *_: object) -> None:
+        self.nodes.append(node)
+        if isinstance(node, ast.Attribute | ast.Subscript):
+            self.consumed.add(id(node.value))
+
+    def _call(self, node: ast.Call, scope: Scope, _certain: bool, looped: bool) -> None:  # noqa: FBT001
+        self.nodes.append(node)
+        self.scope_of[id(node)] = scope
+        self.consumed.add(id(node.func))
+        if looped:
+            self.looped.add(id(node))
+        func = node.func
+        if isinstance(func, ast.Name) and func.id in _LOOKING:
+            self.harmless.update(map(id, node.args))
+        if isinstance(func, ast.Attribute) and func.attr in _FILLING:
+            for arg in node.args:
+                self._content(func.value, scope, Binding("value", arg, _place(node), certain=False))
+
+    def _function(self, node: _Function, scope: Scope, certain: bool, looped: bool) -> Scope:  # noqa: FBT001
+        inner = Scope(node, scope)
+        self.scopes.append(inner)
+        self.scope_of[id(node)] = inner
+        if not isinstance(node, ast.Lambda):
+            # Class members keep their certainty to themselves: they are looked up on the class.
+            self.bind(scope, node.name, Binding("scope", node, _place(node), certain and not looped, inner))
+            self.nodes.append(node)
+        else:
+            inner.returns.append(node.body)
+        arguments = node.args
+        named = [*arguments.posonlyargs, *arguments.args]
+        defaults: dict[str, ast.expr | None] = dict.fromkeys(arg.arg for arg in named)
+        if arguments.defaults:
+            defaults |= {
+                arg.arg: value for arg, value in zip(named[-len(arguments.defaults) :], arguments.defaults, strict=True)
+            }
+        defaults |= {arg.arg: value for arg, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)}
+        for extra in (arguments.vararg, arguments.kwarg):
+            if extra is not None:
+                defaults[extra.arg] = None
+        for name, default in defaults.items():
+            inner.names[name] = [Binding("param", default, _place(node), certain=True, detail=inner)]
+        return inner
+
+    def _class(self, node: ast.ClassDef, scope: Scope, certain: bool, looped: bool) -> Scope:  # noqa: FBT001
+        inner = Scope(node, scope)
+        self.scopes.append(inner)
+        self.nodes.append(node)
+        self.bind(scope, node.name, Binding("scope", node, _place(node), certain and not looped, inner))
+        return inner
+
+    def _comprehension(self, node: _Comprehension, scope: Scope, *_: bool) -> Scope:
+        inner = Scope(node, scope)
+        for generator in node.generators:
+            self._target(generator.target, inner, Binding("item", generator.iter, _place(node), certain=True))
+        self.scope_of[id(node)] = inner
+        return inner
+
+    def _assign(self, node: ast.Assign, scope: Scope, certain: bool, looped: bool) -> None:  # noqa: FBT001
+        if isinstance(node.targets[0], ast.Name):
+            self.harmless.add(id(node.value))
+        for target in node.targets:
+            self._target(target, scope, Binding("value", node.value, _place(node), certain and not looped))
+            if isinstance(target, ast.Attribute | ast.Subscript):
+                self.nodes.append(target)
+
+    def _annotated(self, node: ast.AnnAssign, scope: Scope, certain: bool, _looped: bool) -> None:  # noqa: FBT001
+        if node.value is not None:
+            self._target(node.target, scope, Binding("value", node.value, _place(node), certain))
+
+    def _walrus(self, node: ast.NamedExpr, scope: Scope, *_: bool) -> None:
+        self._target(node.target, scope, Binding("walrus", node.value, _place(node), certain=False))
+
+    def _augmented(self, node: ast.AugAssign, scope: Scope, _certain: bool, looped: bool) -> None:  # noqa: FBT001
+        self._target(
+            node.target, scope, Binding("aug", node.value, _place(node), certain=False, detail=(node.op, looped))
+        )
+
+    def _while(self, node: ast.While, *_: object) -> None:
+        if isinstance(node.test, ast.Constant):
+            self.endless.append(node)
+
+    def _membership(self, node: ast.Compare, *_: object) -> None:
+        self.consumed.update(map(id, node.comparators))
+
+    def _loop(self, node: ast.For | ast.AsyncFor, scope: Scope, *_: bool) -> None:
+        self._target(node.target, scope, Binding("item", node.iter, _place(node), certain=False))
+
+    def _with(self, node: ast.With | ast.AsyncWith, scope: Scope, certain: bool, _looped: bool) -> None:  # noqa: FBT001
+        for item in node.items:
+            if item.optional_vars is not None:
+                self._target(item.optional_vars, scope, Binding("value", item.context_expr, _place(node), certain))
+
+    def _import(self, node: ast.Import, scope: Scope, certain: bool, _looped: bool) -> None:  # noqa: FBT001
+        self.nodes.append(node)
+        for alias in node.names:
+            name = alias.asname or alias.name.split(".")[0]
+            target = alias.name if alias.asname else name
+            self.bind(scope, name, Binding("import", node, _place(node), certain, target))
+
+    def _import_from(self, node: ast.ImportFrom, scope: Scope, certain: bool, _looped: bool) -> None:  # noqa: FBT001
+        self.nodes.append(node)
+        module = "." * node.level + (node.module or "")
+        for alias in node.names:
+            if alias.name == "*":
+                scope.stars.append(module)
+            else:
+                target = f"{module}.{alias.name}"
+                self.bind(scope, alias.asname or alias.name, Binding("import", node, _place(node), certain, target))
+
+    def _borrow(self, node: ast.Global | ast.Nonlocal, scope: Scope, *_: bool) -> None:
+        for name in node.names:
+            owner = self.module
+            if isinstance(node, ast.Nonlocal) and scope.parent is not None:
+                owner = scope.parent
+                while name not in owner.names and owner.parent is not None:
+                    owner = owner.parent
+            scope.borrowed[name] = owner
+            owner.names.setdefault(name, [])
+
+    def _return(self, node: ast.Return | ast.Yield | ast.YieldFrom, scope: Scope, *_: bool) -> None:
+        if node.value is not None:
+            while isinstance(scope.node, _Comprehension) and scope.parent:
+                scope = scope.parent
+            scope.returns.append(node.value)
+
+    def _except(self, node: ast.ExceptHandler, scope: Scope, *_: bool) -> None:
+        if node.name:
+            self.bind(scope, node.name, Binding("other", None, _place(node), certain=False))
+
+    def _delete(self, node: ast.Delete, scope: Scope, *_: bool) -> None:
+        for target in node.targets:
+            if isinstance(target, ast.Name):
+                for binding in scope.names.get(target.id, ()):
+                    binding.certain = False
+
+    def _match(self, node: ast.Match, scope: Scope, *_: bool) -> None:
+        for case in node.cases:
+            for part in ast.walk(case.pattern):
+                if isinstance(part, ast.MatchAs | ast.MatchStar) and part.name:
+                    self.bind(scope, part.name, Binding("value", node.subject, _place(node), certain=False))
+                    self.bind(scope, part.name, Binding("item", node.subject, _place(node), certain=False))
+
+
+_HANDLERS: dict[type[ast.AST], Callable[..., Scope | None]] = {
+    ast.Name: Outline._name,
+    ast.Attribute: Outline._look,
+    ast.Subscript: Outline._look,
+    ast.Call: Outline._call,
+    ast.FunctionDef: Outline._function,
+    ast.AsyncFunctionDef: Outline._function,
+    ast.Lambda: Outline._function,
+    ast.ClassDef: Outline._class,
+    ast.ListComp: Outline._comprehension,
+    ast.SetComp: Outline._comprehension,
+    ast.DictComp: Outline._comprehension,
+    ast.GeneratorExp: Outline._comprehension,
+    ast.Assign: Outline._assign,
+    ast.AnnAssign: Outline._annotated,
+    ast.NamedExpr: Outline._walrus,
+    ast.AugAssign: Outline._augmented,
+    ast.For: Outline._loop,
+    ast.AsyncFor: Outline._loop,
+    ast.While: Outline._while,
+    ast.Compare: Outline._membership,
+    ast.With: Outline._with,
+    ast.AsyncWith: Outline._with,
+    ast.Import: Outline._import,
+    ast.ImportFrom: Outline._import_from,
+    ast.Global: Outline._borrow,
+    ast.Nonlocal: Outline._borrow,
+    ast.Return: Outline._return,
+    ast.Yield: Outline._return,
+    ast.YieldFrom: Outline._return,
+    ast.ExceptHandler: Outline._except,
+    ast.Delete: Outline._delete,
+    ast.Match: Outline._match,
+}
+
+
+def _outside(node: ast.AST) -> tuple[str, ...]:
+    """Return the fields of a definition that are evaluated outside of it."""
+    if isinstance(node, ast.ClassDef):
+        return ("decorator_list", "bases", "keywords")
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return ("decorator_list", "returns", "args")
+    return ("args",) if isinstance(node, ast.Lambda) else ()
+
+
+def _place(node: ast.AST) -> tuple[int, int]:
+    return (node.lineno, node.col_offset)  # type: ignore[attr-defined]
+
+
+def _path(binding: Binding) -> tuple[int | None, ...]:
+    if binding.how == "part":
+        assert isinstance(binding.detail, tuple)  # noqa: S101 - only `_target` makes parts
+        return binding.detail
+    return (None,) if binding.how == "item" else ()

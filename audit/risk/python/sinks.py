@@ -1,0 +1,359 @@
+"""What the arguments of a call tell: paths, hosts, commands, code, variables."""
+
+from __future__ import annotations
+
+import pickletools
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+from audit.risk.findings import higher
+from audit.risk.places import bare_host, host_classes, normal_path, path_classes, url_host
+from audit.risk.python import rules
+from audit.risk.python.values import HOLE, UNKNOWN, Value
+
+if TYPE_CHECKING:
+    import ast
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from audit.risk.findings import Tier
+    from audit.risk.python.correlate import Facts
+    from audit.risk.python.evaluate import Evaluator
+    from audit.risk.python.report import Report
+    from audit.risk.python.values import Constant
+
+_PLACES = {
+    "secret": "py.fs.secret",
+    "environment": "py.fs.environment",
+    "device": "py.fs.device",
+    "socket": "py.fs.socket",
+    "traffic": "py.net.socket",
+    "keys": "py.fs.persist",
+    "profile": "py.fs.persist",
+    "schedule": "py.fs.persist",
+    "service": "py.fs.persist",
+    "hook": "py.fs.persist",
+    "accounts": "py.fs.persist",
+}
+_PRELOADS = re.compile(
+    r"(?:LD_(?:PRELOAD|LIBRARY_PATH|AUDIT)|PYTHON(?:PATH|STARTUP|HOME|INSPECT|BREAKPOINT)|PATH|BASH_ENV|ENV|IFS|GIT_SSH\w*|NODE_OPTIONS|PERL5OPT|RUBYOPT|PROMPT_COMMAND|SSL_CERT_\w+|REQUESTS_CA_BUNDLE)"
+)
+_DUNDER_FIELD = re.compile(r"\{[^{}]*(?:\.|\[)_{1,2}[a-z]+_*")
+_ALL_OF_IT = re.compile(r"(?:/|/\*|~|~/\*|/home|/home/[^/]*|/home/\*|~/\.\*)")
+_WRITE_MODES = re.compile(r"[wax+]")
+_SWEEPERS = frozenset({"os.walk", "os.fwalk", "pathlib.Path().rglob", "glob.glob", "glob.iglob"})
+_PICKLE_NAMES = frozenset({"GLOBAL", "STACK_GLOBAL", "INST", "REDUCE", "BUILD", "OBJ", "NEWOBJ"})
+_SHELLS = re.compile(r"(?:/\S*/)?(?:ba|z|k|c|da|a|tc|fi)?sh|cmd(?:\.exe)?|powershell(?:\.exe)?")
+_FILE_ROLES = {"read": False, "list": False, "write": True, "delete": True}
+
+
+class Sinks:
+    """Judges arguments, and keeps for the correlations what they tell about files."""
+
+    def __init__(self, evaluator: Evaluator, report: Report, facts: Facts) -> None:
+        self.ev = evaluator
+        self.report = report
+        self.facts = facts
+
+    def rule_for(self, name: str, args: Sequence[Value], keywords: Mapping[str, Value]) -> str | None:
+        """Return the rule that a call matches; some calls are harmless with the right arguments."""
+        rule = rules.rule_of(name)
+        if name == "yaml.load" or name == "yaml.load_all":
+            loader = keywords.get("Loader", args[1] if len(args) > 1 else UNKNOWN)
+            return None if any("SafeLoader" in used or "BaseLoader" in used for used in loader.names) else rule
+        if name == "numpy.load" and True not in keywords.get("allow_pickle", UNKNOWN).consts:
+            return "py.fs.read"
+        if name == "torch.load" and True in keywords.get("weights_only", UNKNOWN).consts:
+            return "py.fs.read"
+        return None if name == "compile" and len(args) < 2 and not keywords else rule
+
+    def roles(
+        self, node: ast.Call, name: str, args: Sequence[Value], keywords: Mapping[str, Value], base: Value
+    ) -> None:
+        """Judge each argument by what it means to the function."""
+        for role in rules.roles_of(name):
+            if role.position is None:
+                value = base
+            elif role.position < len(args):
+                value = args[role.position]
+            elif role.keyword in keywords:
+                value = keywords[role.keyword]
+            else:
+                continue
+            if name in _SWEEPERS:
+                self.facts.sweeps.add(id(node))
+            if role.kind in _FILE_ROLES:
+                self.path(node, value, writing=_FILE_ROLES[role.kind], deleting=role.kind == "delete")
+            elif role.kind in {"open", "osopen"}:
+                self._open(node, name, value, args, keywords)
+            elif role.kind == "words":
+                self._words(node, list(args[role.position or 0 :]))
+            elif role.kind == "shell":
+                self._shell(node, value)
+            elif role.kind == "argv":
+                self._argv(node, value, keywords)
+            else:
+                _ROLES[role.kind](self, node, value)
+        if False in keywords.get("verify", UNKNOWN).consts and (rules.rule_of(name) or "").startswith("py.net"):
+            self.report.add("py.net.unverified", node)
+
+    # Files
+
+    def path(self, node: ast.AST, value: Value, *, writing: bool, deleting: bool = False) -> None:
+        """Judge a path that is read, written or deleted."""
+        for part in (value, *value.items_values()):
+            for text in _texts(part):
+                self._place(node, text, writing=writing, deleting=deleting)
+
+    def _place(self, node: ast.AST, text: str, *, writing: bool, deleting: bool) -> None:
+        known = text.replace(HOLE, "*")
+        if (not known.strip("*/") and known != "/") or (url_host(known) and not known.startswith("file:")):
+            return
+        place = normal_path(known)
+        classes = path_classes(known, writing=writing)
+        if deleting and (_ALL_OF_IT.fullmatch(place) or "system" in classes or "kernel" in classes):
+            self.report.add("py.fs.destroy", node, known)
+            return
+        if writing:
+            self.facts.written.setdefault(_plain(known), node)
+        if id(node) in self.facts.sweeps and _ALL_OF_IT.fullmatch(place):
+            self.report.add("py.fs.sweep", node, known)
+        for name in sorted(classes):
+            if name in _PLACES:
+                self.report.add(_PLACES[name], node, known)
+            elif name in {"system", "kernel"}:
+                self._system(node, known, place, name, writing=writing)
+
+    def _system(self, node: ast.AST, text: str, place: str, kind: str, *, writing: bool) -> None:
+        if place.startswith(("/etc/passwd", "/etc/group")):
+            self.report.add("py.fs.accounts", node, text)
+        if writing:
+            self.report.add("py.fs.kernel" if kind == "kernel" else "py.fs.write.system", node, text)
+        else:
+            self.report.add("py.fs.read.system", node, text)
+
+    def _open(
+        self, node: ast.AST, name: str, value: Value, args: Sequence[Value], keywords: Mapping[str, Value]
+    ) -> None:
+        given = keywords.get("mode", keywords.get("flags", args[1] if len(args) > 1 else None))
+        if name == "os.open":
+            writing = (
+                given is None
+                or any(flag.rpartition("_")[2] in {"WRONLY", "RDWR", "CREAT"} for flag in given.names)
+                or given.open
+            )
+        elif name in {"sqlite3.connect", "shelve.open", "dbm.open"}:
+            writing = True
+        else:
+            modes = [mode for mode in (given.consts if given is not None else ("r",)) if isinstance(mode, str)]
+            writing = any(_WRITE_MODES.search(mode) for mode in modes)
+        if writing:
+            self.report.add("py.fs.write", node, name)
+        self.path(node, value, writing=writing)
+
+    def _mode(self, node: ast.AST, value: Value) -> None:
+        if any(isinstance(mode, str) and _WRITE_MODES.search(mode) for mode in value.consts):
+            self.report.add("py.fs.write", node, "open")
+
+    def _bits(self, node: ast.AST, value: Value) -> None:
+        for bits in value.consts:
+            if isinstance(bits, int) and bits & 0o6000:
+                self.report.add("py.privilege.bits", node)
+            if isinstance(bits, int) and bits & 0o111:
+                self.report.add("py.fs.executable", node)
+                self.facts.executable = node
+        if any(name.startswith(("stat.S_ISUID", "stat.S_ISGID")) for name in value.names):
+            self.report.add("py.privilege.bits", node)
+
+    def _fetched(self, node: ast.AST, value: Value) -> None:
+        self.path(node, value, writing=True)
+        for text in _texts(value):
+            self.facts.fetched.setdefault(_plain(text), node)
+
+    def _text(self, node: ast.AST, value: Value) -> None:
+        self.facts.texts += [text for text in _texts(value) if len(text) > 3]
+        if value.taints and "net" in value.taints:
+            self.facts.saved = node
+
+    def _program(self, node: ast.AST, value: Value) -> None:
+        for text in _texts(value):
+            self.facts.run.setdefault(_plain(text), node)
+
+    # Hosts
+
+    def _url(self, node: ast.AST, value: Value) -> None:
+        for part in (value, *value.items_values()):
+            for text in _texts(part):
+                if text.startswith("file:"):
+                    self.path(node, Value(consts=(text,)), writing=False)
+                elif "docker.sock" in text:
+                    self.report.add("py.fs.socket", node, text)
+                self.host_text(node, url_host(text))
+
+    def _fetch(self, node: ast.AST, value: Value) -> None:
+        for text in _texts(value):
+            if url_host(text):
+                self.report.add("py.net.client", node, text)
+                self._url(node, Value(consts=(text,)))
+        self.path(node, value, writing=False)
+
+    def _host(self, node: ast.AST, value: Value) -> None:
+        for text in _texts(value):
+            self.host_text(node, bare_host(text))
+
+    def host_text(self, node: ast.AST, host: str | None) -> None:
+        """Judge the name or number of a host."""
+        if not host or HOLE in host:
+            return
+        classes = host_classes(host)
+        if "metadata" in classes:
+            self.report.add("py.net.metadata", node, host)
+        if "drop" in classes:
+            self.report.add("py.net.drop", node, host)
+        if not classes.isdisjoint({"address", "private"}):
+            self.report.add("py.net.address", node, host)
+
+    def _address(self, node: ast.AST, value: Value) -> None:
+        parts = value.items_values()
+        if parts:
+            self.report.add("py.net.socket", node, "connect")
+            self._host(node, parts[0])
+            if id(node) in self.ev.outline.looped and any(part.open or len(part.consts) != 1 for part in parts[:2]):
+                self.report.add("py.net.scan", node)
+        elif any("/" in text for text in _texts(value)):
+            self.path(node, value, writing=False)
+
+    def _bind(self, node: ast.AST, value: Value) -> None:
+        parts = value.items_values()[:1] or [value]
+        if any(text in {"", "0.0.0.0", "::"} for part in parts for text in _texts(part)):  # noqa: S104 - looked for
+            self.report.add("py.net.everywhere", node)
+
+    # Programs and code
+
+    def _shell(self, node: ast.AST, value: Value) -> Tier:
+        """Judge a shell line; return the tier of what it does, as far as that is known."""
+        texts = _texts(value)
+        tier: Tier = "L0"
+        for text in texts:
+            self.facts.commands.append((text, node))
+            self._interactive(node, text.split())
+            tier = higher(tier, self.report.nested(text.replace(HOLE, "$UNKNOWN"), "bash", node))
+        if not texts or value.open or any(HOLE in text for text in texts):
+            self.report.add("py.proc.unresolved", node)
+            return "L3"
+        return "L3" if value.built else tier
+
+    def _argv(self, node: ast.AST, value: Value, keywords: Mapping[str, Value]) -> None:
+        shell = keywords.get("shell")
+        if shell is not None and (True in shell.consts or 1 in shell.consts or not shell.consts):
+            does = self._shell(node, value.items_values()[0] if value.items_values() else value)
+            self.report.add("py.proc.shell" if does >= "L2" else "py.proc.shell.known", node, "shell=True")
+        else:
+            self._words(node, value.items_values() or [value])
+
+    def _interactive(self, node: ast.AST, words: Sequence[str]) -> None:
+        if words and _SHELLS.fullmatch(words[0]) and words[1:] in ([], ["-i"], ["-l"], ["-il"]):
+            self.report.add("py.proc.interactive", node)
+
+    def _words(self, node: ast.AST, words: Sequence[Value]) -> None:
+        if not words or not _texts(words[0]) or words[0].open:
+            self.report.add("py.proc.unresolved", node)
+        if not words or not _texts(words[0]):
+            return
+        for head in _texts(words[0])[:8]:
+            line = [shlex.quote(head)]
+            for word in words[1:]:
+                texts = _texts(word)
+                line.append(shlex.quote(texts[0].replace(HOLE, "X")) if texts else '"$UNKNOWN"')
+            text = " ".join(line)
+            self._interactive(node, line)
+            self.facts.commands.append((text, node))
+            self.report.nested(text, "bash", node)
+        self._program(node, words[0])
+
+    def _code(self, node: ast.AST, value: Value) -> None:
+        texts = [const for const in value.consts if isinstance(const, str | bytes)]
+        for text in texts:
+            self.report.nested(text, "python", node)
+        if value.taints and "decoded" in value.taints and texts:
+            self.report.add("py.flow.decoded.known", node, chain=(value.taints["decoded"],))
+        if not texts or value.open or any(isinstance(text, str) and HOLE in text for text in texts):
+            self.report.add("py.dyn.text", node)
+
+    def _pickled(self, node: ast.AST, value: Value) -> None:
+        for const in value.consts:
+            if isinstance(const, bytes) and _calls_when_loaded(const):
+                self.report.add("py.deser.crafted", node)
+
+    def template(self, node: ast.AST, consts: Iterable[Constant]) -> None:
+        """Judge a format string."""
+        if any(isinstance(const, str) and _DUNDER_FIELD.search(const) for const in consts):
+            self.report.add("py.reflect.format", node)
+
+    def _template(self, node: ast.AST, value: Value) -> None:
+        self.template(node, value.consts)
+
+    # Environment and processes
+
+    def variable(self, node: ast.AST, value: Value) -> None:
+        """Judge the name of an environment variable that is read."""
+        for text in _texts(value):
+            if rules.looks_secret(text):
+                self.report.add("py.env.secret", node, text)
+
+    def set_variable(self, node: ast.AST, value: Value) -> None:
+        """Judge the name of an environment variable that is set."""
+        self.report.add("py.env.set", node)
+        for text in _texts(value):
+            if _PRELOADS.fullmatch(text):
+                self.report.add("py.env.preload", node, text)
+
+    def _pid(self, node: ast.AST, value: Value) -> None:
+        if any(pid in {-1, 1} for pid in value.consts):
+            self.report.add("py.proc.mass", node)
+
+    def _nothing(self, node: ast.AST, value: Value) -> None:
+        """The rule for the name says all."""
+
+
+_ROLES = {
+    "mode": Sinks._mode,
+    "bits": Sinks._bits,
+    "fetched": Sinks._fetched,
+    "text": Sinks._text,
+    "program": Sinks._program,
+    "url": Sinks._url,
+    "fetch": Sinks._fetch,
+    "host": Sinks._host,
+    "name": Sinks._host,
+    "bindhost": Sinks._bind,
+    "socketpath": Sinks._address,
+    "address": Sinks._address,
+    "bind": Sinks._bind,
+    "code": Sinks._code,
+    "pickled": Sinks._pickled,
+    "template": Sinks._template,
+    "variable": Sinks.variable,
+    "setvariable": Sinks.set_variable,
+    "pid": Sinks._pid,
+    "family": Sinks._nothing,
+    "library": Sinks._nothing,
+    "module": Sinks._nothing,
+    "loader": Sinks._nothing,
+}
+
+
+def _texts(value: Value) -> list[str]:
+    texts = [const.decode("utf-8", "replace") if isinstance(const, bytes) else const for const in value.consts]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def _plain(path: str) -> str:
+    return path.removeprefix("./")
+
+
+def _calls_when_loaded(data: bytes) -> bool:
+    try:
+        return any(operation.name in _PICKLE_NAMES for operation, _, _ in pickletools.genops(data))
+    except (ValueError, IndexError):
+        return False
