@@ -54,6 +54,7 @@ _CODES = {
         _code("audit.read", "{actor} read the audit.", "notice", "filters"),
         _code("audit.exported", "{actor} exported events.", "notice", "format filters events"),
         _code("audit.heartbeat", "The audit is alive.", fields="producers"),
+        _code("audit.event_lost", "The event {object} was taken away before it got its number.", "critical"),
         _code("audit.gap", "Events of {object} are missing.", "critical", "expected got"),
         _code("audit.producer_silent", "{object} was not heard for some minutes.", "critical", "heard_at"),
         _code("audit.producer_back", "{object} is heard again.", "notice", "silent_since"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 from celery import shared_task
 
+from audit import sealing
 from corekit.errors import GatehouseError
 from sandboxes import events, executionrows, offboarding, revocation
 from sandboxes import reconcile as reconciling
@@ -27,7 +28,8 @@ def collect_events() -> None:
     client = local_node()
     try:
         revocation.repeat_recent(client)
-        events.collect(client)
+        if events.collect(client):
+            sealing.seal()
     except GatehouseError as error:
         logger.warning("collect_failed", error=error.code)
 

@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_HOME] = home
     configuration.set_hypothesis_home_dir(home / "hypothesis")
     django_settings.GATEHOUSE = dataclasses.replace(
-        django_settings.GATEHOUSE, home=home, seed_text=SEED, secret_key_text=SEED
+        django_settings.GATEHOUSE, home=home, seed_text=SEED, secret_key_text=SEED, ledger_key_text=SEED
     )
     # The product's hasher is slow on purpose; tests of pages need only that it fits.
     django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from corekit.addresses import Network
 
-SEED_BYTES = 32
+KEY_BYTES = 32
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104  (recognised here, never bound)
@@ -36,6 +36,7 @@ class Installation:
     service: str = "manage"
     seed_text: str | None = field(default=None, repr=False)
     secret_key_text: str | None = field(default=None, repr=False)
+    ledger_key_text: str | None = field(default=None, repr=False)
 
     @property
     def gateway_host(self) -> str:
@@ -56,6 +57,16 @@ class Installation:
     def secret_key_file(self) -> Path:
         """The file with Django's SECRET_KEY, readable by root, web and worker."""
         return self.keys / "django.key"
+
+    @property
+    def ledger_key_file(self) -> Path:
+        """The file with the key that signs the ledger: 64 hex characters, readable by root and worker only."""
+        return self.keys / "ledger.key"
+
+    @property
+    def ledger_public_file(self) -> Path:
+        """The file with the public half of that key, for everybody."""
+        return self.keys / "ledger.pub"
 
     @property
     def database_file(self) -> Path:
@@ -97,7 +108,11 @@ class Installation:
 
         Raises EnvError, in one sentence, when this process can't have it.
         """
-        return _parse_seed(self.seed_text or _read_key(self.seed_file))
+        return _parse_key("The seed", self.seed_text or _read_key(self.seed_file))
+
+    def ledger_key(self) -> bytes:
+        """Return the 32 bytes of the key that signs the ledger. Raises EnvError when this process can't have it."""
+        return _parse_key("The ledger's key", self.ledger_key_text or _read_key(self.ledger_key_file))
 
     def secret_key(self) -> str:
         """Return Django's SECRET_KEY.
@@ -126,14 +141,14 @@ def _read_key(path: Path) -> str:
     return read.read_secret_file(path, f"The installation's {path.name}")
 
 
-def _parse_seed(value: str) -> bytes:
+def _parse_key(name: str, value: str) -> bytes:
     try:
-        seed = bytes.fromhex(value)
+        key = bytes.fromhex(value)
     except ValueError:
-        seed = b""
-    if len(seed) != SEED_BYTES:
-        raise read.EnvError(f"The seed must be {SEED_BYTES} bytes written as {SEED_BYTES * 2} hex characters.")
-    return seed
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise read.EnvError(f"{name} must be {KEY_BYTES} bytes written as {KEY_BYTES * 2} hex characters.")
+    return key
 
 
 def _public_url(domain: str, port: int) -> str:
@@ -159,4 +174,5 @@ def installation(env: Mapping[str, str], root: Path) -> Installation:
         service=read.text(env, "GATEHOUSE_SERVICE") or "manage",
         seed_text=read.secret(env, "GATEHOUSE_SEED"),
         secret_key_text=read.secret(env, "GATEHOUSE_SECRET_KEY"),
+        ledger_key_text=read.secret(env, "GATEHOUSE_LEDGER_KEY"),
     )

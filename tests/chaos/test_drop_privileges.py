@@ -43,10 +43,13 @@ def test_every_root_process_is_the_node(doomed: Stack) -> None:
     ("user", "path"),
     [
         ("gatehouse-web", "node/node_id"),
+        ("gatehouse-web", "keys/ledger.key"),
+        ("gatehouse-web", "anchors"),
         ("gatehouse-worker", "keys/seed.key"),
         ("gatehouse-worker", "node/node_id"),
         ("gatehouse-gateway", "keys/seed.key"),
         ("gatehouse-gateway", "keys/django.key"),
+        ("gatehouse-gateway", "keys/ledger.key"),
         ("gatehouse-gateway", "db/gatehouse.sqlite3"),
         ("gatehouse-gateway", "node/node_id"),
         ("nobody", "keys/django.key"),
@@ -57,7 +60,7 @@ def test_user_can_not_read(doomed: Stack, user: str, path: str) -> None:
     target = doomed.home / path
     assert target.exists()
     done = subprocess.run(
-        ["cat", str(target)],
+        ["ls", str(target)] if target.is_dir() else ["cat", str(target)],
         user=user,
         group=pwd.getpwnam(user).pw_gid,
         extra_groups=groups(user),

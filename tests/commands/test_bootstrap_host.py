@@ -12,6 +12,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings as active
 from django.core.management import CommandError, call_command
 
@@ -46,6 +47,7 @@ def home(tmp_path: Path, settings: Any) -> Path:
         public_url="http://localhost:8000",
         seed_text=None,
         secret_key_text=None,
+        ledger_key_text=None,
     )
     return tmp_path / "home"
 
@@ -176,6 +178,7 @@ def test_each_directory_has_its_owner_and_mode(home: Path) -> None:
         "static": (0o755, "root"),
         "node": (0o700, "root"),
         "templates": (0o711, "root"),
+        "anchors": (0o770, "gatehouse-worker"),
     }
 
 
@@ -188,6 +191,14 @@ def test_keys_are_random_and_closed(home: Path) -> None:
         info = path.stat()
         assert (info.st_uid, grp.getgrgid(info.st_gid).gr_name, stat.S_IMODE(info.st_mode)) == (0, group, 0o640)
     assert len({(home / "keys" / name).read_text() for name in hostsetup.KEYS}) == len(hostsetup.KEYS)
+
+
+def test_everybody_may_read_the_public_half_of_the_ledgers_key(home: Path) -> None:
+    bootstrap()
+    public = home / "keys" / "ledger.pub"
+    private = Ed25519PrivateKey.from_private_bytes(bytes.fromhex((home / "keys" / "ledger.key").read_text()))
+    assert public.read_text() == private.public_key().public_bytes_raw().hex() + "\n"
+    assert stat.S_IMODE(public.stat().st_mode) == 0o644
 
 
 def test_service_users_have_no_way_to_sign_in(home: Path) -> None:

@@ -52,7 +52,8 @@ def test_up_becomes_the_supervisor(executed: list[tuple[str, list[str], dict[str
 def test_node_becomes_the_keeper_without_any_credential(
     executed: list[tuple[str, list[str], dict[str, str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("DATABASE_URL", "DATABASE_URL_FILE", "REDIS_URL", "GATEHOUSE_SEED", "GATEHOUSE_SECRET_KEY"):
+    secrets = ("DATABASE_URL", "DATABASE_URL_FILE", "REDIS_URL", "GATEHOUSE_SEED", "GATEHOUSE_SECRET_KEY")
+    for name in (*secrets, "GATEHOUSE_LEDGER_KEY"):
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("GATEHOUSE_PORT", "9000")
     with pytest.raises(ReplacedError):

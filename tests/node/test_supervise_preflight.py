@@ -42,9 +42,9 @@ def open_dir() -> Iterator[Path]:
 
 
 def test_a_home_that_was_set_up_is_accepted(tmp_path: Path) -> None:
-    for name in ("keys", "run", "db"):
+    for name in ("keys", "anchors", "run", "db"):
         (tmp_path / name).mkdir()
-    for name in ("django.key", "seed.key"):
+    for name in ("django.key", "seed.key", "ledger.key"):
         (tmp_path / "keys" / name).touch()
 
     preflight.require_bootstrap(tmp_path)
@@ -241,6 +241,7 @@ SHELL = {
     "GATEHOUSE_PORT": "9000",
     "GATEHOUSE_SEED": "s",
     "GATEHOUSE_SECRET_KEY_FILE": "/k",
+    "GATEHOUSE_LEDGER_KEY": "l",
     "DATABASE_URL": "postgresql://user:password@db/gatehouse",
     "REDIS_URL": "redis://cache",
     "AWS_SECRET_ACCESS_KEY": "not ours",
@@ -253,7 +254,7 @@ SHELL = {
     ("service", "secrets"),
     [
         ("node", set()),
-        ("worker", {"DATABASE_URL", "REDIS_URL", "GATEHOUSE_SECRET_KEY_FILE"}),
+        ("worker", {"DATABASE_URL", "REDIS_URL", "GATEHOUSE_SECRET_KEY_FILE", "GATEHOUSE_LEDGER_KEY"}),
         ("web", {"DATABASE_URL", "REDIS_URL", "GATEHOUSE_SECRET_KEY_FILE", "GATEHOUSE_SEED"}),
     ],
 )

@@ -11,6 +11,7 @@ from gatehouse.installation import installation
 
 ROOT = Path("/opt/gatehouse")
 SEED = "ab" * 32
+SECRETS = ("GATEHOUSE_SEED", "GATEHOUSE_SECRET_KEY", "GATEHOUSE_LEDGER_KEY")
 
 
 def test_defaults_need_nothing() -> None:
@@ -75,6 +76,18 @@ def test_the_seed_comes_from_the_environment_or_its_file(tmp_path: Path) -> None
     assert installation({"GATEHOUSE_SEED": SEED}, ROOT).seed() == bytes.fromhex(SEED)
 
 
+def test_the_ledgers_key_comes_from_the_environment_or_from_its_file(tmp_path: Path) -> None:
+    place = installation({"GATEHOUSE_HOME": str(tmp_path)}, ROOT)
+    with pytest.raises(EnvError, match=r"ledger\.key.*No such file"):
+        place.ledger_key()
+    place.keys.mkdir()
+    place.ledger_key_file.write_text(SEED)
+    assert place.ledger_key() == bytes.fromhex(SEED)
+    assert installation({"GATEHOUSE_LEDGER_KEY": SEED}, ROOT).ledger_key() == bytes.fromhex(SEED)
+    with pytest.raises(EnvError, match="The ledger's key must be 32 bytes"):
+        installation({"GATEHOUSE_LEDGER_KEY": "ab"}, ROOT).ledger_key()
+
+
 @pytest.mark.parametrize("seed", ["ab", "zz" * 32, "ab" * 33])
 def test_a_wrong_seed_is_refused_without_showing_it(seed: str) -> None:
     with pytest.raises(EnvError, match="64 hex") as refused:
@@ -91,7 +104,7 @@ def test_the_secret_key_lives_as_long_as_the_process_without_a_file(tmp_path: Pa
 
 
 def test_secrets_do_not_show_when_printed() -> None:
-    assert SEED not in repr(installation({"GATEHOUSE_SEED": SEED, "GATEHOUSE_SECRET_KEY": SEED}, ROOT))
+    assert SEED not in repr(installation(dict.fromkeys(SECRETS, SEED), ROOT))
 
 
 def test_nothing_is_made(tmp_path: Path) -> None:

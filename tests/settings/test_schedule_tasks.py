@@ -14,6 +14,8 @@ def test_these_tasks_run_again_and_again() -> None:
         "sandboxes.reconcile": 10.0,
         "sandboxes.sweep_reservations": 30.0,
         "sandboxes.erase_tenants": 5.0,
+        "audit.seal": 1.0,
+        "audit.heartbeat": 60.0,
     }
 
 

@@ -9,6 +9,8 @@ import secrets
 import subprocess
 from typing import TYPE_CHECKING
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from sandboxes.node.supervisor.preflight import SERVICE_USERS, SHARED_GROUP
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 KEY_BYTES = 32
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+WORKER_GROUP = "gatehouse-worker"
 _SHARED_MEMBERS = ("gatehouse-web", "gatehouse-worker")
 
 # Directory below the home → mode, group. All belong to root.
@@ -31,9 +34,10 @@ DIRECTORIES = {
     "run/guests": (0o750, "gatehouse-gateway"),
     "node": (0o700, "root"),
     "templates": (0o711, "root"),
+    "anchors": (0o770, WORKER_GROUP),
 }
 # Key file → who may read it beside root.
-KEYS = {"django.key": SHARED_GROUP, "seed.key": "gatehouse-web"}
+KEYS = {"django.key": SHARED_GROUP, "seed.key": "gatehouse-web", "ledger.key": WORKER_GROUP}
 
 
 class HostSetupError(Exception):
@@ -78,6 +82,17 @@ def make_keys(home: Path) -> None:
             os.fsync(file.fileno())
         os.chown(path, 0, grp.getgrnam(group).gr_gid)
         path.chmod(0o640)
+    _publish_ledger_key(home / "keys")
+
+
+def _publish_ledger_key(keys: Path) -> None:
+    """Write the public half of the ledger's key where everybody may copy it from."""
+    private = Ed25519PrivateKey.from_private_bytes(bytes.fromhex((keys / "ledger.key").read_text().strip()))
+    path = keys / "ledger.pub"
+    text = private.public_key().public_bytes_raw().hex() + "\n"
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+        path.chmod(0o644)
 
 
 def share_database(path: Path) -> None:

@@ -27,6 +27,7 @@ _SECRETS = {
     "REDIS_URL": ("web", "worker"),
     "GATEHOUSE_SECRET_KEY": ("web", "worker"),
     "GATEHOUSE_SEED": ("web",),
+    "GATEHOUSE_LEDGER_KEY": ("worker",),
 }
 _GENERAL = ("TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy", "no_proxy")
 

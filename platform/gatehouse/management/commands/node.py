@@ -9,7 +9,10 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 # The node holds no credential of the control plane, wherever it was started from.
-_NOT_FOR_THE_NODE = ("DATABASE_URL", "REDIS_URL", "GATEHOUSE_SEED", "GATEHOUSE_SECRET_KEY", "DJANGO_SETTINGS_MODULE")
+_NOT_FOR_THE_NODE = (
+    *("DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE"),
+    *("GATEHOUSE_SEED", "GATEHOUSE_SECRET_KEY", "GATEHOUSE_LEDGER_KEY"),
+)
 
 
 class Command(BaseCommand):
