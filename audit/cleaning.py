@@ -15,13 +15,13 @@ from uuid import UUID
 
 from django.core.serializers.json import DjangoJSONEncoder
 
+from audit.risk.reporting import MAX_FINDINGS, columns
 from corekit.redaction import redact
 
 if TYPE_CHECKING:
     from audit.risk.findings import Assessment
 
 MAX_DETAILS_BYTES = 16_384
-MAX_FINDINGS = 20
 MAX_REASONS = 20
 _MAX_NAME = 200
 _MAX_CHAIN = 8
@@ -138,14 +138,6 @@ def seed(value: Any) -> dict[str, object]:
 
 
 def assessed(assessment: Assessment) -> dict[str, Any]:
-    """Return an assessment as the columns of an event. The heaviest findings come first, one of each rule at least."""
-    heaviest = sorted(assessment.findings, key=lambda found: -found.weight)
-    rules = list(dict.fromkeys(found.rule for found in heaviest))
-    return {
-        "risk_score": assessment.score,
-        "risk_band": assessment.band,
-        "risk_tier": assessment.tier,
-        "risk_ruleset": assessment.ruleset,
-        "risk_reasons": reasons(rules),
-        "risk_findings": findings([found.as_dict() for found in heaviest]),
-    }
+    """Return an assessment as the columns of an event."""
+    found = columns(assessment)
+    return found | {"risk_reasons": reasons(found["risk_reasons"]), "risk_findings": findings(found["risk_findings"])}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
-from corekit import connect
+from corekit import connect, tracing
 from corekit.errors import Unavailable
 from sandboxes import access
 
@@ -83,6 +83,7 @@ def _answer(
         "Content-Type": "application/connect+json",
         "Connect-Protocol-Version": "1",
         "Connect-Timeout-Ms": str(timeout_s * 1000),
+        **(trace.headers() if (trace := tracing.current()) is not None else {}),
     }
     connection.request("POST", "/process.Process/Start", connect.frame(body), headers)
     response = connection.getresponse()

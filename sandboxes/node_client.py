@@ -21,6 +21,7 @@ from urllib.parse import quote, urlencode
 
 import structlog
 
+from corekit import tracing
 from corekit.errors import GatehouseError, TierUnavailable
 from sandboxes.errors import (
     BuildMissing,
@@ -267,7 +268,10 @@ class NodeClient:
     def _send(
         self, connection: _UnixConnection, method: str, path: str, data: bytes | None, timeout: float, *, reused: bool
     ) -> tuple[int, bytes]:
-        headers = {} if data is None else {"Content-Type": "application/json"}
+        trace = tracing.current()
+        headers = {} if trace is None else trace.headers()
+        if data is not None:
+            headers["Content-Type"] = "application/json"
         try:
             connection.set_timeout(timeout)
             connection.request(method, path, data, headers)

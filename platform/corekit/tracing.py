@@ -23,9 +23,14 @@ class Trace:
     span_id: str
     user_agent: str = ""
 
+    @property
+    def traceparent(self) -> str:
+        """The ids as W3C's field has them, with our own step as the parent of whatever follows."""
+        return f"00-{self.trace_id}-{self.span_id}-01"
+
     def headers(self) -> dict[str, str]:
         """Return the fields that carry the ids to the next process."""
-        return {"X-Request-Id": self.request_id, "traceparent": f"00-{self.trace_id}-{self.span_id}-01"}
+        return {"X-Request-Id": self.request_id, "traceparent": self.traceparent}
 
 
 _current: ContextVar[Trace | None] = ContextVar("trace", default=None)

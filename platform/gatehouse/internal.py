@@ -6,6 +6,7 @@ No public route accepts these callers, and this listener answers nobody else.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import json
 import os
@@ -21,6 +22,7 @@ from django.conf import settings
 from django.db import close_old_connections
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from corekit import tracing
 from corekit.actor import Actor
 from corekit.errors import GatehouseError, InvalidInput, MethodNotAllowed, NotFound, TooLarge
 from gatehouse.api.exceptions import translate
@@ -92,7 +94,10 @@ class InternalApp:
         try:
             sandbox_id, body = _route(scope), await _read(receive)
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._threads, _resume, sandbox_id, body)
+            _begin_trace(scope)
+            # The thread that does the work is to know whose request it is.
+            context = contextvars.copy_context()
+            await loop.run_in_executor(self._threads, context.run, _resume, sandbox_id, body)
         except Exception as problem:
             error = translate(problem)
             if error is None:
@@ -101,6 +106,11 @@ class InternalApp:
             await _answer(send, error.status, error.as_body(), error.headers())
         else:
             await _answer(send, 200, {}, {})
+
+
+def _begin_trace(scope: Mapping[str, Any]) -> None:
+    fields = {bytes(name).lower(): bytes(value).decode("latin-1") for name, value in scope["headers"]}
+    tracing.begin(fields.get(b"x-request-id", ""), fields.get(b"traceparent", ""))
 
 
 def _route(scope: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.utils.module_loading import import_string
 
-from corekit.ids import is_request_id, new_request_id
+from corekit import tracing
 from gatehouse.api import problems
 from gatehouse.api.exceptions import error_for_status
 
@@ -90,19 +90,24 @@ class RequestContext(Around):
 
     def before(self, request: HttpRequest) -> HttpResponseBase | None:
         """Name the request and its caller."""
-        given = request.META.get("HTTP_X_REQUEST_ID", "")
-        request.META["gatehouse.request_id"] = given if is_request_id(given) else new_request_id()
+        meta = request.META
+        trace = tracing.begin(
+            meta.get("HTTP_X_REQUEST_ID", ""), meta.get("HTTP_TRACEPARENT", ""), meta.get("HTTP_USER_AGENT", "")
+        )
+        request.META["gatehouse.request_id"] = trace.request_id
         request.META["gatehouse.origin"] = client_address(request)
         request.META["gatehouse.started"] = time.perf_counter()
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(
-            request_id=request.META["gatehouse.request_id"], origin=request.META["gatehouse.origin"]
+            request_id=trace.request_id, trace_id=trace.trace_id, origin=request.META["gatehouse.origin"]
         )
         return None
 
     def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         """Return the id, and log how the request went."""
         response["X-Request-Id"] = request.META["gatehouse.request_id"]
+        if (trace := tracing.current()) is not None:
+            response["traceparent"] = trace.traceparent
         # Without a length the server would fall back to chunks.
         if isinstance(response, HttpResponse) and not response.has_header("Content-Length"):
             response["Content-Length"] = str(len(response.content))
@@ -116,6 +121,7 @@ class RequestContext(Around):
                 duration_ms=round(took, 3),
             )
         structlog.contextvars.clear_contextvars()
+        tracing.end()
         return response
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
+from audit.risk.pool import Assessor
 from sandboxes.gateway import authentication, context, cors, errors, executions, framing, routing, web
 from sandboxes.gateway.edge import RouteFeed
 from sandboxes.gateway.operations import AGENT_PORT
@@ -34,13 +35,15 @@ _WEB_IDLE_SECONDS = 4.0
 class Gateway:
     """A running gateway: `async with create_app(settings) as gateway: await gateway.listen(sock)`."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, assessor: Assessor | None = None) -> None:
         limits = settings.limits
         table = RouteTable(limits)
+        self._own_assessor = Assessor() if assessor is None else None
         self.services = context.Services(
             settings=settings,
             table=table,
             tap=Tap(settings.tap_socket, limits),
+            assessor=assessor or cast("Assessor", self._own_assessor),
             signatures=authentication.Signatures(table, limits),
             web=Pool(settings.web_socket, connect_seconds=limits.connect_seconds, idle_seconds=_WEB_IDLE_SECONDS),
             resumer=Resumer(settings.internal_socket, limits),
@@ -85,6 +88,8 @@ class Gateway:
             route.close()
         self.services.web.close()
         self.services.resumer.close()
+        if self._own_assessor is not None:
+            self._own_assessor.close()
 
     @property
     def connections(self) -> int:
@@ -157,9 +162,9 @@ class Gateway:
         return await AgentCall(self.services, request, route, shared_host=True).handle(signer=key_id)
 
 
-def create_app(settings: GatewaySettings) -> Gateway:
-    """Return a gateway that is not running yet."""
-    return Gateway(settings)
+def create_app(settings: GatewaySettings, assessor: Assessor | None = None) -> Gateway:
+    """Return a gateway that is not running yet. Without an assessor it starts one of its own, and ends it."""
+    return Gateway(settings, assessor)
 
 
 def bound_socket(settings: GatewaySettings) -> socket.socket:

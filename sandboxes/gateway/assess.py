@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from audit.risk import seed_v1
 from corekit import fingerprint, ids, tokens
-from sandboxes.gateway import executions
+from sandboxes.gateway import executions, risks
 from sandboxes.gateway.tap import TapAway, TapRefused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from audit.risk.findings import Assessment
+    from corekit.tracing import Trace
+    from sandboxes.gateway.context import Services
     from sandboxes.gateway.routes import Route
     from sandboxes.gateway.tap import Event, Tap
 
@@ -44,18 +47,25 @@ def read_message(body: bytes) -> dict[str, object]:
     return message
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a request: the key that was proven, if any, the address, and the ids that the request goes by."""
+
+    key_id: str | None
+    origin: str
+    trace: Trace
+
+
 class Act:
     """One thing that a caller does in a sandbox: its intent, and later its result."""
 
     __slots__ = (
-        "_arguments_hash",
+        "_args_hash",
+        "_caller",
         "_common",
         "_details",
-        "_key_id",
-        "_request_id",
+        "_risk",
         "_route",
-        "_score",
-        "_shape",
         "_started",
         "_tap",
         "_tool",
@@ -68,48 +78,44 @@ class Act:
         self,
         tap: Tap,
         route: Route,
+        caller: Caller,
         *,
         code: str,
         tool: str,
         arguments: Mapping[str, object],
-        key_id: str | None,
-        origin: str | None,
-        request_id: str,
+        assessment: Assessment,
+        started: float,
         details: Mapping[str, object] | None = None,
     ) -> None:
         self._tap = tap
         self._route = route
+        self._caller = caller
         self._tool = tool
-        self._arguments_hash = fingerprint.arguments_hash(route.audit_key, arguments)
-        self._shape = fingerprint.arguments_shape(arguments)
-        self._score = seed_v1.score(tool, arguments)
+        self._risk = assessment
         self._details = dict(details or {})
-        self._started = time.perf_counter()
-        self._key_id = key_id
-        self._request_id = request_id
+        self._started = started
+        self._args_hash, size = fingerprint.fingerprint(route.audit_key, arguments)
         self.id = ids.new_event_id()
         self.intended = self.concluded = False
         self._common: Event = {
-            "sandbox": route.id,
-            "generation": route.generation,
-            "tenant": route.tenant,
-            "code": code,
-            "key_id": key_id,
-            "origin": origin,
-            "request_id": request_id,
-            "tool_name": tool,
+            **_head(route, caller, code, tool),
+            "args_hash": self._args_hash,
+            "args_shape": fingerprint.arguments_shape(arguments),
+            "args_size": size,
+            "args_key_id": route.audit_key_id,
+            "decision": "allow",
+            **risks.columns(assessment),
+            "risk_seed": risks.by_seed(tool, code, arguments),
         }
 
-    def _event(self, phase: str, outcome: str | None, duration_ms: float | None, details: object) -> Event:
+    def _event(
+        self, phase: str, outcome: str | None = None, duration_ms: float | None = None, details: object = None
+    ) -> Event:
         return {
             **self._common,
             "id": self.id if phase == "intent" else ids.new_event_id(),
             "phase": phase,
             "ref": self.id if phase == "result" else None,
-            "args_hash": self._arguments_hash,
-            "args_shape": self._shape,
-            "risk_score": self._score.value,
-            "risk_reasons": self._score.reasons,
             "outcome": outcome,
             "duration_ms": duration_ms,
             "details": details,
@@ -118,7 +124,7 @@ class Act:
     async def intend(self) -> None:
         """Put the intent on the node's disk. Raises TapAway or TapRefused; then the act must not happen."""
         try:
-            await self._tap.intent(self._event("intent", None, None, self._details))
+            await self._tap.intent(self._event("intent", details=self._details))
         except TapRefused:
             raise
         except TapAway as error:
@@ -137,54 +143,51 @@ class Act:
         self.concluded = True
         duration = round((time.perf_counter() - self._started) * 1000, 3)
         if self.intended:
-            self._tap.result(self._event("result", outcome, duration, {**self._details, **details}))
+            event = self._event("result", outcome, duration, {**self._details, **details})
+            event["status"], event["reason"] = details.get("http_status"), details.get("reason")
+            self._tap.result(event)
         executions.log(
             sandbox_id=self._route.id,
             tool_name=self._tool,
-            args_hash=self._arguments_hash,
+            args_hash=self._args_hash,
             result_status=outcome,
             duration_ms=duration,
-            risk_score=self._score.value,
-            key_id=self._key_id,
-            request_id=self._request_id,
+            risk_score=self._risk.score,
+            risk_band=self._risk.band,
+            key_id=self._caller.key_id,
+            request_id=self._caller.trace.request_id,
         )
 
 
 class Record:
     """The acts of one request: who makes them, and how they all end."""
 
-    def __init__(
-        self,
-        tap: Tap,
-        route: Route,
-        *,
-        code: str,
-        tool: str,
-        key_id: str | None,
-        origin: str,
-        request_id: str,
-    ) -> None:
-        self._tap = tap
+    def __init__(self, services: Services, route: Route, caller: Caller, *, code: str, tool: str) -> None:
+        self._tap = services.tap
+        self._assessor = services.assessor
         self._route = route
+        self._caller = caller
         self._code = code
         self._tool = tool
-        self._key_id = key_id
-        self._origin = origin
-        self._request_id = request_id
         self._acts: list[Act] = []
 
     async def begin(self, arguments: Mapping[str, object], details: Mapping[str, object]) -> None:
-        """Put one act's intent on disk. Raises TapAway, TapRefused or BadArguments; then it must not happen."""
+        """Judge one act and put its intent on disk.
+
+        Raises TapAway, TapRefused or BadArguments; then it must not happen.
+        """
+        started = time.perf_counter()
         try:
+            assessment = await risks.of_act(self._assessor, self._route, self._code, arguments)
             act = Act(
                 self._tap,
                 self._route,
+                self._caller,
                 code=self._code,
                 tool=self._tool,
                 arguments=arguments,
-                key_id=self._key_id,
-                origin=self._origin,
-                request_id=self._request_id,
+                assessment=assessment,
+                started=started,
                 details=details,
             )
         except RecursionError as error:
@@ -200,35 +203,50 @@ class Record:
     def refuse(self, reason: str, token: str | None) -> None:
         """Record that a caller without a right tried it: at most one event a second for each sandbox.
 
-        The key that the token names is a claim, not a fact: the token did not prove it.
+        The key that the token names is a claim, not a fact, unless the token was genuine once: only then does it
+        count against the sandbox, or strangers could make anybody's look risky.
         """
         route = self._route
         route.refusals += 1
         now = time.monotonic()
+        if token and tokens.verify(route.access_key, token) is not None:
+            route.denials.add(now)
         if now - route.refusal_reported < 1.0:
             return
         claimed = tokens.key_id_of(token) if token else None
         self._tap.result(
             {
+                **_head(route, replace(self._caller, key_id=None), self._code, self._tool),
                 "id": ids.new_event_id(),
-                "sandbox": route.id,
-                "generation": route.generation,
-                "tenant": route.tenant,
-                "code": self._code,
                 "phase": "fact",
                 "ref": None,
-                "key_id": None,
-                "origin": self._origin,
-                "request_id": self._request_id,
-                "tool_name": self._tool,
                 "args_hash": None,
                 "args_shape": None,
                 "risk_score": None,
                 "risk_reasons": [],
                 "outcome": "refused",
+                "decision": "deny",
+                "reason": reason[:200],
                 "duration_ms": None,
                 "details": {"reason": reason, "claimed_key_id": claimed, "refusals": route.refusals},
             }
         )
         route.refusal_reported = now
         route.refusals = 0
+
+
+def _head(route: Route, caller: Caller, code: str, tool: str) -> Event:
+    trace = caller.trace
+    return {
+        "sandbox": route.id,
+        "generation": route.generation,
+        "tenant": route.tenant,
+        "code": code,
+        "key_id": caller.key_id,
+        "origin": caller.origin,
+        "user_agent": trace.user_agent,
+        "request_id": trace.request_id,
+        "trace_id": trace.trace_id,
+        "span_id": trace.span_id,
+        "tool_name": tool,
+    }

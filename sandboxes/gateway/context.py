@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from corekit import ids
+from aiohttp import web
+
+from corekit import tracing
+from corekit.tracing import Trace
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
+    from audit.risk.pool import Assessor
     from sandboxes.gateway.authentication import Signatures
     from sandboxes.gateway.resume import Resumer
     from sandboxes.gateway.routes import RouteTable
@@ -25,6 +27,7 @@ class Services:
     settings: GatewaySettings
     table: RouteTable
     tap: Tap
+    assessor: Assessor
     signatures: Signatures
     web: Pool
     resumer: Resumer
@@ -35,10 +38,18 @@ class Services:
         return self.settings.limits
 
 
-def request_id(request: web.BaseRequest) -> str:
-    """Return the caller's request id when it looks sane, else a new one."""
-    given = request.headers.get("X-Request-Id", "")
-    return given if ids.is_request_id(given) else ids.new_request_id()
+_TRACE = web.RequestKey("trace", Trace)
+
+
+def trace(request: web.BaseRequest) -> Trace:
+    """Return the request's ids: the caller's where they look sane, else new ones, each time the same."""
+    known = request.get(_TRACE)
+    if known is None:
+        headers = request.headers
+        known = request[_TRACE] = tracing.read(
+            headers.get("X-Request-Id", ""), headers.get("traceparent", ""), headers.get("User-Agent", "")
+        )
+    return known
 
 
 def origin(request: web.BaseRequest) -> str:

@@ -108,6 +108,8 @@ class RouteFeed:
             ingress=ingress.parse(row.get("ingress")),
             running=state == "running",
             auto_resume=row.get("auto_resume") is True,
+            audit_key_id=str(row.get("audit_key_id") or ""),
+            tier=str(row.get("tier") or ""),
         )
         if self._seen is not None:
             self._seen.add(sandbox_id)

@@ -59,6 +59,7 @@ def log(
     result_status: str,
     duration_ms: float,
     risk_score: int,
+    risk_band: str,
     key_id: str | None,
     request_id: str,
 ) -> None:
@@ -74,6 +75,7 @@ def log(
         duration_ms=duration_ms,
         timestamp=clock.to_rfc3339(clock.epoch_ms()),
         risk_score=risk_score,
+        risk_band=risk_band,
         key_id=key_id,
         request_id=request_id,
         level="info",

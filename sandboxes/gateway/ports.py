@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sandboxes.gateway import (
@@ -55,10 +54,6 @@ class PortCall:
         self._shared_host = shared_host
         self._code_cell: assess.Record | None = None
 
-    @cached_property
-    def _request_id(self) -> str:
-        return context.request_id(self._request)
-
     async def handle(self) -> Reply:
         """Serve the request."""
         request, sandbox_id = self._request, self._route.id
@@ -93,7 +88,7 @@ class PortCall:
     async def _serve(self, stream: Stream) -> Reply:
         try:
             if not self._route.running:
-                await self._services.resumer.wake(self._route, self._request_id)
+                await self._services.resumer.wake(self._route, context.trace(self._request))
             body = Body(self._request, self._limits)
             data = await self._begin_code_cell(stream, body)
             return await self._kept_or_new(stream, body, data)
@@ -120,15 +115,8 @@ class PortCall:
         return data
 
     def _record(self, code: str, tool: str, key_id: str | None) -> assess.Record:
-        return assess.Record(
-            self._services.tap,
-            self._route,
-            code=code,
-            tool=tool,
-            key_id=key_id,
-            origin=context.origin(self._request),
-            request_id=self._request_id,
-        )
+        caller = assess.Caller(key_id, context.origin(self._request), context.trace(self._request))
+        return assess.Record(self._services, self._route, caller, code=code, tool=tool)
 
     def _conclude(self, outcome: str, **details: object) -> None:
         if self._code_cell is not None:

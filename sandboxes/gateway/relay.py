@@ -133,22 +133,15 @@ class AgentCall:
     def _new_record(self, operation: Operation, key_id: str | None) -> assess.Record | None:
         if operation.code is None:
             return None
-        return assess.Record(
-            self._services.tap,
-            self._route,
-            code=operation.code,
-            tool=operation.tool,
-            key_id=key_id,
-            origin=context.origin(self._request),
-            request_id=context.request_id(self._request),
-        )
+        caller = assess.Caller(key_id, context.origin(self._request), context.trace(self._request))
+        return assess.Record(self._services, self._route, caller, code=operation.code, tool=operation.tool)
 
     # --- the way through
 
     async def _serve(self, operation: Operation, stream: Stream) -> Reply:
         try:
             if not self._route.running:
-                await self._services.resumer.wake(self._route, context.request_id(self._request))
+                await self._services.resumer.wake(self._route, context.trace(self._request))
             if operation.rpc or operation.shape is Shape.UNARY:
                 judge.check_media(self._request, operation)
             self._username = judge.username_of(self._request)

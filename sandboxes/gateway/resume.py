@@ -12,6 +12,7 @@ from sandboxes.gateway import http1, upstream
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from corekit.tracing import Trace
     from sandboxes.gateway.routes import Route
     from sandboxes.gateway.settings import Limits
 
@@ -38,13 +39,13 @@ class Resumer:
         self._seconds = limits.resume_seconds
         self._asked: dict[str, asyncio.Task[NotResumed | None]] = {}
 
-    async def wake(self, route: Route, request_id: str) -> None:
+    async def wake(self, route: Route, trace: Trace) -> None:
         """Return once the sandbox runs. The caller's right must have been checked. Raises NotResumed."""
         if route.running:
             return
         task = self._asked.get(route.id)
         if task is None:
-            task = self._asked[route.id] = asyncio.create_task(self._resume(route, request_id))
+            task = self._asked[route.id] = asyncio.create_task(self._resume(route, trace))
             task.add_done_callback(lambda _: self._forget(route.id))
         failure = await asyncio.shield(task)
         if failure is not None:
@@ -62,10 +63,10 @@ class Resumer:
         for task in self._asked.values():
             task.cancel()
 
-    async def _resume(self, route: Route, request_id: str) -> NotResumed | None:
+    async def _resume(self, route: Route, trace: Trace) -> NotResumed | None:
         try:
             async with asyncio.timeout(self._seconds):
-                await self._ask(route, request_id)
+                await self._ask(route, trace)
                 # Web may know it earlier than the feed.
                 running = await route.until_running(self._seconds)
         except NotResumed as failure:
@@ -77,11 +78,11 @@ class Resumer:
             return NotResumed(503, retry_after=1)
         return None if running else NotResumed(409)
 
-    async def _ask(self, route: Route, request_id: str) -> None:
+    async def _ask(self, route: Route, trace: Trace) -> None:
         connection = await upstream.connect(self._socket, seconds=min(self._seconds, 5.0))
         try:
             connection.begin()
-            connection.write(_request(route, request_id))
+            connection.write(_request(route, trace))
             head = await connection.read_head("POST", seconds=self._seconds)
             body = b""
             while pieces := await connection.read_body(self._seconds):
@@ -94,15 +95,15 @@ class Resumer:
             raise _failure(head, body)
 
 
-def _request(route: Route, request_id: str) -> bytes:
+def _request(route: Route, trace: Trace) -> bytes:
     body = json.dumps({"generation": route.generation}).encode()
     fields: http1.Fields = [
         (b"Host", b"web"),
         (b"Content-Type", b"application/json"),
         (b"Content-Length", b"%d" % len(body)),
-        (b"X-Request-Id", request_id.encode("ascii")),
         (b"Connection", b"close"),
     ]
+    fields += [(name.encode(), value.encode()) for name, value in trace.headers().items()]
     target = f"/internal/v1/sandboxes/{route.id}/resume"
     return http1.render_head(http1.request_line("POST", target), fields) + body
 

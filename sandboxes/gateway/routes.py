@@ -8,6 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from audit.risk.circumstances import Denials
 from corekit import tokens
 from sandboxes.gateway.ingress import OPEN, Ingress
 from sandboxes.gateway.upstream import Idle, Pool
@@ -105,6 +106,9 @@ class Route:
     streams: set[Stream] = field(default_factory=set)
     tunnels: dict[TunnelKey, Idle] = field(default_factory=dict)
     open_tunnels: int = 0
+    audit_key_id: str = ""
+    tier: str = ""
+    denials: Denials = field(default_factory=Denials)
     refusals: int = 0
     refusal_reported: float = -1.0
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
@@ -269,6 +273,8 @@ class RouteTable:
         ingress: Ingress = OPEN,
         running: bool = True,
         auto_resume: bool = False,
+        audit_key_id: str = "",
+        tier: str = "",
     ) -> Route:
         """Add or replace a row. Streams survive only under the same generation, socket and keys."""
         old = self._routes.get(sandbox_id)
@@ -294,6 +300,8 @@ class RouteTable:
             ingress=ingress,
             auto_resume=auto_resume,
             running=running,
+            audit_key_id=audit_key_id,
+            tier=tier,
         )
         self._routes[sandbox_id] = route
         self._dropped.pop(sandbox_id, None)

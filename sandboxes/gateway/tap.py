@@ -12,6 +12,7 @@ import random
 from collections import OrderedDict
 from typing import TYPE_CHECKING, cast
 
+from corekit import ids
 from corekit.logs import logger
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Tap(asyncio.Protocol):
         self._lost = asyncio.Event()
         self._emptied = asyncio.Event()
         self.results_given_up = 0
+        self._id = ids.new_event_id()
 
     # --- the connection
 
@@ -191,10 +193,18 @@ class Tap(asyncio.Protocol):
     def _queue(self, event: Event, waiter: asyncio.Future[None] | None) -> int:
         number = self._next
         self._next += 1
-        pending = self._pending[number] = _Pending(_encode(number, event), waiter)
+        pending = self._pending[number] = _Pending(self._encode(number, event), waiter)
         self._emptied.clear()
         self._unsent.append(pending)
         return number
+
+    def _encode(self, number: int, event: Event) -> bytes:
+        """Return the event's line; the parts that a caller can blow up are left out of one that is too long."""
+        counted = {**event, "gateway_id": self._id, "gateway_seq": number}
+        line = _COMPACT.encode({"n": number, "event": counted}).encode() + b"\n"
+        if len(line) > _MAX_LINE:
+            return self._encode(number, {**event, "args_shape": {"…": "too large"}, "details": {}})
+        return line
 
     def _flush(self) -> None:
         if self._transport is not None and self._unsent:
@@ -212,11 +222,3 @@ class Tap(asyncio.Protocol):
                     await self._emptied.wait()
             except TimeoutError:
                 logger.error("tap_results_unconfirmed", count=len(self._pending))
-
-
-def _encode(number: int, event: Event) -> bytes:
-    """Return the event's line; the parts that a caller can blow up are left out of one that is too long."""
-    line = _COMPACT.encode({"n": number, "event": event}).encode() + b"\n"
-    if len(line) > _MAX_LINE:
-        return _encode(number, {**event, "args_shape": {"…": "too large"}, "details": {}})
-    return line

@@ -29,6 +29,8 @@ _IDENTITY = frozenset(
         b"x-forwarded-prefix",
         b"x-real-ip",
         b"x-request-id",
+        b"traceparent",
+        b"tracestate",
         b"remote-user",
     }
 )
@@ -112,7 +114,7 @@ def _head(request: web.BaseRequest, framing: tuple[bytes, bytes] | None) -> byte
         if field[0].lower().replace(b"_", b"-") not in _IDENTITY
     ]
     fields.append((b"X-Forwarded-For", context.origin(request).encode("ascii")))
-    fields.append((b"X-Request-Id", context.request_id(request).encode("ascii")))
+    fields += [(name.encode(), value.encode()) for name, value in context.trace(request).headers().items()]
     if upgrade.is_upgrade(request):
         fields += upgrade.handshake_fields()
     if framing is not None:

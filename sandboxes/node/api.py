@@ -15,7 +15,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from corekit import __version__
+from corekit import __version__, tracing
 from corekit.clock import epoch_ms
 from sandboxes.node import linux
 from sandboxes.node.cgroups import detect
@@ -48,6 +48,8 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if transport is not None:
             transport.close()
         raise web.HTTPForbidden
+    trace = tracing.begin(request.headers.get("X-Request-Id", ""), request.headers.get("traceparent", ""))
+    structlog.contextvars.bind_contextvars(request_id=trace.request_id, trace_id=trace.trace_id)
     try:
         return await handler(request)
     except NodeError as error:

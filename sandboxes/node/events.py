@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from corekit import tracing
 from corekit.clock import epoch_ms
 from corekit.ids import new_event_id
 from sandboxes.node.errors import BadRequest
@@ -33,6 +34,16 @@ _LATER_TEXTS = {
 }
 _LATER_NUMBERS = ("args_size", "status", "gateway_seq")
 _LATER_CHOICES = {"risk_band": _BANDS, "risk_tier": _TIERS, "decision": _DECISIONS}
+_ASKED_FOR = frozenset(
+    {
+        ("sandbox.started", None),
+        ("sandbox.resumed", None),
+        ("sandbox.paused", "requested"),
+        ("sandbox.ended", "killed"),
+        ("sandbox.ended", "start_failed"),
+        ("sandbox.quarantined", None),
+    }
+)
 _MAX_REASONS = 32
 _MAX_FINDINGS = 20
 _MAX_WHOLE = 2**53
@@ -79,6 +90,7 @@ class Past:
 
 def fact(code: str, spec: Subject, node_id: str, **details: Any) -> dict[str, Any]:
     """Return an event that the node saw with its own eyes."""
+    trace = tracing.current() if _was_asked_for(code, details) else None
     return {
         "id": new_event_id(),
         "at": epoch_ms(),
@@ -92,7 +104,9 @@ def fact(code: str, spec: Subject, node_id: str, **details: Any) -> dict[str, An
         "ref": None,
         "key_id": None,
         "origin": None,
-        "request_id": None,
+        "request_id": trace.request_id if trace else None,
+        "trace_id": trace.trace_id if trace else None,
+        "span_id": trace.span_id if trace else None,
         "tool_name": None,
         "args_hash": None,
         "args_shape": None,
@@ -102,6 +116,11 @@ def fact(code: str, spec: Subject, node_id: str, **details: Any) -> dict[str, An
         "duration_ms": None,
         "details": details,
     }
+
+
+def _was_asked_for(code: str, details: dict[str, Any]) -> bool:
+    """Say whether a request caused it. Timers and watchers live on in the context of the request that began them."""
+    return (code, details.get("reason")) in _ASKED_FOR
 
 
 def from_gateway(body: Any, spec: Subject, node_id: str) -> dict[str, Any]:

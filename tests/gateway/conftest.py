@@ -9,13 +9,14 @@ import aiohttp
 import pytest
 import uvloop
 
+from audit.risk.pool import Assessor
 from sandboxes.gateway.app import create_app
 from sandboxes.gateway.settings import GatewaySettings, Limits
 from tests.gateway import doubles
 from tests.gateway.place import ALICE, ALICE_KEY, Place, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 
@@ -36,8 +37,15 @@ def domain() -> str:
     return "sbx.example"
 
 
+@pytest.fixture(scope="session")
+def assessor() -> Iterator[Assessor]:
+    """The judge of code that all gateways under test share: its processes take a while to start."""
+    with Assessor() as judge:
+        yield judge
+
+
 @pytest.fixture
-async def place(tmp_path: Path, limits: Limits, domain: str) -> AsyncIterator[Place]:
+async def place(tmp_path: Path, limits: Limits, domain: str, assessor: Assessor) -> AsyncIterator[Place]:
     """A gateway on a free port with Alice's sandbox running."""
     run = tmp_path / "run"
     settings = GatewaySettings.under(tmp_path, domain=domain, limits=limits)
@@ -47,7 +55,7 @@ async def place(tmp_path: Path, limits: Limits, domain: str) -> AsyncIterator[Pl
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     port = sock.getsockname()[1]
-    async with edge, tap, web, guest, create_app(settings) as gateway:
+    async with edge, tap, web, guest, create_app(settings, assessor) as gateway:
         await gateway.listen(sock)
         await until(lambda: gateway.services.table.synced)
         async with aiohttp.ClientSession(auto_decompress=False) as http:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -55,6 +56,19 @@ async def test_it_passes_a_sane_request_id_and_makes_one_otherwise(place: Place)
     assert made is not None
     assert len(made) == 32
     assert len([name for name, _ in place.web.requests[-1].fields if name.lower() == "x-request-id"]) == 1
+
+
+async def test_it_takes_a_trace_over_as_the_next_step_and_makes_one_otherwise(place: Place) -> None:
+    given = f"00-{'a' * 32}-{'b' * 16}-01"
+    for sent in (given, f"00-{'0' * 32}-{'b' * 16}-01", "nonsense", ""):
+        async with place.http.get(f"{place.url}/x", headers={"traceparent": sent, "tracestate": "a=b"}):
+            pass
+    traces = [request.get("traceparent") or "" for request in place.web.requests]
+    assert traces[0].startswith(f"00-{'a' * 32}-")
+    assert not traces[0].endswith(f"{'b' * 16}-01")
+    assert len({trace[3:35] for trace in traces}) == 4
+    assert all(re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", trace) for trace in traces)
+    assert place.web.requests[0].get("tracestate") is None
 
 
 async def test_it_streams_bodies_both_ways(place: Place) -> None:

@@ -197,7 +197,10 @@ async def test_a_failed_call_is_on_record_as_an_error(place: Place) -> None:
 
     (result,) = place.tap.of("file.stat", "result")
     assert (result["outcome"], result["details"]["http_status"]) == ("error", 404)
-    assert (result["risk_score"], result["risk_reasons"]) == (40, ["the path contains /etc"])
+    assert (result["status"], result["decision"]) == (404, "allow")
+    assert (result["risk_score"], result["risk_band"], result["risk_tier"]) == (21, "low", "L2")
+    assert result["risk_reasons"] == ["call.path.system", "call.look"]
+    assert result["risk_seed"] == {"score": 40, "reasons": ["the path contains /etc"]}
 
 
 async def test_a_terminal_is_marked(place: Place) -> None:
@@ -254,7 +257,10 @@ async def test_only_so_many_results_wait(tmp_path: Path) -> None:
     received: list[int] = server.events  # type: ignore[assignment]
     async with server:
         await until(lambda: len(received) == 3)
-        assert server.events == [{"number": 2}, {"number": 3}, {"number": 4}]
+        assert [one["number"] for one in server.events] == [2, 3, 4]
+        # The numbers of what was given up are missing.
+        assert [one["gateway_seq"] for one in server.events] == [3, 4, 5]
+        assert len({one["gateway_id"] for one in server.events}) == 1
     task.cancel()
 
 
@@ -267,5 +273,5 @@ async def test_an_intent_is_not_kept_for_later(tmp_path: Path) -> None:
     task = asyncio.ensure_future(tap.run())
     async with server:
         await tap.intent({"number": 2})
-        assert server.events == [{"number": 2}]
+        assert [(one["number"], one["gateway_seq"]) for one in server.events] == [(2, 2)]
     task.cancel()

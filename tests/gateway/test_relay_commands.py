@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from audit.risk.assessor import assess_argv
+from audit.risk.scoring import RULESET
 from corekit import fingerprint
 from tests.gateway import doubles
 from tests.gateway.place import ALICE, ALICE_KEY, Place, until
@@ -46,13 +48,16 @@ async def test_it_records_the_intent_before_and_the_result_after(place: Place) -
         )
 
     place.guest.on("POST", "/process.Process/Start", start)
-    async with place.start(COMMAND, X_Request_Id="request-0001") as response:
+    traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+    headers = {"X_Request_Id": "request-0001", "traceparent": traceparent, "User_Agent": "sdk/1.0"}
+    async with place.start(COMMAND, **headers) as response:
         await response.read()
     await until(lambda: place.tap.of("command.start", "result"))
 
     assert seen_at_the_guest == [1]
     intent, result = place.tap.events
     arguments = {**COMMAND["process"], "stdin": False}  # type: ignore[dict-item]
+    assessment = assess_argv(["/bin/bash", "-l", "-c", "echo hi"])
     assert intent | {"id": ""} == {
         "id": "",
         "sandbox": ALICE,
@@ -67,8 +72,21 @@ async def test_it_records_the_intent_before_and_the_result_after(place: Place) -
         "tool_name": "exec_code",
         "args_hash": fingerprint.arguments_hash(doubles.AUDIT_KEY, arguments),
         "args_shape": {"args": "list(3)", "cmd": "text(9)", "stdin": "boolean"},
-        "risk_score": 30,
-        "risk_reasons": ["the tool exec_code is dangerous"],
+        "args_size": len(json.dumps(arguments, separators=(",", ":"))),
+        "args_key_id": "",
+        "decision": "allow",
+        "user_agent": "sdk/1.0",
+        "trace_id": "a" * 32,
+        "span_id": intent["span_id"],
+        "gateway_id": intent["gateway_id"],
+        "gateway_seq": 1,
+        "risk_score": assessment.score,
+        "risk_band": assessment.band,
+        "risk_tier": assessment.tier,
+        "risk_ruleset": RULESET,
+        "risk_reasons": [finding["rule"] for finding in intent["risk_findings"]],
+        "risk_findings": intent["risk_findings"],
+        "risk_seed": {"score": 30, "reasons": ["the tool exec_code is dangerous"], "tier": "L0"},
         "outcome": None,
         "duration_ms": None,
         "details": {},

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
+from audit.risk.assessor import assess
 from tests.gateway import doubles
 from tests.gateway.place import ALICE, ALICE_KEY, Place, until
 from tests.gateway.sites import Site
@@ -34,8 +36,29 @@ async def test_it_runs_a_cell(place: Place, site: Site) -> None:
     assert (intent["tool_name"], intent["key_id"]) == ("exec_code", ALICE_KEY)
     assert intent["details"] == {"port": 49999, "code_cell": True}
     assert intent["args_shape"] == {"code": "text(8)"}
+    assert (intent["risk_band"], intent["risk_tier"]) == ("low", assess(b"print(1)", "python").tier)
     assert json.loads(site.requests[0].body) == {"code": "print(1)"}
     assert site.requests[0].get("X-Access-Token") is None
+
+
+@pytest.mark.parametrize(
+    ("cell", "language"),
+    [
+        ({"code": "import os; os.system('id')"}, "python"),
+        ({"code": "import os; os.system('id')", "language": "python"}, "python"),
+        ({"code": "rm -rf ~", "language": "bash"}, "bash"),
+        ({"code": "print(1)", "language": "brainfuck"}, "brainfuck"),
+        ({"code": ["print(1)"]}, ""),
+        ({}, ""),
+    ],
+)
+async def test_a_cell_is_judged_before_it_runs(place: Place, site: Site, cell: dict[str, Any], language: str) -> None:
+    async with place.http.post(f"{place.url}/execute", json=cell, headers=place.headers(port=49999)) as response:
+        assert response.status == 200
+    (intent,) = place.tap.of("command.start", "intent")
+    expected = assess(str(cell.get("code")).encode(), language)
+    assert sorted(intent["risk_reasons"]) == sorted({found.rule for found in expected.findings})
+    assert intent["risk_tier"] == expected.tier >= "L2"
 
 
 @pytest.mark.parametrize("token", ["", "gh_wrong"])

@@ -108,7 +108,9 @@ async def test_a_file_name_is_on_record_for_each_part(place: Place, stored: list
 
     intents = place.tap.of("file.write", "intent")
     assert [one["args_shape"]["path"] for one in intents] == ["text(14)", "text(8)", "text(14)"]
-    assert [one["risk_score"] for one in intents] == [30, 70, 30]
+    assert [one["risk_seed"]["score"] for one in intents] == [30, 70, 30]
+    assert [one["risk_band"] for one in intents] == ["low", "medium", "low"]
+    assert intents[1]["risk_reasons"] == ["call.path.system.write", "call.write"]
     assert place.guest.requests[0].get("Content-Type") == 'multipart/form-data; boundary="XyZ"'
 
 

@@ -13,6 +13,7 @@ from rest_framework.exceptions import Throttled, ValidationError
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from corekit import tracing
 from corekit.errors import Conflict, NotFound, QuotaExceeded
 from corekit.ids import is_event_id
 from gatehouse.asgi import application
@@ -114,6 +115,14 @@ def test_every_answer_has_a_request_id(api: ApiClient) -> None:
     assert is_event_id(api.get("/echo")["X-Request-Id"])
     assert api.get("/echo", {"X-Request-Id": "request-0001"})["X-Request-Id"] == "request-0001"
     assert api.get("/echo", {"X-Request-Id": "bad id"})["X-Request-Id"] != "bad id"
+
+
+def test_every_answer_has_a_trace(api: ApiClient) -> None:
+    answer = api.get("/echo", {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"})
+    assert answer["traceparent"].startswith(f"00-{'a' * 32}-")
+    assert answer["traceparent"] != f"00-{'a' * 32}-{'b' * 16}-01"
+    assert api.get("/echo", {"traceparent": "nonsense"})["traceparent"].startswith("00-")
+    assert tracing.current() is None
 
 
 @pytest.mark.parametrize(
