@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 from typing import TYPE_CHECKING
 
 from audit.risk import seed_v1
+from audit.risk.pool import Assessor
 
 if TYPE_CHECKING:
     from audit.risk.findings import Assessment
-    from audit.risk.pool import Assessor
 
 _SHOWN_FINDINGS = 50
 
 
 @functools.cache
 def _assessor() -> Assessor:
-    from audit.risk.pool import Assessor
-
-    return Assessor()
+    made = Assessor()
+    atexit.register(made.close)
+    return made
 
 
 def assess(code: str, language: str) -> Assessment:
