@@ -8,10 +8,11 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 
-from audit import cleaning, insertion, nodeevents, registry
-from audit.models import Decision, Event, Outcome, Phase
+from audit import cleaning, insertion, judging, nodeevents, registry
+from audit.models import Decision, Event, Outcome, Phase, VerdictAction
 from audit.risk.findings import band_of
 from corekit import clock, ids, tokens, tracing
+from corekit.actor import SYSTEM
 from corekit.fingerprint import arguments_shape, fingerprint
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from audit.models import Verdict
     from audit.risk.findings import Assessment
     from corekit.actor import Actor
 
@@ -97,7 +99,42 @@ def record(
         event.args_hash, event.args_size = fingerprint(_key(tenant_id, event.args_key_id), arguments)
         event.args_shape = cleaning.details(arguments_shape(arguments))
     event.save()
+    _judge([event])
     return event
+
+
+def _judge(events: Sequence[Event]) -> None:
+    """Judge new events, and write down which ones were flagged."""
+    flags = [verdict for verdict in judging.judge(events) if verdict.action == VerdictAction.FLAG]
+    insertion.insert([_flagged(verdict) for verdict in flags])
+
+
+def _flagged(verdict: Verdict) -> Event:
+    at = clock.now()
+    of_sandbox = bool(verdict.sandbox_id)
+    return Event(
+        tenant_id=verdict.tenant_id,
+        code="risk.flagged",
+        at=at,
+        received_at=at,
+        producer=producer(),
+        object_type="sandbox" if of_sandbox else "event",
+        object_id=verdict.sandbox_id if of_sandbox else verdict.event_id,
+        sandbox_id=verdict.sandbox_id,
+        generation=verdict.generation,
+        details=verdict_details(verdict),
+        **_who(SYSTEM),
+    )
+
+
+def verdict_details(verdict: Verdict) -> dict[str, object]:
+    """Return what events about a verdict say of it."""
+    return {
+        "score": verdict.score,
+        "threshold": verdict.threshold,
+        "event": verdict.event_id,
+        "rules": list(verdict.reasons),
+    }
 
 
 def producer() -> str:
@@ -152,6 +189,7 @@ def record_node_events(events: Sequence[tuple[Mapping[str, Any], str | UUID | No
             seen.add(row.id)
         added = [row for row, is_new in zip(rows, fresh, strict=True) if is_new]
         insertion.insert(added)
+        _judge(added)
         transaction.on_commit(lambda: _log_executions(added), robust=True)
     return fresh
 

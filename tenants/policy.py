@@ -25,6 +25,8 @@ SCOPES: dict[str, str] = {
     "members:write": "Add and remove members, change their roles",
     "quota:read": "See quotas and what is used of them",
     "audit:read": "Read the audit",
+    "risk:read": "See risk levels, thresholds and verdicts",
+    "risk:write": "Set risk thresholds, mute rules, override verdicts",
     "webhooks:read": "See webhooks and their deliveries (never their secrets)",
     "webhooks:write": "Create, change and remove webhooks",
     "tenant:read": "See the tenant's settings",

