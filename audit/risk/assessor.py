@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from audit.risk import shell
+from audit.risk import python, shell
 from audit.risk.findings import Finding
+from audit.risk.javascript import analyse as analyse_javascript
 from audit.risk.scoring import combine
 
 if TYPE_CHECKING:
@@ -24,15 +25,11 @@ _MAX_DEPTH = 3
 _MAX_INNER = 400
 _MAX_SAME_RULE = 20
 _MAX_FINDINGS = 200
-
-
-def _analyse_python(code: bytes, inner: Inner) -> list[Finding]:
-    from audit.risk import python
-
-    return python.analyse(code, inner)
-
-
-_ANALYSERS: dict[str, Callable[[bytes, Inner], list[Finding]]] = {"python": _analyse_python, "bash": shell.analyse}
+_ANALYSERS: dict[str, Callable[[bytes, Inner], list[Finding]]] = {
+    "python": python.analyse,
+    "bash": shell.analyse,
+    "javascript": analyse_javascript,
+}
 _SAME_AS = {
     "python3": "python",
     "py": "python",

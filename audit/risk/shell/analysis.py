@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from audit.risk.positions import in_characters
 from audit.risk.shell import table
 from audit.risk.shell.command import canonical
 from audit.risk.shell.context import Context, Exhausted
@@ -37,7 +38,7 @@ def analyse(code: bytes, inner: Inner) -> list[Finding]:
         Walker(context, State()).script(source)
     except Exhausted:
         context.report.add("sh.dyn.depth", None)
-    return _weighed(context.report.findings)
+    return _weighed(in_characters(context.report.findings, source.encode("utf-8", "surrogateescape")))
 
 
 def analyse_argv(argv: Sequence[str], inner: Inner) -> list[Finding]:

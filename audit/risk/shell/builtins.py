@@ -102,6 +102,23 @@ def load_builtin(judge: Judge, command: Command, stdin: Value, node: Node | None
     return EMPTY
 
 
+def unset(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Forget variables and functions."""
+    for word in command.positionals:
+        judge.walker.state.variables.pop(word.text, None)
+        judge.assigned(word.text, EMPTY, node)
+    return EMPTY
+
+
+def change_folder(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Remember where later paths start."""
+    state = judge.walker.state
+    target = command.positionals[0].text if command.positionals else "~"
+    place = normal_path(state.located(target))
+    state.folder = place if place.startswith(("/", "~")) and UNKNOWN not in place else ""
+    return EMPTY
+
+
 def end_processes(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
     """Report the end of every process."""
     if len(command.arguments) > 1 and command.arguments[-1].text == "-1":

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 DECODED = frozenset({"decoded"})
-_TRANSLATED = frozenset({"decoded"})
 _CLASSES = {
     "[:lower:]": "abcdefghijklmnopqrstuvwxyz",
     "[:upper:]": "ABCDEFGHIJKLMNOPQRSTUVWXYZ",

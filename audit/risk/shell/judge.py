@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from audit.risk.places import normal_path, path_classes
 from audit.risk.shell import programs, specials, table
 from audit.risk.shell.command import Command, canonical
-from audit.risk.shell.filters import apply
+from audit.risk.shell.filters import DECODED, apply
 from audit.risk.shell.values import EMPTY, NOTHING, UNKNOWN, Value, Word, joined
 
 if TYPE_CHECKING:
@@ -51,8 +51,10 @@ _RUN_LATER = frozenset({"profile", "schedule", "service", "hook"})
 _SILENT = frozenset({"/dev/null", "/dev/stdout", "/dev/stderr", "/dev/stdin", "/dev/tty", "/dev/zero", "-"})
 _TIMES = re.compile(r"^\s*(?:@\w+|(?:[\d*/,\-A-Za-z]+\s+){5})(?:root\s+)?", re.MULTILINE)
 _UNIT = re.compile(r"^\s*Exec\w*=[-@:+!]*", re.MULTILINE)
+_UNPACKERS = frozenset({"unzip", "7z", "unrar", "cpio", "gunzip", "bunzip2", "unxz"})
+_DECODERS = frozenset({"base64", "base32", "xxd", "openssl", "gpg", "uudecode"})
+_DECODES = frozenset({"-d", "-D", "--decode", "-r", "--decrypt"})
 _ASSIGNMENT = re.compile(r"^[A-Za-z_]\w*\+?=")
-_BARE_EXPANSION = frozenset({"simple_expansion", "expansion", "command_substitution"})
 
 
 class Judge:
@@ -143,7 +145,7 @@ class Judge:
         name = command.name
         if name not in table.KNOWN:
             self.report.add("sh.code.unknown", node, name)
-        words = [] if name == "tr" else list(command.positionals)
+        words = [] if name in {"tr", "openssl"} else list(command.positionals)
         if name in table.TEXT:
             return Value(UNKNOWN, command.taints)
         if name in table.FIRST_IS_TEXT and not any(
@@ -166,12 +168,15 @@ class Judge:
                 return followed
         if name == "tee":
             self.write(written, stdin, node)
-        return Value(UNKNOWN, stdin.taints | command.taints | joined(sources).taints)
+        if name in _UNPACKERS and "network" in given.taints:
+            self.walker.state.fetched = True
+        decoded = DECODED if name in _DECODERS and _DECODES & command.flags else NOTHING
+        return Value(UNKNOWN, given.taints | stdin.taints | command.taints | decoded)
 
     def read(self, word: Word | Value, node: Node | None) -> Value:
         """Judge the reading of a file and return what is known of its text."""
-        path = normal_path(word.text)
         state = self.walker.state
+        path = normal_path(state.located(word.text))
         if path in state.files:
             return state.files[path]
         if word.text in _SILENT:
@@ -184,7 +189,7 @@ class Judge:
         """Report what a path means when it is read or written, and return its classes."""
         if word.text in _SILENT or word.text.startswith("/dev/fd/") or "://" in word.text:
             return NOTHING
-        classes = path_classes(word.text, writing=writing)
+        classes = path_classes(self.walker.state.located(word.text), writing=writing)
         rules = _WRITE_RULES if writing else _READ_RULES
         for name in sorted(classes):
             if name in rules:
@@ -201,9 +206,10 @@ class Judge:
             classes = self.touch(word, node, writing=True)
             if "traffic" in classes:
                 self.sink(value.taints, node)
-            earlier = self.walker.state.files.get(normal_path(word.text), EMPTY)
+            path = normal_path(self.walker.state.located(word.text))
+            earlier = self.walker.state.files.get(path, EMPTY)
             content = joined([earlier, value]) if earlier.text else value
-            self.walker.state.files[normal_path(word.text)] = Value(content.text, content.taints | {"written"})
+            self.walker.state.files[path] = Value(content.text, content.taints | {"written"})
             if classes & _RUN_LATER:
                 self.later(value, node)
         return EMPTY if targets else value

@@ -90,11 +90,14 @@ def _origins(judge: Judge, code: Value, node: Node | None) -> None:
 
 def run_file(judge: Judge, path: Word, stdin: Value, node: Node | None, language: str = "bash") -> Value:
     """Judge the running of a file: what is known of it when this script wrote it, else that nobody has read it."""
-    content = judge.walker.state.files.get(normal_path(path.text))
+    state = judge.walker.state
+    content = state.files.get(normal_path(state.located(path.text)))
     if not path.known and "output" in path.taints:
         judge.report.add("sh.dyn.unresolved", node)
     if content is None:
         judge.report.add("sh.code.workspace", node, path.text if _STRANGE_PATH.match(path.text) else "")
+        if state.fetched:
+            judge.report.add("sh.corr.download-run", node)
         classes = path_classes(path.text) & {"secret", "environment", "traffic", "socket", "kernel"}
         if classes:
             judge.touch(path, node)

@@ -53,6 +53,7 @@ _SPECIALS: dict[str, Special] = {
     ),
     "alias": builtins.set_alias,
     "awk": starters.awk,
+    **dict.fromkeys(("cd", "pushd"), builtins.change_folder),
     "chmod": tools.chmod,
     "dd": tools.dd,
     "docker": starters.docker,
@@ -73,6 +74,7 @@ _SPECIALS: dict[str, Special] = {
     "source": builtins.run_source,
     "tar": starters.tar,
     "trap": builtins.set_trap,
+    "unset": builtins.unset,
     "unlink": tools.rm,
     "xargs": starters.xargs,
 }

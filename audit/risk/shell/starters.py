@@ -81,9 +81,16 @@ def tar(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Valu
         else:
             judge.write([archive], joined(sources), node)
     if extracts:
+        judge.walker.state.fetched |= "network" in stdin.taints | joined(sources).taints | _archived(judge, archive)
         folder = command.value("-C", "--directory")
         judge.touch(folder if folder is not None else Word("."), node, writing=True)
     return Value(UNKNOWN, stdin.taints | joined(sources).taints)
+
+
+def _archived(judge: Judge, archive: Word | None) -> frozenset[str]:
+    state = judge.walker.state
+    name = normal_path(state.located(archive.text)) if archive is not None else ""
+    return state.files[name].taints if name in state.files else frozenset()
 
 
 def wrapper(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
@@ -148,7 +155,8 @@ def make(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Val
     """Judge the recipes of a makefile that this script wrote or feeds in."""
     starter(judge, command, stdin, node)
     name = command.value("-f", "--file", "--makefile")
-    if name is not None and name.text == "-":
+    # The grammar loses a dash that stands before a here-document.
+    if name.text == "-" if name is not None else "-f" in command.flags:
         rules = stdin
     else:
         rules = judge.walker.state.files.get(normal_path(name.text if name is not None else "Makefile"), EMPTY)
@@ -175,7 +183,8 @@ def xargs(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Va
                 else (words.pop(0).text if flag == "-I" and words else "{}")
             )
         elif flag in {"-n", "-P", "-L", "-d", "-s", "-a", "-E"} and words:
-            words.pop(0)
+            value = words.pop(0)
+            stdin = judge.read(value, node) if flag == "-a" else stdin
     if not words:
         return Value(stdin.text, stdin.taints)
     given = stdin.text.split("\n") if mark and stdin.known else stdin.text.split()
@@ -214,7 +223,7 @@ def find(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Val
                 taints |= {"secret"}
         elif word.text == "-perm" and wide and re.search(r"[-/]?(?:[2467][0-7]{3}|[ug]=?\+?s)", value.text):
             judge.report.add("sh.fs.hunt", node, value.text)
-        elif word.text == "-delete" and any(is_root(start.text) for start in starts):
+        elif word.text == "-delete" and any(is_root(judge.walker.state.located(start.text)) for start in starts):
             judge.report.add("sh.destroy.root", node)
         elif word.text in {"-exec", "-execdir", "-ok", "-okdir"}:
             _found(judge, starts, words[place + 1 :], taints, node)

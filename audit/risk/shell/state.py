@@ -58,6 +58,10 @@ class State:
     aliases: dict[str, Value] = field(default_factory=dict)
     files: dict[str, Value] = field(default_factory=dict)
     positional: list[Value] | None = None
+    folder: str = ""
+    """Where `cd` went, when that is outside the workspace or the home."""
+    fetched: bool = False
+    """Whether something from the network was unpacked: what lies here may be of others."""
     unsure: int = 0
     """Above zero where nobody knows whether the code runs: what is set there may or may not be."""
 
@@ -104,6 +108,12 @@ class State:
         if any(word in name.upper() for word in _SENSITIVE_WORDS):
             return Value(MYSTERY.text, frozenset({"token"}))
         return None
+
+    def located(self, path: str) -> str:
+        """Return a path as it is meant from where `cd` went."""
+        if not self.folder or path.startswith(("/", "~", "-")) or "://" in path:
+            return path
+        return f"{self.folder.rstrip('/')}/{path}"
 
     def alternatives(self, name: str) -> int:
         """Return how many values a variable may have."""

@@ -29,10 +29,11 @@ def rm(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value
     """Judge a deletion by what is deleted."""
     recursive = bool({"-r", "-R", "--recursive"} & command.flags)
     for word in command.positionals:
-        classes = path_classes(word.text, writing=True)
-        if is_root(word.text) and (recursive or "*" in word.text):
-            judge.report.add("sh.destroy.root", node, word.text)
-        elif re.search(r"_history$|/var/log(?:/|$)", normal_path(word.text)):
+        place = judge.walker.state.located(word.text)
+        classes = path_classes(place, writing=True)
+        if is_root(place) and (recursive or "*" in word.text):
+            judge.report.add("sh.destroy.root", node, place)
+        elif re.search(r"_history$|/var/log(?:/|$)", normal_path(place)):
             judge.report.add("sh.destroy.traces", node, word.text)
         elif classes - {"workspace"}:
             judge.touch(word, node, writing=True)
@@ -47,7 +48,7 @@ def chmod(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Va
         judge.report.add("sh.priv.setuid", node, mode)
         return EMPTY
     for word in command.positionals[1:]:
-        content = judge.walker.state.files.get(normal_path(word.text))
+        content = judge.walker.state.files.get(normal_path(judge.walker.state.located(word.text)))
         if content is not None and "network" in content.taints and _EXECUTES.match(mode):
             judge.report.add("sh.corr.download-run", node)
         if is_root(word.text) and "-R" in command.flags:

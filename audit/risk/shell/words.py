@@ -105,8 +105,15 @@ class Expander:
             value = self._expanded(node)
             if kind == "process_substitution":
                 return value.text, value.taints
-            return _BLANKS.sub(SPLIT, hide_braces(value.text)), value.taints
+            return hide_braces(self._separators().sub(SPLIT, value.text)), value.taints
         return _text(node), NOTHING
+
+    def _separators(self) -> re.Pattern[str]:
+        """Return what an unquoted expansion is split at."""
+        own = self._state.variables.get("IFS")
+        if not own or not own[0].known or not own[0].text:
+            return _BLANKS
+        return re.compile(f"[{re.escape(own[0].text[:16])}]+")
 
     def _concatenated(self, node: Node) -> tuple[str, frozenset[str]]:
         if node.type == "brace_expression" or not node.child_count:
@@ -152,10 +159,24 @@ class Expander:
         if node.type in _SUBSTITUTIONS:
             return self._substitute(node)
         if node.type == "arithmetic_expansion":
-            return Value(arithmetic.evaluate(_text(node)[3:-2], lambda name: self._named(name).text))
+            return self._computed(node)
         if node.type == "simple_expansion":
             return self._named(_text(node).strip()[1:])
         return self._operated(node)
+
+    def _computed(self, node: Node) -> Value:
+        """Evaluate `$((...))`; the substitutions in it run first."""
+        text, taints = _text(node)[3:-2], NOTHING
+        waiting = list(node.children)
+        while waiting:
+            child = waiting.pop()
+            if child.type in _SUBSTITUTIONS:
+                value = self._substitute(child)
+                text = text.replace(_text(child), value.text.strip() or "0")
+                taints |= value.taints
+            else:
+                waiting += child.children
+        return Value(arithmetic.evaluate(text, lambda name: self._named(name).text), taints)
 
     def _named(self, name: str, *, in_full: bool = False) -> Value:
         self.widest = max(self.widest, self._state.alternatives(name))

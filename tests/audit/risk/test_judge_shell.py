@@ -1,0 +1,159 @@
+"""Shell scripts are judged by what the shell would make of them, however they are spelled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from audit.risk.assessor import assess, assess_argv
+
+DATA = Path(__file__).parents[2] / "data" / "risk"
+DANGERS = (DATA / "shell-dangers.txt").read_text().strip().split("\n%%\n")
+HARMLESS = (DATA / "shell-harmless.txt").read_text().strip().split("\n%%\n")
+
+
+def rules(code: str) -> set[str]:
+    return {found.rule for found in assess(code.encode(), "bash").findings}
+
+
+@pytest.mark.parametrize("case", HARMLESS)
+def test_everyday_commands_keep_their_tier_and_score_low(case: str) -> None:
+    tier, code = case.split(" ", 1)
+    judged = assess(code.encode(), "bash")
+    assert (judged.tier, judged.band, judged.unassessable) == (tier, "low", None), judged.findings
+
+
+@pytest.mark.parametrize("code", DANGERS)
+def test_dangers_are_found_in_every_spelling(code: str) -> None:
+    judged = assess(code.encode(), "bash")
+    assert judged.tier == "L3", judged.findings
+    assert judged.unassessable is None
+    assert judged.score >= 25
+
+
+def test_a_finding_names_its_rule_its_place_and_its_words() -> None:
+    judged = assess(b"echo one\nsudo id\n", "bash")
+    found = next(found for found in judged.findings if found.rule == "sh.priv.root")
+    assert (found.title, found.kind, found.weight, found.tier) == ("Becomes another user", "indicator", 30, "L3")
+    assert found.span is not None
+    assert (found.span.line, found.span.column, found.span.end_line, found.span.end_column) == (2, 0, 2, 7)
+    assert found.snippet == "sudo id"
+    assert judged.floor_reason == "Takes the rights of another user."
+
+
+def test_a_place_inside_a_string_is_that_of_the_command_that_runs_it() -> None:
+    judged = assess(b"true\nbash -c 'sudo id'\n", "bash")
+    found = next(found for found in judged.findings if found.rule == "sh.priv.root")
+    assert found.span is not None
+    assert (found.span.line, found.snippet) == (2, "bash -c 'sudo id'")
+
+
+def test_places_count_characters() -> None:
+    judged = assess("echo 'äöü'; sudo id".encode(), "bash")
+    found = next(found for found in judged.findings if found.rule == "sh.priv.root")
+    assert found.span is not None
+    assert (found.span.column, found.span.offset, found.span.end_offset) == (12, 12, 19)
+
+
+def test_a_name_that_only_running_would_tell_is_dynamic() -> None:
+    assert "sh.dyn.unresolved" in rules("x=$(./choose); $x file")
+    assert "sh.dyn.unresolved" in rules('"$1" file')
+    assert "sh.dyn.unresolved" not in rules("x=cat; $x file")
+
+
+def test_a_decoded_command_is_judged_by_its_text() -> None:
+    assert {"sh.dyn.decoded", "sh.priv.root"} <= rules("echo c3VkbyBpZA== | base64 -d | sh")
+
+
+def test_decoding_alone_is_harmless() -> None:
+    assert rules("echo c3VkbyBpZA== | base64 -d") == set()
+
+
+def test_a_download_that_is_run_is_worse_than_one_that_is_kept() -> None:
+    kept = assess(b"curl -fsS https://files.example/a -o a", "bash")
+    run = assess(b"curl -fsS https://files.example/a -o a; sh a", "bash")
+    assert (kept.tier, kept.band) == ("L2", "medium")
+    assert (run.tier, run.band) == ("L3", "high")
+
+
+def test_either_value_of_a_variable_counts() -> None:
+    assert assess(b"x=ls; if [ -e a ]; then x=sudo; fi; $x id", "bash").tier == "L3"
+    assert assess(b"x=sudo; if [ -e a ]; then x=ls; fi; $x id", "bash").tier == "L3"
+
+
+def test_what_a_subshell_sets_stays_in_it() -> None:
+    assert assess(b"x=ls; (x=sudo); $x", "bash").tier == "L1"
+
+
+def test_a_function_counts_also_when_nothing_calls_it() -> None:
+    assert assess(b"f() { sudo id; }", "bash").tier == "L3"
+
+
+def test_a_function_is_judged_with_its_arguments() -> None:
+    assert assess(b'run() { "$@"; }; run ls', "bash").tier == "L1"
+    assert assess(b'run() { "$@"; }; run sudo id', "bash").tier == "L3"
+
+
+@pytest.mark.parametrize("code", ["rm -rf build", "rm -rf ./dist node_modules", "find . -name '*.pyc' -delete"])
+def test_removing_folders_of_the_workspace_is_medium(code: str) -> None:
+    judged = assess(code.encode(), "bash")
+    assert (judged.tier, judged.band) == ("L1", "medium")
+
+
+@pytest.mark.parametrize(
+    ("code", "band"),
+    [
+        ("pip install requests==2.32.3", "medium"),
+        ("pip install -r requirements.txt", "medium"),
+        ("npm ci", "medium"),
+        ("apt-get install -y jq", "medium"),
+        ("npm install left-pad@latest", "high"),
+        ("pip install git+https://git.example/tool.git", "high"),
+        ("pip install --extra-index-url https://index.example requests==2.32.3", "high"),
+    ],
+)
+def test_what_is_installed_decides_how_risky_it_is(code: str, band: str) -> None:
+    judged = assess(code.encode(), "bash")
+    assert (judged.tier, judged.band) == ("L2", band)
+
+
+def test_text_that_is_no_shell_is_never_low() -> None:
+    judged = assess(b"if then fi ((( <<", "bash")
+    assert judged.tier >= "L2"
+    assert judged.band != "low"
+
+
+@pytest.mark.parametrize("code", ["echo a\0b", "echo \u202etxt.exe", "echo a\u200bb"])
+def test_invisible_characters_are_a_finding(code: str) -> None:
+    assert "sh.evade.text" in rules(code)
+
+
+def test_more_statements_than_anybody_reads_are_not_followed_and_said_to_be() -> None:
+    body = "f0() { :; }\n" + "".join(f"f{n}() {{ f{n - 1}; f{n - 1}; f{n - 1}; f{n - 1}; }}\n" for n in range(1, 12))
+    assert "sh.dyn.depth" in rules(
+        body + "for i in {1..32}; do for j in {1..32}; do for k in {1..32}; do f5; done; done; done"
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "tier"),
+    [
+        (["ls", "-l"], "L1"),
+        (["echo", "$(sudo id)"], "L0"),
+        (["cat", "/etc/shadow"], "L3"),
+        (["sudo", "id"], "L3"),
+        (["sh", "-c", "sudo id"], "L3"),
+        (["git", "status"], "L1"),
+        (["uname", "-a"], "L2"),
+        (["./prime", "7"], "L2"),
+        (["nobody-knows-this"], "L2"),
+    ],
+)
+def test_words_without_a_shell_are_judged_as_they_are(argv: list[str], tier: str) -> None:
+    assert assess_argv(argv).tier == tier
+
+
+def test_no_command_is_nothing() -> None:
+    assert (assess(b"", "bash").score, assess(b"", "bash").tier) == (0, "L0")
+    assert (assess_argv([]).score, assess_argv([]).tier) == (0, "L0")
