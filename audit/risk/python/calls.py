@@ -89,10 +89,10 @@ def result(ev: Evaluator, node: ast.Call) -> Value:
     func = ev.value(node.func)
     args = ev.positional(node)
     keywords = {keyword.arg: ev.value(keyword.value) for keyword in node.keywords if keyword.arg}
-    base = ev.value(node.func.value) if isinstance(node.func, ast.Attribute) else NOTHING
+    attr, base = receiver(ev, node)
     found = applied(ev, node, func, args, keywords)
-    if isinstance(node.func, ast.Attribute):
-        found += texts.method(ev, base, node.func.attr, args, keywords)
+    if attr:
+        found += texts.method(ev, base, attr, args, keywords)
     given = merge(found) if found else UNKNOWN
     if given is NOTHING:
         given = UNKNOWN
@@ -104,6 +104,13 @@ def result(ev: Evaluator, node: ast.Call) -> Value:
         return tainted(given, merged_taints(args[1:]))
     spread = merged_taints([ev.value(keyword.value) for keyword in node.keywords])
     return tainted(given, merged_taints([base, func, *args, Value(taints=spread)]))
+
+
+def receiver(ev: Evaluator, node: ast.Call) -> tuple[str, Value]:
+    """Return the name and the object of the method that a call calls, or an empty name."""
+    if isinstance(node.func, ast.Attribute):
+        return node.func.attr, ev.value(node.func.value)
+    return ev.value(node.func).owner or ("", NOTHING)
 
 
 def applied(

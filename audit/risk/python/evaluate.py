@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _MAX_DEPTH = 90
 _MAX_STEPS = 60_000
 _MAX_FRAMES = 3
+# Steps spent on following single calls; after that, a function gives what it gives over all its calls.
+_MAX_ASSUMED = 3_000
 _NAMESPACES = ("__dict__", "globals()", "locals()", "vars()", "sys.modules", "__builtins__", "builtins")
 _SAME_OBJECT = frozenset({"__call__", "__func__", "__wrapped__", "__get__", "__await__", "__enter__", "__iter__"})
 _ENVIRONMENT = frozenset({"os.environ", "os.environb"})
@@ -43,10 +45,12 @@ class Evaluator:
         self.outline = outline
         self.too_deep: ast.AST | None = None
         self.arguments: dict[tuple[int, str], list[Value]] = {}
-        self._memo: dict[int, Value] = {}
+        self._memo: dict[int | tuple[int, str], Value] = {}
+        self._circles = 0
         self._looking: dict[tuple[int, str], list[Value]] = {}
         self._depth = 0
         self._steps = 0
+        self._assumed = 0
         self._frames: list[dict[tuple[int, str], Value]] = []
         self._running: list[Scope] = []
 
@@ -96,13 +100,14 @@ class Evaluator:
         """Return all that is known of an expression."""
         if node is None:
             return UNKNOWN
-        known = None if self._frames else self._memo.get(id(node))
+        known = self._memo.get(id(node))
         if known is not None:
             return known
         handler = _HANDLERS.get(type(node))
         if handler is None:
             return UNKNOWN
         self._steps += 1
+        self._assumed += bool(self._frames)
         if self._depth >= _MAX_DEPTH or self._steps > _MAX_STEPS:
             self.too_deep = self.too_deep or node
             return UNKNOWN
@@ -111,8 +116,7 @@ class Evaluator:
             found = handler(self, node)
         finally:
             self._depth -= 1
-        if not self._frames:
-            self._memo[id(node)] = found
+        self._memo[id(node)] = found
         return found
 
     # Names
@@ -145,7 +149,7 @@ class Evaluator:
         while scope is not None:
             for module in scope.stars:
                 full = rules.canonical(f"{module}.{name}")
-                if name not in rules.BUILTINS or rules.rule_of(full):
+                if name not in rules.BUILTINS or rules.is_listed(full):
                     names.append(full)
             scope = scope.parent
         if name in _MODULE_NAMES:
@@ -161,16 +165,26 @@ class Evaluator:
         for frame in reversed(self._frames):
             if key in frame:
                 return frame[key]
+        if key in self._memo:
+            return self._memo[key]
         if key in self._looking:
             # A name that depends on itself: what it was before.
+            self._circles += 1
             return merge(self._looking[key]) if self._looking[key] else UNKNOWN
         found = self._looking[key] = []
+        circles = self._circles
         try:
             for binding in scope.names[name]:
                 found.append(self._binding(binding, scope, name, found))
         finally:
             del self._looking[key]
-        return merge(found)
+        return self._kept(key, merge(found), circles)
+
+    def _kept(self, key: tuple[int, str], found: Value, circles: int) -> Value:
+        # What was found on the way round a circle is only part of the truth.
+        if circles == self._circles or not self._looking:
+            self._memo[key] = found
+        return found
 
     def _binding(self, binding: Binding, scope: Scope, name: str, before: list[Value]) -> Value:
         how, detail = binding.how, binding.detail
@@ -230,8 +244,8 @@ class Evaluator:
             found.append(Value(names=("pathlib.Path()",), consts=tuple(const for const in consts if const)))
         if attr == "__dict__":
             found.append(Value(scopes=base.scopes))
-        result = merge(found) if found else UNKNOWN
-        return tainted(result, merged_taints([base]))
+        result = tainted(merge(found) if found else UNKNOWN, merged_taints([base]))
+        return replace(result, owner=(attr, base)) if base.consts or base.items is not None else result
 
     @staticmethod
     def _is_module(name: str) -> bool:
@@ -264,15 +278,19 @@ class Evaluator:
 
     def _field(self, attr: str) -> Value:
         key = (0, attr)
+        if key in self._memo:
+            return self._memo[key]
         if key in self._looking:
+            self._circles += 1
             return NOTHING
         found = self._looking[key] = []
+        circles = self._circles
         try:
             for binding in self.outline.fields[attr]:
                 found.append(self._binding(binding, self.outline.module, attr, found))
         finally:
             del self._looking[key]
-        return merge(found)
+        return self._kept(key, merge(found), circles)
 
     def _subscript(self, node: ast.Subscript) -> Value:
         base = self.value(node.value)
@@ -427,9 +445,12 @@ class Evaluator:
 
     def _with(self, frame: dict[tuple[int, str], Value], work: Callable[[], Value]) -> Value:
         self._frames.append(frame)
+        # What is found out under an assumption holds only under it.
+        outer, self._memo = self._memo, {}
         try:
             return work()
         finally:
+            self._memo = outer
             self._frames.pop()
 
     def returned(self, scope: Scope, args: Mapping[str, Value]) -> Value:
@@ -439,7 +460,7 @@ class Evaluator:
         self._running.append(scope)
         try:
             told = any(value.consts or value.names or value.items for value in args.values())
-            if not told or len(self._frames) >= _MAX_FRAMES:
+            if not told or len(self._frames) >= _MAX_FRAMES or self._assumed > _MAX_ASSUMED:
                 return merge([self.value(node) for node in scope.returns])
             frame = {(id(scope), name): value for name, value in args.items()}
             return self._with(frame, lambda: merge([self.value(node) for node in scope.returns]))

@@ -130,6 +130,11 @@ def rule_of(name: str) -> str | None:
     return None
 
 
+def is_listed(name: str) -> bool:
+    """Return whether a rule names exactly this."""
+    return name in _BY_NAME
+
+
 def roles_of(name: str) -> tuple[Role, ...]:
     """Return what the arguments of a call mean."""
     return _ROLES.get(name, ())

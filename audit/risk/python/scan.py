@@ -8,6 +8,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from audit.risk.python import rules
+from audit.risk.python.calls import receiver
 from audit.risk.python.correlate import Facts, correlate
 from audit.risk.python.sinks import Sinks
 from audit.risk.python.values import UNKNOWN, Value, merged_taints
@@ -118,14 +119,10 @@ class Scan:
             for group, ids in rules.SINKS.items():
                 if rule in ids:
                     self.facts.sink(group, node, reaching, args[0] if args else UNKNOWN)
-        self.sinks.roles(node, name, args, keywords, self._base(node))
-
-    def _base(self, node: ast.Call) -> Value:
-        return self.ev.value(node.func.value) if isinstance(node.func, ast.Attribute) else UNKNOWN
+        self.sinks.roles(node, name, args, keywords, receiver(self.ev, node)[1])
 
     def _reaching(self, node: ast.Call, args: Sequence[Value], keywords: Mapping[str, Value]) -> Mapping[str, ast.AST]:
-        base = [self.ev.value(node.func.value)] if isinstance(node.func, ast.Attribute) else []
-        given = [*base, *args, *(value for key, value in keywords.items() if key != "env")]
+        given = [receiver(self.ev, node)[1], *args, *(value for key, value in keywords.items() if key != "env")]
         return merged_taints(given) or {}
 
     def _known_danger(self, node: ast.Call, names: Sequence[str], args: Sequence[Value]) -> None:
@@ -136,8 +133,9 @@ class Scan:
                     for part in const.split(".") if isinstance(const, str) else ():
                         if part in rules.ATTRIBUTES:
                             self.report.add(rules.ATTRIBUTES[part], node)
-        if isinstance(node.func, ast.Attribute) and node.func.attr in {"format", "format_map", "vformat"}:
-            self.sinks.template(node, [*self._base(node).consts, *(const for arg in args for const in arg.consts)])
+        attr, base = receiver(self.ev, node)
+        if attr in {"format", "format_map", "vformat"}:
+            self.sinks.template(node, [*base.consts, *(const for arg in args for const in arg.consts)])
 
     def _environment(self, node: ast.Call, names: Sequence[str], func: Value, values: Sequence[Value]) -> None:
         if func.scopes or any(name in _KEEPS for name in names):
@@ -177,7 +175,7 @@ class Scan:
 
     def _used(self, node: ast.expr, value: Value) -> None:
         for name in value.names:
-            if name.endswith(("()", "[]")):
+            if name.endswith(("()", "[]")) or name == "?.?":
                 continue
             if name in rules.POWERFUL or name in {"builtins", "__builtins__"}:
                 if id(node) not in self.outline.harmless:
@@ -225,7 +223,7 @@ class Scan:
         for name in base.names:
             if name in {"os.environ", "os.environb"}:
                 self.sinks.set_variable(node, key)
-            elif name in {"sys.modules", "builtins"} or name.endswith(".__dict__"):
+            elif name == "sys.modules" or name.removesuffix(".__dict__") in {*rules.POWERFUL, "builtins"}:
                 self.report.add("py.reflect.hook", node, name)
 
     # Definitions

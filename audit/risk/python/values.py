@@ -16,6 +16,7 @@ Constant = str | bytes | int | float | bool | None
 HOLE = "\ufffc"
 MAX_ALTERNATIVES = 48
 MAX_NAME = 200
+_MAX_ITEMS = 192
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,14 @@ class Value:
     dynamic: bool = False
     # Other values are possible than those listed.
     open: bool = False
+    # A method of a known value, taken without being called: its name and the value.
+    owner: tuple[str, Value] | None = None
+    # The origins of the parts.
+    inside: Mapping[str, ast.AST] | None = None
+
+    def __post_init__(self) -> None:
+        if self.items and self.inside is None:
+            object.__setattr__(self, "inside", merged_taints(part for _, part in self.items))
 
     def items_values(self) -> list[Value]:
         """Return the parts of a container."""
@@ -65,37 +74,54 @@ def tainted(value: Value, taints: Mapping[str, ast.AST] | None) -> Value:
 
 def merge(values: Iterable[Value]) -> Value:
     """Return the value of what may be any of these."""
-    present = [value for value in values if value is not NOTHING]
-    if len(present) == 1:
-        return present[0]
-    if not present:
-        return NOTHING
-    consts = _distinct(const for value in present for const in value.consts)
-    items = [item for value in present for item in value.items or ()]
+    present = list({id(value): value for value in values if value is not NOTHING}.values())
+    if len(present) < 2:
+        return present[0] if present else NOTHING
+    names: dict[str, None] = {}
+    consts: dict[tuple[type, Constant], Constant] = {}
+    items: list[tuple[Constant, Value]] | None = None
+    scopes: dict[tuple[Scope, bool], None] = {}
+    built = dynamic = opened = False
+    for value in present:
+        names.update(dict.fromkeys(value.names))
+        for const in value.consts:
+            # 1, True and 1.0 are equal, but not the same.
+            consts.setdefault((type(const), const), const)
+        if value.items is not None:
+            items = [*(items or ()), *value.items[:_MAX_ITEMS]]
+        if value.scopes:
+            scopes.update(dict.fromkeys(value.scopes))
+        built = built or value.built
+        dynamic = dynamic or value.dynamic
+        opened = opened or value.open
     return Value(
-        names=tuple(dict.fromkeys(name for value in present for name in value.names))[:MAX_ALTERNATIVES],
-        consts=consts[:MAX_ALTERNATIVES],
-        taints=merged_taints(present),
-        items=tuple(items[: 4 * MAX_ALTERNATIVES]) if any(value.items is not None for value in present) else None,
-        scopes=tuple(dict.fromkeys(scope for value in present for scope in value.scopes)),
-        built=any(value.built for value in present),
-        dynamic=any(value.dynamic for value in present),
-        open=any(value.open for value in present) or len(consts) > MAX_ALTERNATIVES,
+        names=tuple(names)[:MAX_ALTERNATIVES],
+        consts=tuple(consts.values())[:MAX_ALTERNATIVES],
+        taints=_joined(value.taints for value in present),
+        items=None if items is None else tuple(items[:_MAX_ITEMS]),
+        scopes=tuple(scopes),
+        built=built,
+        dynamic=dynamic,
+        owner=next((value.owner for value in present if value.owner is not None), None),
+        open=opened or len(consts) > MAX_ALTERNATIVES,
+        inside=_joined(value.inside for value in present),
     )
 
 
 def merged_taints(values: Iterable[Value]) -> Mapping[str, ast.AST] | None:
     """Return the origins of all of these, with those of their parts."""
-    taints: dict[str, ast.AST] = {}
-    for value in values:
-        if value.taints:
-            for label, node in value.taints.items():
-                taints.setdefault(label, node)
-        if value.items:
-            inner = merged_taints(part for _, part in value.items)
-            for label, node in (inner or {}).items():
-                taints.setdefault(label, node)
-    return taints or None
+    return _joined(origin for value in values for origin in (value.taints, value.inside))
+
+
+def _joined(origins: Iterable[Mapping[str, ast.AST] | None]) -> Mapping[str, ast.AST] | None:
+    present = [origin for origin in origins if origin]
+    if len(present) < 2:
+        return present[0] if present else None
+    joined: dict[str, ast.AST] = {}
+    for origin in present:
+        for label, node in origin.items():
+            joined.setdefault(label, node)
+    return joined
 
 
 def elements(value: Value) -> Value:
@@ -107,8 +133,3 @@ def elements(value: Value) -> Value:
         if isinstance(const, str | bytes) and len(const) <= MAX_ALTERNATIVES:
             letters += [constant(letter) for letter in const]
     return tainted(replace(merge([*letters, UNKNOWN]), open=True), value.taints)
-
-
-def _distinct(consts: Iterable[Constant]) -> tuple[Constant, ...]:
-    # 1, True and 1.0 are equal, but not the same.
-    return tuple({(type(const), const): const for const in consts}.values())
