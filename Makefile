@@ -3,7 +3,9 @@
 SYSTEM_PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 PREPARE := $(SYSTEM_PYTHON) deploy/prepare.py
 PYTHON := .venv/bin/python
-PYTEST := PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/pytest -q
+PYTEST := env PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/pytest -q
+# Beside a PostgreSQL and a Redis of their own: what touches the database runs on the embedded set and on these.
+ON_SERVERS := $(PYTHON) -m tests.servers
 HOME_DIR := $(or $(GATEHOUSE_HOME),$(CURDIR)/var)
 # Prepared once, then shared by all test runs of this checkout.
 TEST_HOME := $(CURDIR)/var
@@ -45,7 +47,9 @@ test: template lint ## Run every check and every test.
 	@$(PREPARE) test-packages
 	@$(PREPARE) go-tests older-sdk javascript
 	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not soak"
+	@$(ON_SERVERS) $(PYTEST) -n 2 --dist loadfile -m "database and not stack and not soak"
 	@$(PYTEST) -m "stack and not soak"
+	@$(ON_SERVERS) $(PYTEST) -m "stack and not soak"
 
 soak: template ## Run the tests that take many minutes.
 	@$(PREPARE) javascript

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 SEED = "5e" * 32
 _HOME = pytest.StashKey[Path]()
+_DATABASE_FIXTURES = frozenset({"db", "transactional_db"})
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,6 +38,33 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     # The product's hasher is slow on purpose; tests of pages need only that it fits.
     django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+    if "DATABASE_URL" in os.environ:
+        # The whole cluster is thrown away, and a database that threads still hold connections to can't be dropped.
+        config.option.reuse_db = True
+        _use_redis_of_this_process(f"{os.environ['REDIS_URL'].rpartition('/')[0]}/{_number_of(config)}")
+
+
+def _use_redis_of_this_process(url: str) -> None:
+    django_settings.REDIS_URL = url
+    caches: dict[str, Any] = django_settings.CACHES
+    caches["default"]["LOCATION"] = url
+    layers: dict[str, Any] = django_settings.CHANNEL_LAYERS
+    layers["default"]["CONFIG"]["hosts"] = [url]
+
+
+def _number_of(config: pytest.Config) -> int:
+    """Return 0, or the number of this worker among those that share the tests, from 1."""
+    worker = getattr(config, "workerinput", {}).get("workerid", "")
+    return int(worker.removeprefix("gw")) + 1 if worker else 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what touches the database: `make test` runs just that a second time, on PostgreSQL and Redis."""
+    for item in items:
+        names: set[str] = set(getattr(item, "fixturenames", ()))
+        if names & _DATABASE_FIXTURES or item.get_closest_marker("django_db") or item.get_closest_marker("stack"):
+            item.add_marker(pytest.mark.database)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -20,19 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests import servers
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[1]
 _READY_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 30.0
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody uses at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -201,11 +196,12 @@ def running_stack(*, command: tuple[str, ...] | None = None, **variables: str) -
     home = Path(tempfile.mkdtemp(prefix="gatehouse-", dir="/var/tmp"))
     home.chmod(0o755)
     (home / "templates").symlink_to(templates_of_this_checkout())
-    port = free_port()
+    port = servers.free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("E2B_", "DJANGO_"))},
         "GATEHOUSE_HOME": str(home),
         "GATEHOUSE_PORT": str(port),
+        **servers.set_of_its_own(os.environ, port),
         **variables,
     }
     stack = Stack(home, port, environment)

@@ -17,7 +17,7 @@ from django.conf import settings
 from tenants.models import User
 from tests.browser.console import Windows
 from tests.conftest import SEED
-from tests.live import free_port
+from tests.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.cli.conftest import Shell
-from tests.live import free_port
+from tests.servers import free_port
 
 KEY = "e2b_" + "0" * 40
 

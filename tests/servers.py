@@ -1,0 +1,168 @@
+"""A PostgreSQL and a Redis of the tests' own: `python -m tests.servers COMMAND…` runs a command beside them.
+
+The command finds them in DATABASE_URL and REDIS_URL. Both are thrown away when it ends, however it ends. The cluster
+does not sync to disk: a test may kill the server, which loses nothing that the kernel has, but none cuts the power.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+USER = "postgres"
+REDIS_DATABASES = 1024
+_PROGRAMS = Path("/usr/lib/postgresql")
+_READY_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 30.0
+_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "listen_addresses": "127.0.0.1",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "timezone": "UTC",
+}
+
+
+def free_port() -> int:
+    """Return a TCP port that nobody uses at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def postgresql(**settings: str) -> Iterator[str]:
+    """Run a cluster of its own and return the URL of its database; `settings` go beside the usual ones."""
+    programs = _programs()
+    home = Path(tempfile.mkdtemp(prefix="gatehouse-postgresql-", dir="/var/tmp"))
+    account = pwd.getpwnam(USER)
+    os.chown(home, account.pw_uid, account.pw_gid)
+    password, port = secrets.token_hex(16), free_port()
+    try:
+        (home / "password").write_text(password)
+        os.chown(home / "password", account.pw_uid, account.pw_gid)
+        _as_user(
+            *(str(programs / "initdb"), "-D", str(home / "data"), "-U", "gatehouse", "--no-sync"),
+            *("--encoding=UTF8", "--locale=C.UTF-8", "-A", "scram-sha-256", f"--pwfile={home}/password"),
+        )
+        chosen = {**_SETTINGS, **settings, "port": str(port), "unix_socket_directories": str(home)}
+        options = [word for name, value in chosen.items() for word in ("-c", f"{name}={value}")]
+        url = f"postgresql://gatehouse:{password}@127.0.0.1:{port}/postgres"
+        with _running([str(programs / "postgres"), "-D", str(home / "data"), *options], home, signal.SIGINT, USER):
+            _wait(lambda: psycopg.connect(url, connect_timeout=2).close(), home)
+            yield url
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def redis() -> Iterator[str]:
+    """Run a Redis of its own that keeps nothing, and return its URL without a database's number."""
+    home = Path(tempfile.mkdtemp(prefix="gatehouse-redis-", dir="/var/tmp"))
+    port = free_port()
+    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+    try:
+        with _running([*command, "--databases", str(REDIS_DATABASES), "--dir", str(home)], home, signal.SIGTERM):
+            _wait(lambda: socket.create_connection(("127.0.0.1", port), 2).close(), home)
+            yield f"redis://127.0.0.1:{port}"
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def set_of_its_own(environment: Mapping[str, str], port: int) -> dict[str, str]:
+    """Return the URLs of an empty database and an empty Redis for the installation at a port.
+
+    Nothing when the tests run on the embedded set.
+    """
+    if "DATABASE_URL" not in environment:
+        return {}
+    database, cache = environment["DATABASE_URL"], environment["REDIS_URL"]
+    name = f"stack_{port}_{secrets.token_hex(4)}"
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    return {
+        "DATABASE_URL": f"{database.rpartition('/')[0]}/{name}",
+        # The first ones belong to the tests that run without a stack.
+        "REDIS_URL": f"{cache.rpartition('/')[0]}/{64 + port % (REDIS_DATABASES - 64)}",
+    }
+
+
+def _programs() -> Path:
+    versions = sorted(_PROGRAMS.glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    if not versions:
+        raise SystemExit(
+            "PostgreSQL is missing: `make test` installs it, or `apt-get install postgresql redis-server`."
+        )
+    return versions[-1].parent
+
+
+def _as_user(*command: str) -> None:
+    done = subprocess.run(command, user=USER, group=USER, extra_groups=[], cwd="/", capture_output=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{command[0]} failed: {done.stderr.decode()}")
+
+
+@contextlib.contextmanager
+def _running(command: list[str], home: Path, stop: signal.Signals, user: str | None = None) -> Iterator[None]:
+    """Run a server until the block ends. It dies with this process, too."""
+    guarded = ["setpriv", "--pdeathsig", stop.name.removeprefix("SIG"), *command]
+    if user is not None:
+        guarded = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *guarded]
+    with (home / "log").open("ab") as log:
+        process = subprocess.Popen(guarded, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield
+    finally:
+        process.send_signal(stop)
+        try:
+            process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(answers: Callable[[], None], home: Path) -> None:
+    deadline = time.monotonic() + _READY_TIMEOUT_S
+    while True:
+        try:
+            answers()
+        except (OSError, psycopg.OperationalError):
+            if time.monotonic() > deadline:
+                raise SystemExit(f"The server did not start:\n{(home / 'log').read_text()[-4000:]}") from None
+            time.sleep(0.05)
+        else:
+            return
+
+
+def main(command: list[str]) -> int:
+    """Run a command beside both servers and return its exit status."""
+    with postgresql() as database, redis() as cache:
+        environment = {**os.environ, "DATABASE_URL": database, "REDIS_URL": f"{cache}/0"}
+        with subprocess.Popen(command, env=environment) as child:
+            while True:
+                try:
+                    return child.wait()
+                except KeyboardInterrupt:
+                    # The command got it as well, and ends in its own way first.
+                    continue
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
