@@ -12,7 +12,7 @@ from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.template.loader import render_to_string
 
 from audit import selectors
-from audit.feed import group, watch
+from audit.feed import watch
 from audit.filters import EventFilters
 from audit.presenting import note_reading, table_of
 from corekit.errors import GatehouseError
@@ -46,18 +46,14 @@ class AuditFeed(AsyncJsonWebsocketConsumer):
         except GatehouseError as error:
             await self.close(4000 + error.status)
             return
-        self.group = group(viewer.tenant_id)
         await self.accept()
-        await self.channel_layer.group_add(self.group, self.channel_name)
-        watch.join()
+        watch.join(self.channel_name, viewer.tenant_id)
         await self.send_json({"type": "ready", "after": self.after})
         await self.audit_grown()
 
     async def disconnect(self, code: int) -> None:
         """Watch no longer."""
-        if hasattr(self, "group"):
-            watch.leave()
-            await self.channel_layer.group_discard(self.group, self.channel_name)
+        watch.leave(self.channel_name)
 
     async def receive_json(self, content: Any, **kwargs: Any) -> None:
         """Ignore what a page says: a new filter is a new connection."""

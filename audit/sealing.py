@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import structlog
 from django.db import DatabaseError, connection, transaction
 
-from audit import canonical, checkpoints, merkle, producers, recording
+from audit import canonical, checkpoints, feed, merkle, producers, recording
 from audit.models import PLATFORM_CHAIN, Chain, Unsealed
 from corekit import clock
 from corekit.actor import SYSTEM
@@ -86,6 +86,7 @@ def _seal(waiting: Sequence[tuple[int, str]]) -> int:
         _keep(chains.values())
         producers.count(Counter(event.producer for event in present if event.producer))
         checkpoints.sign_full(chains.values())
+    feed.announce(chains)
     return len(present)
 
 

@@ -12,11 +12,14 @@ from asgiref.testing import ApplicationCommunicator
 from django.conf import settings
 from django.contrib.sessions.models import Session
 
+from audit import sealing
 from audit.models import Event
 from gatehouse.asgi import application
 from tenants.models import Membership, Tenant, User
+from tests import servers
 from tests.browser.console import session
 from tests.browser.ledger import event, seal
+from tests.servers import free_port
 
 if TYPE_CHECKING:
     from tests.people import Person
@@ -159,6 +162,25 @@ def lose(person: Person, what: str) -> None:
     else:
         person.user.set_password("another long password")
         person.user.save()
+
+
+async def test_with_redis_the_sealer_tells(alice: Person, alices: str, settings: Any) -> None:
+    with servers.redis() as url:
+        settings.REDIS_URL = f"{url}/0"
+        connection = feed(alices)
+        assert (await connection.connect())[0]
+        assert (await connection.hear())["type"] == "ready"
+        made = await sync_to_async(event)(alice.tenant)
+        assert await sync_to_async(sealing.seal)()
+        told = await connection.hear()
+        assert f'id="event-{made.pk}"' in told["rows"]
+        await connection.leave()
+
+
+async def test_a_redis_that_is_away_stops_no_sealer(alice: Person, settings: Any) -> None:
+    settings.REDIS_URL = f"redis://127.0.0.1:{free_port()}/0"
+    await sync_to_async(event)(alice.tenant)
+    assert await sync_to_async(sealing.seal)()
 
 
 async def test_an_operator_who_listens_is_on_record(alice: Person) -> None:
