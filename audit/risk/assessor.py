@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAX_CODE = 1_000_000
 _MAX_DEPTH = 3
 _MAX_INNER = 400
-_MAX_SAME_RULE = 20
+_MAX_SAME_RULE = 10
 _MAX_FINDINGS = 200
 _ANALYSERS: dict[str, Callable[[bytes, Inner], list[Finding]]] = {
     "python": python.analyse,

@@ -86,11 +86,15 @@ _HOLDS_CODE = (
 
 def _weighed(findings: list[Finding]) -> list[Finding]:
     """Lower the weight of capabilities that stand beside a heavier one."""
-    capabilities = [found for found in findings if found.kind == "capability" and found.tier < "L3"]
-    if not capabilities:
+    beside = [found for found in findings if _is_plain(found)]
+    if not beside:
         return findings
-    first = max(capabilities, key=lambda found: (found.weight, found.rule)).rule
+    first = max(beside, key=lambda found: (found.weight, found.rule)).rule
     return [
-        replace(found, weight=round(found.weight * _BESIDE)) if found in capabilities and found.rule != first else found
+        replace(found, weight=round(found.weight * _BESIDE)) if found.rule != first and _is_plain(found) else found
         for found in findings
     ]
+
+
+def _is_plain(found: Finding) -> bool:
+    return found.kind == "capability" and found.tier < "L3"

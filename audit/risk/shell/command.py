@@ -5,21 +5,20 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from audit.risk.shell import table
 from audit.risk.shell.values import NOTHING, Word
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import KeysView, Sequence
 
 _VERSION = re.compile(r"^(python|pip|perl|ruby|php|lua|gcc|g\+\+|clang|node)-?[0-9][0-9.]*$")
 _SYSTEM_FOLDERS = ("/bin/", "/usr/bin/", "/sbin/", "/usr/sbin/", "/usr/local/bin/", "/usr/local/sbin/", "/usr/libexec/")
 _NEAR = 4
 
 
-@dataclass
+@dataclass(slots=True)
 class Command:
     """A command's words, read the way its program would read them."""
 
@@ -28,27 +27,22 @@ class Command:
     options: dict[str, list[Word]] = field(default_factory=dict)
     positionals: list[Word] = field(default_factory=list)
 
+    name: str = field(init=False)
+    """The program's name in the tables: without its folder and version."""
+    is_local: bool = field(init=False)
+    """Whether it names a file outside the folders where the system's programs are."""
+
     def __post_init__(self) -> None:
+        self.name = canonical(self.path)
+        self.is_local = "/" in self.path and not posixpath.normpath(self.path).startswith(_SYSTEM_FOLDERS)
         self._parse()
 
-    @cached_property
-    def name(self) -> str:
-        """The program's name in the tables: without its folder and version."""
-        return canonical(self.path)
-
-    @cached_property
-    def is_local(self) -> bool:
-        """Whether it names a file outside the folders where the system's programs are."""
-        if "/" not in self.path:
-            return False
-        return not posixpath.normpath(self.path).startswith(_SYSTEM_FOLDERS)
-
-    @cached_property
-    def flags(self) -> frozenset[str]:
+    @property
+    def flags(self) -> KeysView[str]:
         """All options as they are written, and each letter of short ones."""
-        return frozenset(self.options)
+        return self.options.keys()
 
-    @cached_property
+    @property
     def taints(self) -> frozenset[str]:
         """The origins of all arguments."""
         found = NOTHING

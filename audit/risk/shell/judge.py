@@ -159,7 +159,7 @@ class Judge:
         if name in table.LISTS or (name in table.FIRST_IS_TEXT and {"-r", "-R"} & command.flags and not read):
             self.report.add("sh.fs.read", node)
         given = joined(sources) if sources else stdin
-        if name in table.FILTERS | table.FIRST_IS_TEXT:
+        if name in table.FOLLOWED:
             flags = [word.text for word in command.arguments if all(word is not other for other in read)]
             followed = apply(name, flags, given) if name != "xargs" else None
             if followed is not None:

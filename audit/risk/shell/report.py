@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from tree_sitter import Node
 
+_MAX_SAME_RULE = 10
+
 
 class Report:
     """The findings so far. Inside code that stood in a string, places are those of the command that ran it."""
@@ -21,15 +23,19 @@ class Report:
     def __init__(self) -> None:
         self.findings: list[Finding] = []
         self._seen: set[tuple[str, int]] = set()
+        self._counts: dict[str, int] = {}
         self._anchor: tuple[Span, str] | None = None
 
     def add(self, rule_id: str, node: Node | None, detail: str = "", *, weight: int | None = None) -> None:
         """Add a finding of a rule; the same rule at the same place counts once."""
+        if self._counts.get(rule_id, 0) >= _MAX_SAME_RULE:
+            return
         span, snippet = self.place(node)
         key = (rule_id, span.offset if span else -1)
         if key in self._seen:
             return
         self._seen.add(key)
+        self._counts[rule_id] = self._counts.get(rule_id, 0) + 1
         rule = RULES[rule_id]
         message = f"{rule.message} ({snippet_of(detail)})" if detail else rule.message
         weight = rule.weight if weight is None else weight

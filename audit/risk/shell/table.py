@@ -81,6 +81,7 @@ WRAPPERS = {
     for name, entry in _TABLE["wrappers"].items()
 }
 NO_ADDRESS = frozenset(_TABLE["no_address"])
+FOLLOWED = FILTERS | FIRST_IS_TEXT
 KNOWN = (
     frozenset(_COMMANDS)
     | frozenset(SAME_AS)

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
 _BACKSLASHED = re.compile(r"\\(.)", re.DOTALL)
 _IN_QUOTES = re.compile(r'\\([$`"\\]|\n)')
+_PLAIN = re.compile(r"[\w./=:@%^-]+\Z")
 _BLANKS = re.compile(r"[ \t\n]+")
 _SUBSTITUTIONS = frozenset({"command_substitution", "process_substitution"})
+_EXPANSIONS = frozenset({"simple_expansion", "expansion", "arithmetic_expansion"}) | _SUBSTITUTIONS
 _OPERATORS = frozenset({":-", "-", ":=", "=", ":+", "+", ":?", "?"})
 _LATE = re.compile(r"`([^`]*)`|\$\(([^()]*)\)")
 
@@ -55,14 +57,16 @@ class Expander:
 
         `before` is text that the tree put outside the word.
         """
-        if node.type == "word" and not node.child_count and not before:
+        is_name = node.type == "command_name"
+        if (is_name or node.type == "word") and not before:
             raw = _text(node)
-            if raw.isascii() and raw.replace("-", "").replace(".", "").replace("/", "").replace("_", "").isalnum():
+            if _PLAIN.match(raw):
                 return [Word(raw, node=node)]
         flat, taints = self._flat(node)
         flat = before + flat
-        escaped = _has_escape(node)
-        assembled = escaped or _is_assembled(node)
+        # Only a command's name is suspicious when it is put together; looking costs time.
+        escaped = is_name and _has_escape(node)
+        assembled = escaped or (is_name and _is_assembled(node))
         found = []
         for expanded in braces(flat):
             parts = [part for part in expanded.split(SPLIT) if part]
@@ -101,7 +105,7 @@ class Expander:
             return self._inside(node)
         if kind in {"concatenation", "command_name", "array", "brace_expression"}:
             return self._concatenated(node)
-        if kind in {"simple_expansion", "expansion", "arithmetic_expansion", *_SUBSTITUTIONS}:
+        if kind in _EXPANSIONS:
             value = self._expanded(node)
             if kind == "process_substitution":
                 return value.text, value.taints
@@ -135,11 +139,10 @@ class Expander:
             texts.append(self._late(gap, node) if here else hide(_IN_QUOTES.sub(_quoted_backslash, gap)))
 
         for child in node.children:
-            if child.type in {"simple_expansion", "expansion", "arithmetic_expansion", *_SUBSTITUTIONS}:
-                start = child.start_byte
+            if child.type in _EXPANSIONS:
+                shown = child.text or b""
                 # The dollar's node may begin before the dollar.
-                lead = len(child.text or b"") - len((child.text or b"").lstrip())
-                literal(start + lead)
+                literal(child.start_byte + len(shown) - len(shown.lstrip()))
                 value = self._expanded(child)
                 texts.append(hide(value.text))
                 taints |= value.taints
@@ -270,6 +273,8 @@ def _is_quoted(node: Node) -> bool:
 
 
 def _has_escape(node: Node) -> bool:
+    if node.type == "command_name":
+        return any(_has_escape(child) for child in node.children)
     if node.type == "ansi_c_string":
         return re.search(rb"\\[xuU0-7]", node.text or b"") is not None
     return any(_has_escape(child) for child in node.children if child.type in {"concatenation", "ansi_c_string"})
