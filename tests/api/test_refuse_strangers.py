@@ -98,7 +98,11 @@ def world() -> list[Any]:
 
 def seen(answer: Any, ids: dict[str, str]) -> tuple[int, Any, dict[str, str]]:
     """Return what a caller can tell apart, without the ids that they sent themselves."""
-    headers = {name: value for name, value in answer.items() if name.lower() not in {"x-request-id", "content-length"}}
+    headers = {
+        name: value
+        for name, value in answer.items()
+        if name.lower() not in {"x-request-id", "traceparent", "content-length"}
+    }
     found = answer.content.decode().replace(answer["X-Request-Id"], "<request>")
     for value in ids.values():
         found = found.replace(f'"{value}"', "<id>")
