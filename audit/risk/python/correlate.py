@@ -57,6 +57,8 @@ def _flows(facts: Facts, report: Report) -> None:
         for group, node, taints, first in facts.sinks:
             if group not in groups or label not in taints:
                 continue
+            if label == "decoded" and first.consts and not first.open:
+                continue  # the text is known, and judged
             if group == "dns" and label == "file" and not _inside_a_name(first):
                 continue
             report.add(row["id"], node, chain=(taints[label], node))

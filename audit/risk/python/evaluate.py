@@ -30,7 +30,7 @@ _MAX_DEPTH = 90
 _MAX_STEPS = 60_000
 _MAX_FRAMES = 3
 # Steps spent on following single calls; after that, a function gives what it gives over all its calls.
-_MAX_ASSUMED = 3_000
+_MAX_ASSUMED = 1_500
 _NAMESPACES = ("__dict__", "globals()", "locals()", "vars()", "sys.modules", "__builtins__", "builtins")
 _SAME_OBJECT = frozenset({"__call__", "__func__", "__wrapped__", "__get__", "__await__", "__enter__", "__iter__"})
 _ENVIRONMENT = frozenset({"os.environ", "os.environb"})
@@ -60,7 +60,8 @@ class Evaluator:
             if isinstance(node, ast.Call):
                 for scope, instance in self.value(node.func).scopes:
                     self._learn(node, scope, instance)
-        self._memo.clear()
+        if self.arguments:
+            self._memo.clear()
 
     def _learn(self, node: ast.Call, scope: Scope, instance: bool) -> None:  # noqa: FBT001
         if scope.is_class and not instance:
@@ -207,6 +208,8 @@ class Evaluator:
             operator, looped = detail
             added = self.value(binding.node)
             return replace(texts.combine(operator, before[-1] if before else UNKNOWN, added), open=bool(looped))
+        if how == "attribute":
+            return self.attribute(self.value(binding.node), detail)
         if how == "content":
             inner, key = detail
             return Value(items=((key.value if key is not None else None, self._binding(inner, scope, name, before)),))
@@ -245,6 +248,8 @@ class Evaluator:
         if attr == "__dict__":
             found.append(Value(scopes=base.scopes))
         result = tainted(merge(found) if found else UNKNOWN, merged_taints([base]))
+        if base.dynamic and not result.names:
+            result = replace(result, dynamic=True)
         return replace(result, owner=(attr, base)) if base.consts or base.items is not None else result
 
     @staticmethod
@@ -433,7 +438,12 @@ class Evaluator:
         generator = node.generators[0]
         if len(node.generators) == 1 and not generator.ifs and isinstance(generator.target, ast.Name):
             parts = texts.parts(self.value(generator.iter))
-            if parts is not None and len(parts) <= 4096 and len(self._frames) < _MAX_FRAMES:
+            if (
+                parts is not None
+                and len(parts) <= 4096
+                and len(self._frames) < _MAX_FRAMES
+                and self._assumed < _MAX_ASSUMED
+            ):
                 made = [
                     self._with({(id(scope), generator.target.id): part}, lambda: self.value(node.elt)) for part in parts
                 ]

@@ -31,6 +31,7 @@ class Report:
         self._inner = inner
         self._seen: set[tuple[str, Span | None]] = set()
         self._counts: dict[str, int] = {}
+        self._inside: dict[tuple[str, str | bytes], Tier] = {}
 
     def add(self, rule: str, node: ast.AST | None, name: str = "", chain: tuple[ast.AST, ...] = ()) -> None:
         """Add a finding at a node; `chain` leads from where the data came from."""
@@ -53,6 +54,9 @@ class Report:
 
     def nested(self, code: str | bytes, language: str, node: ast.AST) -> Tier:
         """Judge code found in a constant, count what it finds at the place of the constant, and return its tier."""
+        if (language, code) in self._inside:
+            return self._inside[language, code]
+        self._inside[language, code] = "L2"
         data = code if isinstance(code, bytes) else code.encode("utf-8", "replace")
         try:
             found = self._inner(data, language, 0)
@@ -64,6 +68,7 @@ class Report:
             tier = higher(tier, finding.tier)
             share = _INNER_STRONG if finding.tier == "L3" else _INNER_WEAK
             self._take(replace(finding, weight=round(finding.weight * share), span=span))
+        self._inside[language, code] = tier
         return tier
 
     def escape(self, language: str, text: bytes) -> None:

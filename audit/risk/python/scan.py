@@ -45,6 +45,7 @@ _KEEPS = frozenset(
 _CALLERS = frozenset(
     {"map", "filter", "functools.partial", "functools.reduce", "atexit.register", "signal.signal", "itertools.starmap"}
 )
+_BY_TEXT = frozenset({"getattr", "__import__", "importlib.import_module", "pkgutil.resolve_name"})
 _LOOKUPS = frozenset({"getattr", "hasattr", "operator.attrgetter", "operator.methodcaller", "object.__getattribute__"})
 
 
@@ -89,6 +90,8 @@ class Scan:
         if func.dynamic and not any(map(rules.rule_of, names)):
             self.report.add("py.dyn.unresolved", node, chain=(node.func,))
             self.facts.sink("code", node, self._reaching(node, args, keywords))
+        elif self.ev.value(node).dynamic and any(name in _BY_TEXT for name in names):
+            self.report.add("py.dyn.unresolved", node)
         for name in names:
             self._called(node, name, func, args, keywords)
         self._known_danger(node, names, args)
@@ -211,6 +214,11 @@ class Scan:
             self.report.add("py.env.named", node, "os.environ")
             self.sinks.variable(node, key)
 
+    def _pattern(self, node: ast.MatchClass) -> None:
+        for attr in node.kwd_attrs:
+            if attr in rules.ATTRIBUTES:
+                self.report.add(rules.ATTRIBUTES[attr], node)
+
     def _stored(self, node: ast.expr, base: Value, attr: str) -> None:
         for name in base.names:
             full = rules.canonical(f"{name}.{attr}")
@@ -260,6 +268,7 @@ _HANDLERS: dict[type[ast.AST], Callable[..., None]] = {
     ast.Name: Scan._reference,
     ast.Attribute: Scan._reference,
     ast.Subscript: Scan._reference,
+    ast.MatchClass: Scan._pattern,
     ast.FunctionDef: Scan._definition,
     ast.AsyncFunctionDef: Scan._definition,
     ast.ClassDef: Scan._definition,

@@ -35,7 +35,7 @@ _LOOKING = frozenset(
 class Binding:
     """One way in which a name gets a value."""
 
-    how: str  # value, item, part, aug, import, scope, param, content, other
+    how: str  # value, walrus, item, part, attribute, aug, import, scope, param, content, other
     node: ast.AST | None
     place: tuple[int, int]
     certain: bool
@@ -305,6 +305,16 @@ class Outline:
                 if isinstance(part, ast.MatchAs | ast.MatchStar) and part.name:
                     self.bind(scope, part.name, Binding("value", node.subject, _place(node), certain=False))
                     self.bind(scope, part.name, Binding("item", node.subject, _place(node), certain=False))
+                if isinstance(part, ast.MatchClass):
+                    self._match_class(part, node, scope)
+
+    def _match_class(self, pattern: ast.MatchClass, node: ast.Match, scope: Scope) -> None:
+        self.nodes.append(pattern)
+        for attr, inner in zip(pattern.kwd_attrs, pattern.kwd_patterns, strict=True):
+            if isinstance(inner, ast.MatchAs) and inner.name:
+                self.bind(
+                    scope, inner.name, Binding("attribute", node.subject, _place(node), certain=False, detail=attr)
+                )
 
 
 _HANDLERS: dict[type[ast.AST], Callable[..., Scope | None]] = {

@@ -41,6 +41,7 @@ _PRELOADS = re.compile(
 _DUNDER_FIELD = re.compile(r"\{[^{}]*(?:\.|\[)_{1,2}[a-z]+_*")
 _ALL_OF_IT = re.compile(r"(?:/|/\*|~|~/\*|/home|/home/[^/]*|/home/\*|~/\.\*)")
 _WRITE_MODES = re.compile(r"[wax+]")
+_MAX_COMMANDS = 8
 _SWEEPERS = frozenset({"os.walk", "os.fwalk", "pathlib.Path().rglob", "glob.glob", "glob.iglob"})
 _PICKLE_NAMES = frozenset({"GLOBAL", "STACK_GLOBAL", "INST", "REDUCE", "BUILD", "OBJ", "NEWOBJ"})
 _SHELLS = re.compile(r"(?:/\S*/)?(?:ba|z|k|c|da|a|tc|fi)?sh|cmd(?:\.exe)?|powershell(?:\.exe)?")
@@ -115,6 +116,8 @@ class Sinks:
             self.report.add("py.fs.destroy", node, known)
             return
         if writing:
+            if "workspace" in classes and not deleting:
+                self.report.add("py.fs.write", node, known)
             self.facts.written.setdefault(_plain(known), node)
         if id(node) in self.facts.sweeps and _ALL_OF_IT.fullmatch(place):
             self.report.add("py.fs.sweep", node, known)
@@ -234,11 +237,11 @@ class Sinks:
         """Judge a shell line; return the tier of what it does, as far as that is known."""
         texts = _texts(value)
         tier: Tier = "L0"
-        for text in texts:
+        for text in texts[:_MAX_COMMANDS]:
             self.facts.commands.append((text, node))
             self._interactive(node, text.split())
             tier = higher(tier, self.report.nested(text.replace(HOLE, "$UNKNOWN"), "bash", node))
-        if not texts or value.open or any(HOLE in text for text in texts):
+        if not 0 < len(texts) <= _MAX_COMMANDS or value.open or any(HOLE in text for text in texts):
             self.report.add("py.proc.unresolved", node)
             return "L3"
         return "L3" if value.built else tier
@@ -256,28 +259,28 @@ class Sinks:
             self.report.add("py.proc.interactive", node)
 
     def _words(self, node: ast.AST, words: Sequence[Value]) -> None:
-        if not words or not _texts(words[0]) or words[0].open:
+        heads = _texts(words[0]) if words else []
+        if not 0 < len(heads) <= _MAX_COMMANDS or words[0].open:
             self.report.add("py.proc.unresolved", node)
-        if not words or not _texts(words[0]):
-            return
-        for head in _texts(words[0])[:8]:
-            line = [shlex.quote(head)]
-            for word in words[1:]:
-                texts = _texts(word)
-                line.append(shlex.quote(texts[0].replace(HOLE, "X")) if texts else '"$UNKNOWN"')
-            text = " ".join(line)
-            self._interactive(node, line)
+        # Each possible value of each word stands in at least one of the lines.
+        variants = max([len(_texts(word)) for word in words], default=0) if heads else 0
+        for variant in range(min(variants, _MAX_COMMANDS)):
+            head = heads[min(variant, len(heads) - 1)]
+            line = [head, *(_nth(word, variant) for word in words[1:])]
+            text = " ".join(shlex.quote(word) if word is not None else '"$UNKNOWN"' for word in line)
+            self._interactive(node, [word or "?" for word in line])
             self.facts.commands.append((text, node))
             self.report.nested(text, "bash", node)
-        self._program(node, words[0])
+            self.facts.run.setdefault(_plain(head), node)
 
     def _code(self, node: ast.AST, value: Value) -> None:
         texts = [const for const in value.consts if isinstance(const, str | bytes)]
-        for text in texts:
+        for text in texts[: 2 * _MAX_COMMANDS]:
             self.report.nested(text, "python", node)
         if value.taints and "decoded" in value.taints and texts:
             self.report.add("py.flow.decoded.known", node, chain=(value.taints["decoded"],))
-        if not texts or value.open or any(isinstance(text, str) and HOLE in text for text in texts):
+        holes = any(isinstance(text, str) and HOLE in text for text in texts)
+        if not 0 < len(texts) <= 2 * _MAX_COMMANDS or value.open or holes:
             self.report.add("py.dyn.text", node)
 
     def _pickled(self, node: ast.AST, value: Value) -> None:
@@ -346,6 +349,11 @@ _ROLES = {
 def _texts(value: Value) -> list[str]:
     texts = [const.decode("utf-8", "replace") if isinstance(const, bytes) else const for const in value.consts]
     return [text for text in texts if isinstance(text, str)]
+
+
+def _nth(word: Value, number: int) -> str | None:
+    texts = _texts(word)
+    return texts[min(number, len(texts) - 1)].replace(HOLE, "X") if texts else None
 
 
 def _plain(path: str) -> str:
