@@ -44,7 +44,9 @@ ROUTES: list[tuple[str, str, Any]] = [
 
 def seen(answer: Any, sandbox_id: str) -> tuple[int, bytes, dict[str, str]]:
     """Return what a caller can tell apart, with the id they sent themselves blanked out."""
-    headers = {name: value for name, value in answer.items() if name.lower() not in {"x-request-id", "traceparent", "date"}}
+    headers = {
+        name: value for name, value in answer.items() if name.lower() not in {"x-request-id", "traceparent", "date"}
+    }
     return answer.status_code, answer.content.replace(sandbox_id.encode(), b"<id>"), headers
 
 
