@@ -86,6 +86,8 @@ class Judge:
         if head.text in state.aliases and not head.assembled:
             alias = state.aliases.pop(head.text)
             try:
+                if canonical(alias.text.split(" ")[0]) in table.SHELLS:
+                    self.report.add("sh.dyn.eval", node)
                 text = " ".join([alias.text, *(quoted(word.text) for word in arguments)])
                 return programs.run_shell(self, Value(text, alias.taints), node, own=True)
             finally:

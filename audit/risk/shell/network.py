@@ -136,5 +136,6 @@ def _answer(judge: Judge, command: Command, node: Node | None) -> Value:
         return answer
     for name in names:
         judge.touch(name, node, writing=True)
-        judge.walker.state.files[normal_path(name.text)] = answer
+        state = judge.walker.state
+        state.files[normal_path(state.located(name.text))] = answer
     return EMPTY

@@ -120,7 +120,7 @@ def shell(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Va
         words = command.positionals
         if not words:
             return EMPTY
-        output = run_shell(judge, words[0], node, own=False, arguments=words[2:])
+        output = run_shell(judge, words[0], node, own=False, arguments=words[1:])
         judge.role = "shell"
         return output
     files = [] if "-s" in command.flags else command.positionals

@@ -79,7 +79,9 @@ class Walker:
         """Follow a script that stands in a string: in this shell (`eval`) or in a new one (`sh -c`)."""
         walker = Walker(self._context, self.state if own else self.state.copy(), calls=self._calls)
         if arguments is not None:
-            walker.state.positional = list(arguments)
+            # The word after the script is `$0`.
+            walker.state.variables["0"] = [arguments[0] if arguments else Value("bash")]
+            walker.state.positional = list(arguments[1:])
         return walker.script(source)
 
     def _late(self, source: str, node: Node) -> Value:

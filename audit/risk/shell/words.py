@@ -37,6 +37,7 @@ _BLANKS = re.compile(r"[ \t\n]+")
 _SUBSTITUTIONS = frozenset({"command_substitution", "process_substitution"})
 _EXPANSIONS = frozenset({"simple_expansion", "expansion", "arithmetic_expansion"}) | _SUBSTITUTIONS
 _OPERATORS = frozenset({":-", "-", ":=", "=", ":+", "+", ":?", "?"})
+_CHANGES = frozenset({":", "/", "//", "/#", "/%", "#", "##", "%", "%%", "^", "^^", ",", ",,", "@", "!"})
 _LATE = re.compile(r"`([^`]*)`|\$\(([^()]*)\)")
 
 
@@ -288,4 +289,6 @@ def _is_assembled(node: Node) -> bool:
         return not any(child.type == "word" and b"/" in (child.text or b"") for child in node.children)
     if node.type == "string":
         return sum(child.type in {"simple_expansion", "expansion"} for child in node.children) > 1
+    if node.type == "expansion":
+        return any(child.type in _CHANGES for child in node.children)
     return node.type == "word" and b"\\" in (node.text or b"")[1:]
