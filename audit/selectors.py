@@ -138,7 +138,7 @@ def checkpoints_at(actor: Actor, tenant_id: str | None) -> QuerySet[Checkpoint]:
     """Return the checkpoints of a tenant's chain, or with None of the platform's. Raises Forbidden."""
     _require(actor, READ)
     rows: QuerySet[Any] = Checkpoint.objects.defer("leaves").filter(chain=tenant_id or PLATFORM_CHAIN)
-    return rows
+    return rows if actor.tenant_id in {None, tenant_id} else rows.none()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ import binascii
 import hashlib
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,18 +29,8 @@ DOMAIN = b"gatehouse-audit-v1"
 FORMAT = "gatehouse-audit-export"
 NO_HASH = bytes(32)
 GOOD, TAMPERED, INCOMPLETE, USAGE = 0, 1, 2, 3
-STATUS = {
-    "ok": GOOD,
-    "edited": TAMPERED,
-    "reordered": TAMPERED,
-    "duplicated": TAMPERED,
-    "inserted": TAMPERED,
-    "rewritten": TAMPERED,
-    "bad_signature": TAMPERED,
-    "missing": INCOMPLETE,
-    "unproven": INCOMPLETE,
-    "unreadable": USAGE,
-}
+_TAMPERED = "edited reordered duplicated inserted rewritten bad_signature"
+STATUS = dict.fromkeys(_TAMPERED.split(), TAMPERED) | {"ok": GOOD, "missing": INCOMPLETE, "unproven": INCOMPLETE}
 _SIGNATURE_LINE = "\N{EM DASH} "
 _MAX_SAFE = 2**53
 
@@ -248,13 +238,11 @@ def read_prune_record(text: Any, keys: list[bytes]) -> tuple[str, list[tuple[int
 
 
 def _signs(line: str, message: bytes, keys: list[bytes]) -> bool:
-    if not line.startswith(_SIGNATURE_LINE):
-        return False
     try:
         blob = base64.b64decode(line.rpartition(" ")[2], validate=True)
     except (ValueError, binascii.Error):
         return False
-    return any(signed_by(key, message, blob[4:]) for key in keys)
+    return line.startswith(_SIGNATURE_LINE) and any(signed_by(key, message, blob[4:]) for key in keys)
 
 
 # --- the export
@@ -275,9 +263,8 @@ class Finding:
 
     def sentence(self) -> str:
         """Return it as one line."""
-        parts = [f"line {self.line}", f"chain {self.chain}" if self.chain else ""]
-        parts += [f"event {self.seq}" if self.seq else "", f"id {self.event_id}" if self.event_id else ""]
-        where = ", ".join(part for part in parts if part)
+        parts = {"line": self.line, "chain": self.chain, "event": self.seq, "id": self.event_id}
+        where = ", ".join(f"{name} {value}" for name, value in parts.items() if value)
         hashes = f" expected {self.expected} found {self.found}" if self.expected else ""
         return f"{self.verdict}: {where}: {self.note}{hashes}"
 
@@ -288,7 +275,6 @@ class _Chain:
 
     last_seq: int = 0
     last_hash: bytes = NO_HASH
-    hashes: set[bytes] = field(default_factory=set)
     ids: set[str] = field(default_factory=set)
 
 
@@ -299,7 +285,6 @@ class Report:
     events: int = 0
     checkpoints: int = 0
     unproven: int = 0
-    filtered: bool = False
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -346,7 +331,6 @@ class _Reader:
     def _header(self, header: Any) -> None:
         if not isinstance(header, dict) or header.get("format") != FORMAT or header.get("v") != 1:
             raise ExportError("this is not an export that this program knows")
-        self._report.filtered = bool(header.get("filters"))
 
     def _checkpoint(self, number: int, text: Any) -> None:
         note = read_checkpoint(text, self._keys)
@@ -363,7 +347,7 @@ class _Reader:
         self._report.events += 1
         if line.get("hash") is None:
             self._report.unproven += 1
-            self._wrong("unproven", number, event_id=event_id, note="this event was not sealed yet")
+            self._wrong("unproven", number, "", 0, event_id, note="this event was not sealed yet")
             return
         chain, seq, previous, found = _place(number, line)
         try:
@@ -373,8 +357,7 @@ class _Reader:
         where = Finding("edited", number, chain, seq, event_id, found.hex(), computed.hex())
         self._follow(where, previous, found)
         if computed != found:
-            where.note = "the event does not have the hash that it had"
-            self._report.findings.append(where)
+            self._at(where, "edited", "the event does not have the hash that it had")
         else:
             self._claim(where, line, found)
 
@@ -395,16 +378,15 @@ class _Reader:
     def _follow(self, where: Finding, previous: bytes, found: bytes) -> None:
         """Check the place after the event before."""
         state = self._chains.setdefault(where.chain, _Chain())
-        known = found in state.hashes or where.event_id in state.ids
-        state.hashes.add(found)
+        known = len(state.ids)
         state.ids.add(where.event_id)
-        if known:
-            self._wrong("duplicated", where.line, where.chain, where.seq, where.event_id, "it was there before")
+        if known == len(state.ids):
+            self._at(where, "duplicated", "it was there before")
         elif where.seq <= state.last_seq:
-            self._wrong("reordered", where.line, where.chain, where.seq, where.event_id, "it comes after a later one")
+            self._at(where, "reordered", "it comes after a later one")
         elif where.seq == state.last_seq + 1:
             if previous != state.last_hash:
-                self._wrong("rewritten", where.line, where.chain, where.seq, where.event_id, "the chain is broken here")
+                self._at(where, "rewritten", "the chain is broken here")
         elif self._complete and (missing := self._gap(where.chain, state.last_seq + 1, where.seq - 1)):
             self._wrong("missing", where.line, where.chain, missing, note="events are missing from here on")
         if where.seq > state.last_seq:
@@ -415,8 +397,7 @@ class _Reader:
         proof = line.get("proof")
         if proof is None:
             self._report.unproven += 1
-            note = "it is newer than the last checkpoint"
-            self._wrong("unproven", where.line, where.chain, where.seq, where.event_id, note)
+            self._at(where, "unproven", "it is newer than the last checkpoint")
             return
         try:
             size, path = int(proof["size"]), [base64.b64decode(step, validate=True) for step in proof["path"]]
@@ -430,11 +411,10 @@ class _Reader:
         for where, size, root in self._claims:
             signed = self._roots.get((where.chain, size))
             if signed is None:
-                self._wrong("missing", where.line, where.chain, where.seq, where.event_id, f"no checkpoint of {size}")
+                self._at(where, "missing", f"no checkpoint of {size}")
             elif signed != root:
-                where.verdict, where.note = "rewritten", f"it is not part of the checkpoint of {size}"
                 where.expected, where.found = signed.hex(), root.hex()
-                self._report.findings.append(where)
+                self._at(where, "rewritten", f"it is not part of the checkpoint of {size}")
         if self._complete:
             self._find_cut_tails()
 
@@ -447,12 +427,11 @@ class _Reader:
             last = self._chains[chain].last_seq if chain in self._chains else 0
             if missing := self._gap(chain, last + 1, size):
                 self._wrong("missing", 0, chain, missing, note="events are missing from here to the end")
-        if not self._report.events:
-            self._wrong("missing", 0, note="there are no events")
 
-    def _wrong(
-        self, verdict: str, line: int, chain: str = "", seq: int = 0, event_id: str = "", note: str = ""
-    ) -> None:
+    def _at(self, where: Finding, verdict: str, note: str) -> None:
+        self._report.findings.append(replace(where, verdict=verdict, note=note))
+
+    def _wrong(self, verdict: str, line: int, chain: str = "", seq: int = 0, event_id: str = "", *, note: str) -> None:
         self._report.findings.append(Finding(verdict, line, chain, seq, event_id, note=note))
 
 
@@ -511,7 +490,6 @@ def main(arguments: list[str] | None = None) -> int:
 def _verify_file(name: str, keys: list[bytes], *, complete: bool) -> Report:
     if name == "-":
         return verify(iter(sys.stdin), keys, complete=complete)
-    stream: IO[str]
     with Path(name).open(encoding="utf-8") as stream:
         return verify(iter(stream), keys, complete=complete)
 

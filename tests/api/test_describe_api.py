@@ -27,6 +27,7 @@ OPERATIONS = {
     "list_webhooks create_webhook get_webhook change_webhook delete_webhook rotate_webhook_secret test_webhook",
     "list_webhook_deliveries retry_webhook_delivery",
     "execute get_execution list_executions",
+    "export_audit_events get_audit_event_proof get_audit_chain list_audit_checkpoints",
 }
 
 
