@@ -18,7 +18,7 @@ from tenants import actions as tenant_actions
 from tests.api.gateway_double import NEVER, STARTED, GatewayDouble, ended, error, wrote
 from tests.api.rest import Rest, problem
 from tests.factories import OPERATOR
-from tests.sandboxes.fixtures import assert_counters_equal_reality, used
+from tests.sandboxes.fixtures import assert_counters_equal_reality, at_once, used
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -284,6 +284,18 @@ def test_the_same_request_while_the_first_one_runs(rest: Rest, gateway: GatewayD
 
     assert seen["second"]["code"] == "idempotency_in_progress"
     assert len(gateway.calls) == 1
+
+
+def test_the_same_request_from_many_at_the_same_moment_runs_once(alice: Caller, gateway: GatewayDouble) -> None:
+    def ask(_: int) -> tuple[int, str]:
+        answer = Rest(alice.secret).call("post", "executions", {"code": PURE}, **KEY)
+        return answer.status_code, answer.json().get("code", "")
+
+    answers = set(at_once(8, ask, threads=8))
+
+    assert (201, "") in answers
+    assert answers <= {(201, ""), (409, "idempotency_in_progress")}
+    assert (len(gateway.calls), Execution.everywhere().count(), used(alice.tenant)) == (1, 1, 0)
 
 
 def test_a_full_quota_refuses_and_the_key_may_be_used_again(rest: Rest, alice: Caller, gateway: GatewayDouble) -> None:
