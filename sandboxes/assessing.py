@@ -6,6 +6,7 @@ import atexit
 import functools
 from typing import TYPE_CHECKING
 
+from audit import cleaning
 from audit.risk import seed_v1
 from audit.risk.pool import Assessor
 
@@ -33,9 +34,9 @@ def described(assessment: Assessment, code: str) -> dict[str, object]:
         "score": assessment.score,
         "band": assessment.band,
         "tier": assessment.tier,
-        "findings": [finding.as_dict() for finding in assessment.findings[:_SHOWN_FINDINGS]],
+        "findings": [cleaning.plain(finding.as_dict()) for finding in assessment.findings[:_SHOWN_FINDINGS]],
         "ruleset": assessment.ruleset,
-        "unassessable": assessment.unassessable,
+        "unassessable": cleaning.plain(assessment.unassessable),
         "seed_v1": {name: said for name, said in seed(code).items() if name != "reasons"},
     }
 

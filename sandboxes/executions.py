@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.db import IntegrityError
 
-from audit import recording
+from audit import cleaning, recording
 from audit.models import RiskPolicy, RiskSuppression
 from audit.risk.scoring import combine
 from corekit import clock, ids
@@ -41,6 +41,7 @@ _TEMPLATES = {"process": "base-process"}
 _DEFAULT_TEMPLATE = "base"
 TOOL = "exec_code"
 _NAMED_RULES = 5
+_LONGEST_REASON = 1000
 _places = threading.BoundedSemaphore(MOST_AT_ONCE)
 
 
@@ -205,7 +206,7 @@ def _planned(actor: Actor, owner: UUID, wish: Wish, assessment: Assessment, unas
         tier=choice.tier,
         requested_tier=wish.tier,
         floor=floor,
-        floor_reason=choice.reason,
+        floor_reason=cleaning.text(choice.reason, _LONGEST_REASON),
         risk=assessing.described(assessment, wish.code),
         timeout_s=wish.timeout_s,
         created_by=actor.id,

@@ -135,6 +135,14 @@ def test_every_character_of_the_code_arrives(rest: Rest, gateway: GatewayDouble)
     assert gateway.calls[0].command[2] == code
 
 
+def test_what_a_database_refuses_is_in_no_row(rest: Rest) -> None:
+    made = run(rest, "print(open('/etc/\\0os-\\ud800release').read())")
+
+    assert made["state"] == "completed"
+    assert "\x00" not in str(Execution.everywhere().values())
+    assert str(Execution.everywhere().values()).encode()
+
+
 def test_code_that_needs_nothing_runs_at_the_weakest_tier_of_the_host(rest: Rest, node: NodeDouble) -> None:
     made = run(rest)
     assert (made["floor"], made["tier"], made["template"]) == ("language", "process", "base-process")
