@@ -26,6 +26,9 @@ ADDED_BY: dict[str, frozenset[str]] = {
 WORKER_ONLY = frozenset({"audit_anchorposition", "audit_chain"})
 """Tables that change and that web only reads."""
 
+WAITING = "audit_unsealed"
+"""The queue of the sealer: web's inserts fill it, and only the worker takes from it."""
+
 DELETABLE_WHEN_PRUNED = "audit_event"
 """The one table whose rows may be deleted: those that a prune record names."""
 

@@ -59,12 +59,19 @@ def _number_of(config: pytest.Config) -> int:
     return int(worker.removeprefix("gw")) + 1 if worker else 0
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what touches the database: `make test` runs just that a second time, on PostgreSQL and Redis."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what touches the database, and leave out what is about the set that this run is not on.
+
+    `make test` runs what is marked a second time, on PostgreSQL and Redis.
+    """
     for item in items:
         names: set[str] = set(getattr(item, "fixturenames", ()))
         if names & _DATABASE_FIXTURES or item.get_closest_marker("django_db") or item.get_closest_marker("stack"):
             item.add_marker(pytest.mark.database)
+    other = "embedded_only" if "DATABASE_URL" in os.environ else "servers_only"
+    left_out = [item for item in items if item.get_closest_marker(other)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

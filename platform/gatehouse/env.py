@@ -100,8 +100,11 @@ def read_secret_file(path: Path, name: str) -> str:
     return value
 
 
-def postgres(env: Environment, name: str = "DATABASE_URL") -> dict[str, object] | None:
-    """Return Django's settings for the PostgreSQL server of a URL, with a connection pool; None when unset."""
+def postgres(env: Environment, name: str = "DATABASE_URL", *, role: str = "") -> dict[str, object] | None:
+    """Return Django's settings for the PostgreSQL server of a URL, with a connection pool; None when unset.
+
+    With a role its rights are taken at once, whatever the login may do.
+    """
     url = secret(env, name)
     if url is None:
         return None
@@ -117,6 +120,8 @@ def postgres(env: Environment, name: str = "DATABASE_URL") -> dict[str, object] 
         raise EnvError(f"{name} must name a database after the host, as in postgresql://user@host/gatehouse.")
     query = dict(parse_qsl(parts.query))
     options: dict[str, object] = {"pool": {"min_size": 1, "max_size": 20, "timeout": 10}}
+    if role:
+        options["options"] = f"-c role={role}"
     if (mode := query.pop("sslmode", None)) is not None:
         if mode not in _SSL_MODES:
             raise EnvError(f"{name} has an unknown sslmode {mode!r}.")

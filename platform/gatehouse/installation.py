@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from audit import databaseroles
 from gatehouse import env as read
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from corekit.addresses import Network
 
 KEY_BYTES = 32
+ANCHORS = ("directory", "webhook")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104  (recognised here, never bound)
@@ -32,6 +34,10 @@ class Installation:
     public_url: str = "http://localhost:8000"
     pool_size: int = 16
     webhook_networks: tuple[Network, ...] = ()
+    anchors: tuple[str, ...] = ("directory",)
+    anchor_folder: Path | None = None
+    anchor_webhook: str | None = field(default=None, repr=False)
+    database_roles: bool = True
     log_level: str = "INFO"
     service: str = "manage"
     seed_text: str | None = field(default=None, repr=False)
@@ -69,6 +75,11 @@ class Installation:
         return self.keys / "ledger.pub"
 
     @property
+    def anchor_directory(self) -> Path:
+        """Where the anchor `directory` writes: outside the database, and better on another volume."""
+        return self.anchor_folder or self.home / "anchors"
+
+    @property
     def database_file(self) -> Path:
         """The embedded database."""
         return self.home / "db" / "gatehouse.sqlite3"
@@ -102,6 +113,11 @@ class Installation:
     def templates(self) -> Path:
         """The folder of the sandbox templates' builds."""
         return self.home / "templates"
+
+    @property
+    def database_role(self) -> str:
+        """The role of PostgreSQL that this process takes; "" for the rights of its login."""
+        return databaseroles.role_of(self.service) if self.database_roles else ""
 
     def seed(self) -> bytes:
         """Return the 32 bytes from which access keys, audit keys and the API keys' pepper are derived.
@@ -151,6 +167,17 @@ def _parse_key(name: str, value: str) -> bytes:
     return key
 
 
+def _anchors(env: Mapping[str, str]) -> tuple[str, ...]:
+    named = tuple(dict.fromkeys(read.names(env, "GATEHOUSE_ANCHORS"))) or ("directory",)
+    if unknown := set(named) - {*ANCHORS, "none"}:
+        raise read.EnvError(f"GATEHOUSE_ANCHORS must name some of {', '.join(ANCHORS)}, or none, not {min(unknown)!r}.")
+    # The URL is a secret that only the worker is given.
+    is_worker = read.text(env, "GATEHOUSE_SERVICE") == "worker"
+    if is_worker and "webhook" in named and read.secret(env, "GATEHOUSE_ANCHOR_WEBHOOK") is None:
+        raise read.EnvError("GATEHOUSE_ANCHORS names webhook: set GATEHOUSE_ANCHOR_WEBHOOK to its URL.")
+    return tuple(name for name in named if name != "none")
+
+
 def _public_url(domain: str, port: int) -> str:
     return f"https://api.{domain}" if domain else f"http://localhost:{port}"
 
@@ -170,6 +197,10 @@ def installation(env: Mapping[str, str], root: Path) -> Installation:
         public_url=public_url.rstrip("/"),
         pool_size=read.integer(env, "GATEHOUSE_POOL_SIZE", 32, minimum=0, maximum=1000),
         webhook_networks=read.networks(env, "GATEHOUSE_WEBHOOK_NETWORKS"),
+        anchors=_anchors(env),
+        anchor_folder=Path(folder).absolute() if (folder := read.text(env, "GATEHOUSE_ANCHOR_DIR")) else None,
+        anchor_webhook=read.secret(env, "GATEHOUSE_ANCHOR_WEBHOOK"),
+        database_roles=read.boolean(env, "GATEHOUSE_DATABASE_ROLES", default=True),
         log_level=read.choice(env, "GATEHOUSE_LOG_LEVEL", "INFO", LOG_LEVELS),
         service=read.text(env, "GATEHOUSE_SERVICE") or "manage",
         seed_text=read.secret(env, "GATEHOUSE_SEED"),

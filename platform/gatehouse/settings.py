@@ -88,7 +88,9 @@ TEMPLATES = [
     },
 ]
 
-DATABASES = {"default": read.postgres(os.environ) or read.sqlite(GATEHOUSE.database_file)}
+DATABASES = {
+    "default": read.postgres(os.environ, role=GATEHOUSE.database_role) or read.sqlite(GATEHOUSE.database_file),
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CACHES = {

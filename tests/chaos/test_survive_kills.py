@@ -103,6 +103,7 @@ def test_revoked_key_loses_its_open_stream(doomed: Stack) -> None:
     doomed.node("DELETE", f"/v1/sandboxes/{sandbox.sandbox_id}")
 
 
+@pytest.mark.embedded_only
 def test_a_worker_whose_broker_lies_is_replaced(doomed: Stack, sandbox: Sandbox) -> None:
     before = doomed.pid_of("worker")
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
+from audit import databaseroles
 from gatehouse.management import hostsetup
 from sandboxes.node.builds.store import Manifest, TemplateStore
 
@@ -68,6 +69,17 @@ class Command(BaseCommand):
             call_command("migrate", interactive=False, verbosity=0)
         if connection.vendor == "sqlite":
             hostsetup.share_database(settings.GATEHOUSE.database_file)
+        elif settings.GATEHOUSE.database_roles:
+            self._grant()
+
+    def _grant(self) -> None:
+        try:
+            databaseroles.grant(connection)
+        except DatabaseError as error:
+            raise CommandError(
+                f"PostgreSQL did not let this login make the roles of web and worker ({str(error).strip()}): give it "
+                "CREATEROLE, or set GATEHOUSE_DATABASE_ROLES=off and give each service a login of its own."
+            ) from error
 
     def _register_template(self) -> None:
         manifest = TemplateStore(settings.GATEHOUSE.home).current(TEMPLATE)
