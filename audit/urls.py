@@ -9,6 +9,8 @@ from audit import views
 urlpatterns = [
     path("audit", views.Events.as_view()),
     path("audit/risk.json", views.RiskOverTime.as_view()),
+    path("audit/export", views.Export.as_view()),
     path("audit/sandboxes/<str:sandbox_id>", views.Timeline.as_view()),
     path("audit/<str:event_id>", views.Event.as_view()),
+    path("audit/<str:event_id>/proof", views.Proof.as_view()),
 ]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from django.http import JsonResponse
 
-from audit import charting, explaining, registry, selectors
+from audit import charting, explaining, exports, registry, selectors
 from audit.presenting import note_reading, table_of
+from corekit.errors import InvalidInput, NotFound
 from corekit.web.pages import PageView, is_partial
 from corekit.web.paging import page
+from corekit.web.streaming import streamed
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
     from django.http import HttpRequest, HttpResponse
+    from django.http.response import HttpResponseBase
 
     from audit.filters import EventFilters
     from audit.models import Event as EventRow
@@ -50,6 +55,7 @@ class Events(AuditPage):
             "next": self._url(cursor=found.next) if found.next else "",
             "newest": self._url(cursor=None) if "cursor" in request.GET else "",
             "after": selectors.place(self.viewer.tenant_id),
+            **{f"export_{form}": self._url("audit/export", cursor=None, format=form) for form in exports.FORMATS},
             "given": [self._chip(filters, name, value) for name, value in filters.given.items()],
         }
         if is_partial(request):
@@ -66,20 +72,20 @@ class Events(AuditPage):
             "ledger": None if self.viewer.tenant_id else selectors.ledger_state(self.viewer.actor),
         }
 
-    def _url(self, **changes: str | None) -> str:
+    def _url(self, page: str = "audit", **changes: str | None) -> str:
         query = self.request.GET.copy()
         for name, value in changes.items():
             query.pop(name, None)
             if value is not None:
                 query[name] = value
-        return f"{self.viewer.base}audit" + (f"?{query.urlencode()}" if query else "")
+        return f"{self.viewer.base}{page}" + (f"?{query.urlencode()}" if query else "")
 
     def _chip(self, filters: EventFilters, name: str, value: object) -> dict[str, str]:
         choices = dict(getattr(filters.form.fields[name], "choices", ()))
         return {
             "label": str(filters.form.fields[name].label),
             "value": str(choices.get(value, value)),
-            "without": self._url(**{name: None, "cursor": None}),
+            "without": self._url("audit", **{name: None, "cursor": None}),
         }
 
 
@@ -91,6 +97,40 @@ class RiskOverTime(AuditPage):
         filters = self.filters()
         note_reading(self.viewer, filters.given)
         return JsonResponse(charting.risk_over_time(filters.rows, filters.given), headers={"Cache-Control": "no-store"})
+
+
+class Export(AuditPage):
+    """`audit/export`: what the filters keep, as a file."""
+
+    def get(self, request: HttpRequest) -> HttpResponseBase:
+        """Stream JSON lines with proofs, or CSV. The export is an event, whoever asks."""
+        form = request.GET.get("format", "")
+        if form not in exports.FORMATS:
+            raise InvalidInput("An export is jsonl or csv.", field="format")
+        query = dict(self.filters().given)
+        if self.viewer.tenant_id:
+            query["tenant_id"] = UUID(self.viewer.tenant_id)
+        lines = exports.export(actor=self.viewer.actor, query=query, form=form)
+        return streamed(request, lines, exports.FORMATS[form], f"audit-{self.viewer.slug or 'platform'}.{form}")
+
+
+class Proof(AuditPage):
+    """`audit/{event}/proof`: the path from an event to a signed root."""
+
+    def get(self, request: HttpRequest, event_id: str) -> HttpResponse:
+        """Show the proof to copy. It is asked for by itself: it reads the hashes of the chain before the event."""
+        event = selectors.event_at(self.events(), event_id)
+        note_reading(self.viewer, ["id"])
+        proof = exports.proof_of(event)
+        if proof["proof"] is None:
+            raise NotFound("No checkpoint covers this event yet: ask again in a minute.")
+        context = {
+            "event_id": event_id,
+            "steps": len(proof["proof"]["path"]),
+            "size": proof["proof"]["size"],
+            "json": json.dumps(proof, indent=2, ensure_ascii=False),
+        }
+        return self.page("audit/proof_part.html" if is_partial(request) else "audit/proof.html", context)
 
 
 class Timeline(AuditPage):
