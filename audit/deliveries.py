@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import random
+import threading
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ LEASE = timedelta(seconds=60)
 BATCH = 500
 AT_ONCE = 16
 _KEEP = timedelta(days=30)
+_running = threading.Lock()
 
 
 def queue_new() -> int:
@@ -80,8 +82,16 @@ def _wanted(webhook: Webhook, event_ids: Sequence[str]) -> list[tuple[str, str]]
 
 
 def deliver_due(*, budget_s: float) -> int:
-    """Send what is due, many at a time, until nothing is or the budget is spent; return how many were tried."""
-    return asyncio.run(_deliver_due(time.monotonic() + budget_s))
+    """Send what is due, many at a time, until nothing is or the budget is spent; return how many were tried.
+
+    One run at a time in a process: slow receivers must not take every thread of the worker.
+    """
+    if not _running.acquire(blocking=False):
+        return 0
+    try:
+        return asyncio.run(_deliver_due(time.monotonic() + budget_s))
+    finally:
+        _running.release()
 
 
 async def _deliver_due(until: float) -> int:
