@@ -15,6 +15,7 @@ from django.db import IntegrityError, transaction
 
 from audit import recording
 from corekit import clock, ids
+from corekit.actor import SYSTEM
 from corekit.errors import Conflict, GatehouseError, InvalidInput, NotFound, QuotaExceeded
 from sandboxes import (
     access,
@@ -204,6 +205,8 @@ def resume_for_traffic(*, actor: Actor, sandbox_id: str, generation: int) -> Non
         raise Conflict("Requests do not wake this sandbox.", state=str(sandbox.state))
     if sandbox.tenant.state != TenantState.ACTIVE:
         raise Conflict("The tenant is suspended.")
+    if selectors.held_for_risk(sandbox):
+        raise Conflict("The sandbox was paused for its risk.", state=str(sandbox.state))
     timeout_s = max(sandbox.timeout_s, SHORTEST_WAKE_S)
     if sandbox.state == SandboxState.RUNNING:
         sandbox = _as_the_node_says(sandbox)
@@ -253,6 +256,11 @@ def pause_sandbox(*, actor: Actor, sandbox_id: str) -> None:
     """
     policy.require(actor, WRITE)
     _pause(actor, selectors.sandbox_for(actor, sandbox_id), "requested")
+
+
+def pause_for_risk(sandbox: Sandbox) -> None:
+    """Freeze a sandbox because the audit's judgement asks for it. Raises as `pause_sandbox`."""
+    _pause(SYSTEM, sandbox, "risk")
 
 
 def _pause(actor: Actor, sandbox: Sandbox, reason: str) -> None:

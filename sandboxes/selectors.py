@@ -11,11 +11,12 @@ from uuid import UUID
 
 from django.db.models import Q
 
+from audit.models import Verdict, VerdictAction, VerdictState
 from corekit import ids
 from corekit.errors import InvalidInput, NotFound
 from sandboxes import statements
 from sandboxes.models import Sandbox, Template, metadata_digest
-from sandboxes.states import HALTED, LIVE
+from sandboxes.states import HALTED, LIVE, SandboxState
 from tenants.models import Quota
 
 if TYPE_CHECKING:
@@ -213,3 +214,16 @@ def decode_page_token(token: str, *, ascending: bool) -> tuple[datetime, str]:
     if not ids.is_sandbox_id(sandbox_id) or order != (["asc"] if ascending else []):
         raise InvalidInput("Invalid next token", field="nextToken")
     return started_at, sandbox_id
+
+
+def held_for_risk(sandbox: Sandbox) -> bool:
+    """Say whether a sandbox stands still for its risk: it did not go on since, and nobody overrode the verdict."""
+    if sandbox.state == SandboxState.RUNNING:
+        return False
+    return Verdict.objects.filter(
+        sandbox_id=sandbox.pk,
+        generation=sandbox.generation,
+        action=VerdictAction.PAUSE,
+        state__in=(VerdictState.PENDING, VerdictState.DONE),
+        created_at__gt=sandbox.resumed_at or sandbox.created_at,
+    ).exists()

@@ -7,7 +7,7 @@ from celery import shared_task
 
 from audit import sealing
 from corekit.errors import GatehouseError
-from sandboxes import events, executionrows, offboarding, revocation
+from sandboxes import events, executionrows, offboarding, revocation, verdicts
 from sandboxes import reconcile as reconciling
 from sandboxes.models import Sandbox
 from sandboxes.node_client import local_node
@@ -32,6 +32,8 @@ def collect_events() -> None:
             sealing.seal()
     except GatehouseError as error:
         logger.warning("collect_failed", error=error.code)
+    # Right after the events that ask for it, and each second in any case.
+    verdicts.carry_out()
 
 
 @shared_task(name="sandboxes.reconcile")  # type: ignore[untyped-decorator]
