@@ -19,7 +19,6 @@ from typing import Any, BinaryIO
 
 from audit.risk.assessor import assess, assess_argv
 
-CPU_LIMIT_S = 1.0
 MAX_FRAME = 16 << 20
 LENGTH = struct.Struct(">I")
 _MEMORY_LIMIT = 256 << 20
@@ -42,8 +41,8 @@ _WARM_UP = (
 )
 
 
-def main() -> None:
-    """Wall the process in, then answer until the other end closes."""
+def main(cpu_limit_s: float) -> None:
+    """Wall the process in, then answer until the other end closes, with so much CPU time for each answer."""
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     for code, language in _WARM_UP:
         assess(code, language)
@@ -51,7 +50,7 @@ def main() -> None:
     _wall_in()
     while (request := _receive(requests)) is not None:
         # The default action of SIGPROF ends the process, also in the middle of a parser's C code.
-        signal.setitimer(signal.ITIMER_PROF, CPU_LIMIT_S)
+        signal.setitimer(signal.ITIMER_PROF, cpu_limit_s)
         answer = json.dumps(_answer(request)).encode()
         signal.setitimer(signal.ITIMER_PROF, 0)
         answers.write(LENGTH.pack(len(answer)) + answer)

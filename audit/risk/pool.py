@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from audit.risk import shell
 from audit.risk.assessor import MAX_CODE, assess_argv, known_language
-from audit.risk.child import CPU_LIMIT_S, LENGTH, MAX_FRAME
+from audit.risk.child import LENGTH, MAX_FRAME
 from audit.risk.findings import Assessment
 from audit.risk.scoring import combine
 
@@ -34,10 +34,7 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).resolve().parents[2]
 # Isolated, so that neither the folder nor the environment of the caller decides what the child imports.
-_COMMAND = (
-    *(sys.executable, "-I", "-c"),
-    f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from audit.risk.child import main; main()",
-)
+_START = "import sys; sys.path.insert(0, sys.argv[1]); from audit.risk.child import main; main(float(sys.argv[2]))"
 # The child counts its own CPU time. These are for a host that is too busy to give it any.
 _ANSWERS_WITHIN_S = 10.0
 _FREE_WITHIN_S = 20.0
@@ -59,13 +56,14 @@ class _Stopped(Exception):
 class Assessor:
     """A few child processes, started ahead and replaced when they die, and a memory of what was judged."""
 
-    def __init__(self, size: int = 2, *, cached: int = _CACHED) -> None:
+    def __init__(self, size: int = 2, *, cpu_limit_s: float = 1.0) -> None:
+        self._cpu_limit_s = cpu_limit_s
         self._children: queue.LifoQueue[_Child] = queue.LifoQueue()
         self._closed = False
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="assessor")
-        self._cache = _Cache(cached)
+        self._cache = _Cache(_CACHED)
         for _ in range(size):
-            self._children.put(_Child())
+            self._children.put(_Child(cpu_limit_s))
 
     def __enter__(self) -> Self:
         return self
@@ -134,7 +132,7 @@ class Assessor:
             answer = Assessment.from_dict(child.exchange(request()))
         except _Stopped as stopped:
             child.end()
-            child = _Child()
+            child = _Child(self._cpu_limit_s)
             answer = _unassessable(language, str(stopped))
             if not stopped.lasting:
                 return answer
@@ -169,7 +167,8 @@ class _Cache:
 class _Child:
     """One process and the two pipes to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, cpu_limit_s: float) -> None:
+        self._cpu_limit_s = cpu_limit_s
         self._process: subprocess.Popen[bytes] | None = None
         self._requests = self._answers = -1
         self._proven = False
@@ -191,7 +190,7 @@ class _Child:
         except ValueError as error:
             raise _Stopped("The assessor's answer made no sense.") from error
         except (OSError, EOFError) as error:
-            raise _Stopped(self._cause(), lasting=self._proven) from error
+            raise self._stopped() from error
         self._proven = True
         return answer
 
@@ -208,7 +207,7 @@ class _Child:
 
     def _start(self) -> None:
         self._process = subprocess.Popen(
-            _COMMAND,
+            (sys.executable, "-I", "-c", _START, str(_ROOT), str(self._cpu_limit_s)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -220,14 +219,14 @@ class _Child:
             self._requests, self._answers = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._requests, False)
 
-    def _cause(self) -> str:
+    def _stopped(self) -> _Stopped:
         if self._process is not None:
             # A child that closed its pipes ends at once; one that doesn't is killed by the caller anyway.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=1)
             if self._process.returncode == -signal.SIGPROF:
-                return f"Reading it took more than {CPU_LIMIT_S:g} s."
-        return "The assessor ended while it read it."
+                return _Stopped(f"Reading it took more than {self._cpu_limit_s:g} s.", lasting=True)
+        return _Stopped("The assessor ended while it read it.", lasting=self._proven)
 
     def _send(self, data: bytes, until: float) -> None:
         view = memoryview(data)
