@@ -88,7 +88,8 @@ def test_limits_are_shown_and_set(acme: Tenant) -> None:
 
 def test_the_least_isolation_is_a_word_among_the_limits(acme: Tenant) -> None:
     run("quota", "set", "acme", "sandbox.min_tier=container")
-    assert ["sandbox.min_tier", "container", "-"] in [line.split() for line in run("quota", "show", "acme").splitlines()]
+    shown = [line.split() for line in run("quota", "show", "acme").splitlines()]
+    assert ["sandbox.min_tier", "container", "-"] in shown
     with pytest.raises(CommandError, match="min_tier must be one of"):
         run("quota", "set", "acme", "sandbox.min_tier=vault", "max_sandboxes=1")
     assert LimitRange.everywhere().get(pk=acme.pk).min_tier == "container"
