@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from audit.risk.python.evaluate import Evaluator
@@ -20,7 +21,13 @@ def analyse(code: bytes, inner: Inner) -> list[Finding]:
 
     Code that Python itself cannot read raises, unless its bytes alone are a reason.
     """
-    source = Source(code)
+    with warnings.catch_warnings():
+        # Parsing and decoding warn about the text; that is nobody's business here.
+        warnings.simplefilter("ignore")
+        return _findings(Source(code), inner)
+
+
+def _findings(source: Source, inner: Inner) -> list[Finding]:
     report = Report(source, inner)
     for rule, span in source.oddities():
         report.add_at(rule, span)

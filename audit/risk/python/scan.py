@@ -7,7 +7,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
-from audit.risk.python import rules
+from audit.risk.python import folding, rules
 from audit.risk.python.calls import receiver
 from audit.risk.python.correlate import Facts, correlate
 from audit.risk.python.sinks import Sinks
@@ -42,6 +42,7 @@ _INERT = frozenset(
 _KEEPS = frozenset(
     {"dict", "list", "sorted", "os.environ.copy", "len", "copy.copy", "isinstance", "bool", "collections.ChainMap"}
 )
+_LONG = 400
 _CALLERS = frozenset(
     {"map", "filter", "functools.partial", "functools.reduce", "atexit.register", "signal.signal", "itertools.starmap"}
 )
@@ -94,6 +95,8 @@ class Scan:
             self.report.add("py.dyn.unresolved", node)
         for name in names:
             self._called(node, name, func, args, keywords)
+        if "operator.methodcaller()" in names and args:
+            self._called_later(node, func, args[0])
         self._known_danger(node, names, args)
         self._environment(node, names, func, [*args, *(value for key, value in keywords.items() if key != "env")])
         self._handed_on(node, names, args, keywords)
@@ -124,6 +127,14 @@ class Scan:
                     self.facts.sink(group, node, reaching, args[0] if args else UNKNOWN)
         self.sinks.roles(node, name, args, keywords, receiver(self.ev, node)[1])
 
+    def _called_later(self, node: ast.Call, caller: Value, base: Value) -> None:
+        """What `operator.methodcaller` made calls a method of what it is given."""
+        wanted, *args = caller.items_values() or [UNKNOWN]
+        for const in wanted.consts:
+            method = self.ev.attribute(base, str(const))
+            for name in method.names:
+                self._called(node, name, method, args, {})
+
     def _reaching(self, node: ast.Call, args: Sequence[Value], keywords: Mapping[str, Value]) -> Mapping[str, ast.AST]:
         given = [receiver(self.ev, node)[1], *args, *(value for key, value in keywords.items() if key != "env")]
         return merged_taints(given) or {}
@@ -136,6 +147,9 @@ class Scan:
                     for part in const.split(".") if isinstance(const, str) else ():
                         if part in rules.ATTRIBUTES:
                             self.report.add(rules.ATTRIBUTES[part], node)
+        texts = [const for arg in args for const in arg.consts if isinstance(const, str | bytes) and len(const) > _LONG]
+        if texts and any(name in folding.DECODERS for name in names):
+            self.report.add("py.text.payload", node)
         attr, base = receiver(self.ev, node)
         if attr in {"format", "format_map", "vformat"}:
             self.sinks.template(node, [*base.consts, *(const for arg in args for const in arg.consts)])
