@@ -59,6 +59,12 @@ _CODES = {
         _code("audit.producer_silent", "{object} was not heard for some minutes.", "critical", "heard_at"),
         _code("audit.producer_back", "{object} is heard again.", "notice", "silent_since"),
         _code("audit.anchor_failed", "Checkpoints do not reach the anchor {object}.", "critical", "error"),
+        _code(
+            "audit.verification_failed",
+            "The chain {object} is not what was signed.",
+            "critical",
+            "verdict seq event checkpoint",
+        ),
         _code("audit.pruned", "Old events of {object} were dropped.", "notice", "first last events rule"),
         _code("audit.hold_set", "{actor} put the events of {object} under legal hold.", "warning", "note"),
         _code("audit.hold_lifted", "{actor} lifted the legal hold of {object}.", "warning"),
