@@ -128,6 +128,15 @@ def verdicts_on(actor: Actor, event: Event) -> QuerySet[Verdict]:
     return Verdict.visible_to(actor).filter(event_id=event.pk).order_by("created_at", "pk")
 
 
+def verdict_at(actor: Actor, tenant_id: str | None, verdict_id: str) -> Verdict:
+    """Return one verdict of a tenant, or with None of any that an actor may see. Raises NotFound."""
+    rows = Verdict.visible_to(actor) if ids.is_event_id(verdict_id) else Verdict.objects.none()
+    found = (rows if tenant_id is None else rows.filter(tenant_id=tenant_id)).filter(pk=verdict_id).first()
+    if found is None:
+        raise NotFound("There is no such verdict.")
+    return found
+
+
 def chain_at(actor: Actor, tenant_id: str | None) -> Chain | None:
     """Return the chain of a tenant's events, or with None the platform's; None before its first event is sealed."""
     _require(actor, READ)

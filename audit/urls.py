@@ -11,6 +11,7 @@ urlpatterns = [
     path("audit/risk.json", views.RiskOverTime.as_view()),
     path("audit/export", views.Export.as_view()),
     path("audit/sandboxes/<str:sandbox_id>", views.Timeline.as_view()),
+    path("audit/verdicts/<str:verdict_id>/override", views.Override.as_view()),
     path("audit/<str:event_id>", views.Event.as_view()),
     path("audit/<str:event_id>/proof", views.Proof.as_view()),
 ]

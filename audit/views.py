@@ -6,9 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from django.http import JsonResponse
+from django.http import HttpResponseRedirect, JsonResponse
 
-from audit import charting, explaining, exports, registry, selectors
+from audit import charting, explaining, exports, registry, selectors, thresholds
+from audit.forms import OverrideForm
 from audit.presenting import note_reading, table_of
 from corekit.errors import InvalidInput, NotFound
 from corekit.web.pages import PageView, is_partial
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from audit.filters import EventFilters
     from audit.models import Event as EventRow
+    from audit.models import Verdict
 
 ROWS = 50
 # What stands in the bar; the rest is behind "More filters".
@@ -133,6 +135,34 @@ class Proof(AuditPage):
         return self.page("audit/proof_part.html" if is_partial(request) else "audit/proof.html", context)
 
 
+class Override(AuditPage):
+    """`audit/verdicts/{verdict}/override`: a person says that a verdict does not hold."""
+
+    def get(self, request: HttpRequest, verdict_id: str) -> HttpResponse:
+        """Show the form."""
+        verdict = self._verdict(verdict_id)
+        note_reading(self.viewer, ["verdict"])
+        return self._form(verdict, OverrideForm())
+
+    def post(self, request: HttpRequest, verdict_id: str) -> HttpResponse:
+        """Override with a note."""
+        verdict, form = self._verdict(verdict_id), OverrideForm(request.POST)
+        if not form.is_valid():
+            return self._form(verdict, form, status=422)
+        note = form.cleaned_data["note"]
+        verdict = thresholds.override_verdict(actor=self.viewer.actor, verdict_id=verdict.pk, note=note)
+        if is_partial(request):
+            return self.page("audit/verdict.html", {"verdict": verdict})
+        return HttpResponseRedirect(f"{self.viewer.base}audit/{verdict.event_id}")
+
+    def _verdict(self, verdict_id: str) -> Verdict:
+        return selectors.verdict_at(self.viewer.actor, self.viewer.tenant_id, verdict_id)
+
+    def _form(self, verdict: Verdict, form: OverrideForm, status: int = 200) -> HttpResponse:
+        template = "audit/override_part.html" if is_partial(self.request) else "audit/override.html"
+        return self.page(template, {"verdict": verdict, "form": form}, status=status)
+
+
 class Timeline(AuditPage):
     """`audit/sandboxes/{sandbox}`: everything that happened in and to one sandbox."""
 
@@ -157,6 +187,7 @@ class Event(AuditPage):
             "event": event,
             "facts": explaining.facts(event),
             "reasons": explaining.reasons(event),
+            "may_override": self.viewer.actor.has(thresholds.WRITE),
             "verdicts": selectors.verdicts_on(self.viewer.actor, event),
             "place": selectors.place_of(event),
             "json": explaining.as_json(event),

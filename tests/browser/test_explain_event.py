@@ -100,6 +100,26 @@ def test_a_verdict_is_shown_with_its_event(windows: Windows, alice: Person) -> N
     expect(page.locator(".gh-verdict")).to_contain_text("score 88 met the threshold 80")
 
 
+def test_an_analyst_overrides_a_verdict_with_a_note(windows: Windows, alice: Person) -> None:
+    made = risky(alice.tenant)
+    verdict = Verdict.objects.create(
+        tenant_id=alice.tenant.pk, event_id=made.pk, sandbox_id=SANDBOX, action="pause", score=88, threshold=80
+    )
+    windows.inspect(f"/t/acme/audit/verdicts/{verdict.pk}/override", alice.user)
+    console = windows.open(alice.user)
+    page = console.open(f"/t/acme/audit/{made.pk}")
+    page.get_by_role("link", name="Override").click()
+    page.get_by_label("Why it does not hold").fill("A known test.")
+    assert console.accessibility() == []
+    page.get_by_role("button", name="Override the verdict").click()
+    box = page.locator(f"#verdict-{verdict.pk}")
+    expect(box).to_contain_text("Overridden")
+    expect(box).to_contain_text("A known test.")
+    expect(box.get_by_role("link", name="Override")).to_have_count(0)
+    verdict.refresh_from_db()
+    assert verdict.state == "overridden"
+
+
 def test_all_fields_are_there_for_who_wants_them(windows: Windows, alice: Person) -> None:
     made = risky(alice.tenant)
     page = windows.open(alice.user).open(f"/t/acme/audit/{made.pk}")

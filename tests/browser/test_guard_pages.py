@@ -10,7 +10,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver
 
 from audit import checkpoints, sealing
-from audit.models import Event
+from audit.models import Event, Verdict
 from gatehouse.console import urls
 from tenants.models import Membership, Tenant, User
 from tests.browser.ledger import SANDBOX, event, risky
@@ -51,7 +51,15 @@ def theirs(alice: Person) -> dict[str, str]:
     made = risky(alice.tenant)
     sealing.seal()
     assert checkpoints.sign_due()
-    return {"<slug:slug>": "acme", "<str:event_id>": made.pk, "<str:sandbox_id>": SANDBOX}
+    verdict = Verdict.objects.create(
+        tenant_id=alice.tenant.pk, event_id=made.pk, sandbox_id=SANDBOX, action="pause", score=88, threshold=80
+    )
+    return {
+        "<slug:slug>": "acme",
+        "<str:event_id>": made.pk,
+        "<str:sandbox_id>": SANDBOX,
+        "<str:verdict_id>": verdict.pk,
+    }
 
 
 def filled(path: str, parameters: dict[str, str]) -> str:
@@ -220,3 +228,23 @@ def test_signing_out_needs_a_form_of_ours(alice: Person) -> None:
     answer = client.post("/accounts/logout/")
     assert (answer.status_code, "form is too old" in answer.content.decode()) == (403, True)
     assert client.get("/t/acme/audit").status_code == 200
+
+
+def test_a_verdict_is_overridden_by_who_may_and_nobody_else(
+    alice: Person, vera: Person, mallory: Person, theirs: dict[str, str]
+) -> None:
+    path = filled("/t/<slug:slug>/audit/verdicts/<str:verdict_id>/override", theirs)
+    assert signed_in(vera.user).post(path, {"note": "fine"}).status_code == 403
+    assert signed_in(mallory.user).post(path, {"note": "fine"}).status_code == 404
+    elsewhere = path.replace("/acme/", "/evil-corp/")
+    assert signed_in(mallory.user).post(elsewhere, {"note": "fine"}).status_code == 404
+    assert signed_in(alice.user).post(path, {"note": " "}).status_code == 422
+    assert Verdict.objects.get().state == "pending"
+
+    answer = signed_in(alice.user).post(path, {"note": "A known test."})
+
+    assert (answer.status_code, answer["Location"]) == (302, f"/t/acme/audit/{theirs['<str:event_id>']}")
+    assert (Verdict.objects.get().state, Verdict.objects.get().note) == ("overridden", "A known test.")
+    told = Event.objects.get(code="risk.overridden")
+    assert (told.tenant_id, told.actor_name, told.details["note"]) == (alice.tenant.pk, "Alice", "A known test.")
+    assert signed_in(alice.user).post(path, {"note": "again"}).status_code == 409
