@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from audit.risk.assessor import assess, assess_argv
+from audit.risk.shell.table import RULES
 
 DATA = Path(__file__).parents[2] / "data" / "risk"
 DANGERS = (DATA / "shell-dangers.txt").read_text().strip().split("\n%%\n")
@@ -157,3 +158,16 @@ def test_words_without_a_shell_are_judged_as_they_are(argv: list[str], tier: str
 def test_no_command_is_nothing() -> None:
     assert (assess(b"", "bash").score, assess(b"", "bash").tier) == (0, "L0")
     assert (assess_argv([]).score, assess_argv([]).tier) == (0, "L0")
+
+
+EXAMPLES = [line.split(" %% ") for line in (DATA / "shell-rules.txt").read_text().strip().splitlines()]
+
+
+@pytest.mark.parametrize(("rule", "matching", "other"), EXAMPLES)
+def test_each_rule_matches_its_example_and_not_its_neighbour(rule: str, matching: str, other: str) -> None:
+    assert rule in rules(matching)
+    assert rule not in rules(other)
+
+
+def test_each_rule_has_an_example() -> None:
+    assert set(RULES) - {rule for rule, _, _ in EXAMPLES} - {"sh.evade.text"} == set()
