@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from audit import checkpoints, producers, sealing
+from audit import anchors, checkpoints, deliveries, producers, sealing
+
+DELIVERING_S = 20.0
+"""For how long a run sends to webhooks before it leaves the rest to the next one."""
 
 
 @shared_task(name="audit.seal")  # type: ignore[untyped-decorator]
@@ -14,7 +17,26 @@ def seal() -> None:
     checkpoints.sign_due()
 
 
+@shared_task(name="audit.anchor")  # type: ignore[untyped-decorator]
+def anchor() -> None:
+    """Write new checkpoints to the anchors outside the database. Each second, beside slower work."""
+    anchors.deliver_all()
+
+
 @shared_task(name="audit.heartbeat")  # type: ignore[untyped-decorator]
 def heartbeat() -> None:
     """Record that the audit is alive, how many events it holds, and who fell silent. Each minute."""
     producers.beat()
+
+
+@shared_task(name="audit.deliver")  # type: ignore[untyped-decorator]
+def deliver() -> None:
+    """Send sealed events to the webhooks that want them. Each second."""
+    deliveries.queue_new()
+    deliveries.deliver_due(budget_s=DELIVERING_S)
+
+
+@shared_task(name="audit.forget_deliveries")  # type: ignore[untyped-decorator]
+def forget_deliveries() -> None:
+    """Delete what the delivery log holds of the last month and before. Each hour."""
+    deliveries.forget_old()

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 CONTROL, WORK = "control", "work"
 
-# Name of the task → seconds between two runs.
+# Name of the task → seconds between two runs, on the queue `control`.
 PERIODIC = {
     "sandboxes.collect_events": 1.0,
     "sandboxes.reconcile": 10.0,
@@ -18,13 +18,20 @@ PERIODIC = {
     "audit.seal": 1.0,
     "audit.heartbeat": 60.0,
 }
+# The same on the queue `work`, for tasks that wait for places outside or take their time.
+PERIODIC_WORK = {
+    "audit.anchor": 1.0,
+    "audit.deliver": 1.0,
+    "audit.forget_deliveries": 3600.0,
+}
 
 
 def schedule() -> dict[str, dict[str, object]]:
     """Return the beat schedule. A run that waited a whole period is dropped: the next one does its work."""
     return {
-        name: {"task": name, "schedule": period, "options": {"queue": CONTROL, "expires": period}}
-        for name, period in PERIODIC.items()
+        name: {"task": name, "schedule": period, "options": {"queue": queue, "expires": period}}
+        for queue, tasks in ((CONTROL, PERIODIC), (WORK, PERIODIC_WORK))
+        for name, period in tasks.items()
     }
 
 

@@ -237,11 +237,13 @@ def test_refusals_reach_the_operator_as_one_line(tmp_path: Path) -> None:
     assert re.fullmatch(r"up: .*: run `manage\.py bootstrap` as root first\.\n", done.stderr)
 
 
+SERVERS = ("DATABASE_URL", "REDIS_URL")
 SHELL = {
     "GATEHOUSE_PORT": "9000",
     "GATEHOUSE_SEED": "s",
     "GATEHOUSE_SECRET_KEY_FILE": "/k",
     "GATEHOUSE_LEDGER_KEY": "l",
+    "GATEHOUSE_ANCHOR_WEBHOOK": "https://example.com/",
     "DATABASE_URL": "postgresql://user:password@db/gatehouse",
     "REDIS_URL": "redis://cache",
     "AWS_SECRET_ACCESS_KEY": "not ours",
@@ -254,8 +256,8 @@ SHELL = {
     ("service", "secrets"),
     [
         ("node", set()),
-        ("worker", {"DATABASE_URL", "REDIS_URL", "GATEHOUSE_SECRET_KEY_FILE", "GATEHOUSE_LEDGER_KEY"}),
-        ("web", {"DATABASE_URL", "REDIS_URL", "GATEHOUSE_SECRET_KEY_FILE", "GATEHOUSE_SEED"}),
+        ("worker", {"GATEHOUSE_LEDGER_KEY", "GATEHOUSE_ANCHOR_WEBHOOK", "GATEHOUSE_SECRET_KEY_FILE", *SERVERS}),
+        ("web", {"GATEHOUSE_SECRET_KEY_FILE", "GATEHOUSE_SEED", *SERVERS}),
     ],
 )
 def test_each_service_sees_its_own_secrets_only(service: str, secrets: set[str]) -> None:

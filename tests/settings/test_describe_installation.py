@@ -11,7 +11,7 @@ from gatehouse.installation import installation
 
 ROOT = Path("/opt/gatehouse")
 SEED = "ab" * 32
-SECRETS = ("GATEHOUSE_SEED", "GATEHOUSE_SECRET_KEY", "GATEHOUSE_LEDGER_KEY")
+SECRETS = ("GATEHOUSE_SEED", "GATEHOUSE_SECRET_KEY", "GATEHOUSE_LEDGER_KEY", "GATEHOUSE_ANCHOR_WEBHOOK")
 
 
 def test_defaults_need_nothing() -> None:
@@ -101,6 +101,26 @@ def test_the_secret_key_lives_as_long_as_the_process_without_a_file(tmp_path: Pa
     place.keys.mkdir()
     place.secret_key_file.write_text("k" * 50)
     assert place.secret_key() == "k" * 50
+
+
+def test_anchors_are_the_directory_below_the_home_unless_named(tmp_path: Path) -> None:
+    place = installation({"GATEHOUSE_HOME": str(tmp_path)}, ROOT)
+    assert (place.anchors, place.anchor_directory) == (("directory",), tmp_path / "anchors")
+    elsewhere = installation({"GATEHOUSE_ANCHORS": "webhook, directory", "GATEHOUSE_ANCHOR_DIR": "/mnt/worm"}, ROOT)
+    assert (elsewhere.anchors, elsewhere.anchor_directory) == (("webhook", "directory"), Path("/mnt/worm"))
+    assert installation({"GATEHOUSE_ANCHORS": "none"}, ROOT).anchors == ()
+
+
+def test_an_unknown_anchor_is_refused() -> None:
+    with pytest.raises(EnvError, match="GATEHOUSE_ANCHORS must name some of directory, webhook, or none, not 'tape'"):
+        installation({"GATEHOUSE_ANCHORS": "tape"}, ROOT)
+
+
+def test_a_worker_that_is_to_call_a_webhook_needs_its_url() -> None:
+    env = {"GATEHOUSE_ANCHORS": "webhook", "GATEHOUSE_SERVICE": "worker"}
+    with pytest.raises(EnvError, match="set GATEHOUSE_ANCHOR_WEBHOOK to its URL"):
+        installation(env, ROOT)
+    assert installation({**env, "GATEHOUSE_ANCHOR_WEBHOOK": "https://example.com/x"}, ROOT).anchors == ("webhook",)
 
 
 def test_secrets_do_not_show_when_printed() -> None:

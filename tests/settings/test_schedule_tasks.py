@@ -16,17 +16,21 @@ def test_these_tasks_run_again_and_again() -> None:
         "sandboxes.erase_tenants": 5.0,
         "audit.seal": 1.0,
         "audit.heartbeat": 60.0,
+        "audit.anchor": 1.0,
+        "audit.deliver": 1.0,
+        "audit.forget_deliveries": 3600.0,
     }
 
 
 def test_a_late_run_is_dropped_instead_of_queued_up() -> None:
-    for entry in queues.schedule().values():
-        assert entry["options"] == {"queue": "control", "expires": entry["schedule"]}
+    for name, entry in queues.schedule().items():
+        queue = "work" if name in queues.PERIODIC_WORK else "control"
+        assert entry["options"] == {"queue": queue, "expires": entry["schedule"]}
 
 
 def test_every_scheduled_task_exists() -> None:
     app.loader.import_default_modules()
-    assert set(queues.PERIODIC) <= set(app.tasks)
+    assert {*queues.PERIODIC, *queues.PERIODIC_WORK} <= set(app.tasks)
 
 
 def test_tasks_are_acknowledged_after_they_ran_and_keep_no_results() -> None:

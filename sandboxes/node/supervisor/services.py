@@ -28,6 +28,7 @@ _SECRETS = {
     "GATEHOUSE_SECRET_KEY": ("web", "worker"),
     "GATEHOUSE_SEED": ("web",),
     "GATEHOUSE_LEDGER_KEY": ("worker",),
+    "GATEHOUSE_ANCHOR_WEBHOOK": ("worker",),
 }
 _GENERAL = ("TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy", "no_proxy")
 
