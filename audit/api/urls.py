@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from audit.api import exports, views, webhooks
+from audit.api import exports, risk, views, webhooks
 
 urlpatterns = [
     path("audit-events", views.Events.as_view()),
@@ -19,6 +19,12 @@ urlpatterns = [
     path("webhooks/<str:webhook_id>/test", webhooks.SendTest.as_view()),
     path("webhooks/<str:webhook_id>/deliveries", webhooks.Deliveries.as_view()),
     path("webhooks/<str:webhook_id>/deliveries/<str:delivery_id>/retry", webhooks.RetryDelivery.as_view()),
+    path("risk", risk.Levels.as_view()),
+    path("risk-policy", risk.Policy.as_view()),
+    path("risk-suppressions", risk.Suppressions.as_view()),
+    path("risk-suppressions/<str:suppression_id>", risk.Suppression.as_view()),
+    path("verdicts", risk.Verdicts.as_view()),
+    path("verdicts/<str:verdict_id>/override", risk.Override.as_view()),
     path("operations", views.Operations.as_view()),
     path("operations/<str:operation_id>", views.Operation.as_view()),
 ]

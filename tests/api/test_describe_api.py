@@ -26,6 +26,8 @@ OPERATIONS = {
     "remove_member resume_sandbox revoke_key set_limit_range set_quota suspend_tenant",
     "list_webhooks create_webhook get_webhook change_webhook delete_webhook rotate_webhook_secret test_webhook",
     "list_webhook_deliveries retry_webhook_delivery",
+    "get_risk get_risk_policy set_risk_policy list_risk_suppressions create_risk_suppression delete_risk_suppression",
+    "list_verdicts override_verdict",
     "execute get_execution list_executions",
     "export_audit_events get_audit_event_proof get_audit_chain list_audit_checkpoints",
 }

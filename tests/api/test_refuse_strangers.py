@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from audit import operations
-from audit.models import Delivery, Event, Operation, Webhook
+from audit.models import Delivery, Event, Operation, RiskSuppression, Verdict, Webhook
 from corekit import clock
 from corekit.ids import new_event_id, new_key_id, new_sandbox_id
 from sandboxes.models import Execution, Sandbox, Template, new_template_id
@@ -33,6 +34,13 @@ BODIES: dict[str, Any] = {
     "post tenants/{tenant_id}/keys": {"name": "mine"},
     "patch tenants/{tenant_id}/quota": {"max_sandboxes": 1},
     "patch tenants/{tenant_id}/limit-range": {"max_cpu_milli": 1000},
+    "put risk-policy": {"flag_at": 50, "pause_at": None, "refuse_at": None},
+    "post risk-suppressions": {
+        "rule": "sh.x",
+        "note": "mine",
+        "until": clock.to_rfc3339(clock.now() + timedelta(days=1)),
+    },
+    "post verdicts/{verdict_id}/override": {"note": "mine"},
     "post webhooks": {"url": "https://hooks.example.com/"},
     "post sandboxes/{sandbox_id}/extend": {"timeout": 60},
     "post tenants/{tenant_id}/offboard": {"confirm": "acme"},
@@ -62,6 +70,14 @@ def theirs(node: NodeDouble, base: Template, alice: Caller) -> dict[str, str]:
         "event_id": Event.objects.filter(tenant_id=tenant.pk).first().pk,  # type: ignore[union-attr]
         "operation_id": operation.pk,
         "webhook_id": webhook.pk,
+        "suppression_id": str(
+            RiskSuppression.objects.create(
+                pk=987_654_321, tenant_id=tenant.pk, rule="sh.x", note="x", until=clock.now(), created_by="alice"
+            ).pk
+        ),
+        "verdict_id": Verdict.objects.create(
+            tenant_id=tenant.pk, event_id=new_event_id(), action="flag", score=80, threshold=75
+        ).pk,
         "delivery_id": Delivery.objects.create(webhook=webhook, event_id="e1", code="quota.set").pk,
         "template_id": Template.objects.create(tenant=tenant, name="private", build_id="b-2").pk,
         "node_id": "node-double",
@@ -79,6 +95,8 @@ def unknown() -> dict[str, str]:
         "event_id": new_event_id(),
         "operation_id": new_event_id(),
         "webhook_id": new_event_id(),
+        "suppression_id": "999999",
+        "verdict_id": new_event_id(),
         "delivery_id": new_event_id(),
         "template_id": new_template_id(),
         "node_id": "node-unknown",
@@ -92,7 +110,13 @@ def world() -> list[Any]:
     for rows in kept:
         for row in rows:
             dict.pop(row, "last_used_at", None)
-    plain = (Tenant.objects, Operation.objects, Event.objects.exclude(code__in=DENIALS), Template.objects)
+    plain: tuple[Any, ...] = (
+        Tenant.objects,
+        Operation.objects,
+        Event.objects.exclude(code__in=DENIALS),
+        Template.objects,
+    )
+    plain += (RiskSuppression.objects.all(), Verdict.objects.all())
     return [*kept, *(list(rows.order_by("pk").values()) for rows in plain)]
 
 
