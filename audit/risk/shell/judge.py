@@ -138,9 +138,7 @@ class Judge:
         return text
 
     def _unresolved(self, head: Word, node: Node | None) -> None:
-        if "network" in head.taints:
-            self.report.add("sh.corr.download-run", node)
-        self.report.add("sh.dyn.unresolved", node)
+        self.report.add("sh.corr.download-run" if "network" in head.taints else "sh.dyn.unresolved", node)
 
     def _plain(self, command: Command, stdin: Value, node: Node | None) -> Value:
         """Judge by the command table: which arguments it reads and which it writes."""
@@ -170,8 +168,8 @@ class Judge:
                 return followed
         if name == "tee":
             self.write(written, stdin, node)
-        if name in _UNPACKERS and "network" in given.taints:
-            self.walker.state.fetched = True
+        if name in _UNPACKERS:
+            self.unpacked(given.taints, node)
         decoded = DECODED if name in _DECODERS and _DECODES & command.flags else NOTHING
         return Value(UNKNOWN, given.taints | stdin.taints | command.taints | decoded)
 
@@ -215,6 +213,12 @@ class Judge:
             if classes & _RUN_LATER:
                 self.later(value, node)
         return EMPTY if targets else value
+
+    def unpacked(self, taints: frozenset[str], node: Node | None) -> None:
+        """Note what an archive is unpacked of: from then on files here may be of others."""
+        if "network" in taints:
+            self.walker.state.fetched = True
+            self.report.add("sh.corr.download-unpack", node)
 
     def later(self, value: Value, node: Node | None) -> None:
         """Judge text that will be run at another time: a profile, a cron table, a unit."""

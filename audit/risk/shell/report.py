@@ -26,7 +26,7 @@ class Report:
         self._counts: dict[str, int] = {}
         self._anchor: tuple[Span, str] | None = None
 
-    def add(self, rule_id: str, node: Node | None, detail: str = "", *, weight: int | None = None) -> None:
+    def add(self, rule_id: str, node: Node | None, detail: str = "") -> None:
         """Add a finding of a rule; the same rule at the same place counts once."""
         if self._counts.get(rule_id, 0) >= _MAX_SAME_RULE:
             return
@@ -38,8 +38,7 @@ class Report:
         self._counts[rule_id] = self._counts.get(rule_id, 0) + 1
         rule = RULES[rule_id]
         message = f"{rule.message} ({snippet_of(detail)})" if detail else rule.message
-        weight = rule.weight if weight is None else weight
-        self.findings.append(Finding(rule.id, rule.title, rule.kind, weight, rule.tier, message, span, snippet))
+        self.findings.append(Finding(rule.id, rule.title, rule.kind, rule.weight, rule.tier, message, span, snippet))
 
     def take(self, found: Iterable[Finding], node: Node | None) -> None:
         """Add what the analyser of another language found in the code that stands at a place here."""
@@ -49,10 +48,6 @@ class Report:
             if key not in self._seen:
                 self._seen.add(key)
                 self.findings.append(replace(finding, span=span, snippet=finding.snippet or snippet, chain=()))
-
-    def has(self, rule_id: str) -> bool:
-        """Whether a rule has matched anywhere."""
-        return any(finding.rule == rule_id for finding in self.findings)
 
     @contextmanager
     def anchored(self, node: Node | None) -> Iterator[None]:

@@ -81,7 +81,7 @@ def tar(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Valu
         else:
             judge.write([archive], joined(sources), node)
     if extracts:
-        judge.walker.state.fetched |= "network" in stdin.taints | joined(sources).taints | _archived(judge, archive)
+        judge.unpacked(stdin.taints | joined(sources).taints | _archived(judge, archive), node)
         folder = command.value("-C", "--directory")
         judge.touch(folder if folder is not None else Word("."), node, writing=True)
     return Value(UNKNOWN, stdin.taints | joined(sources).taints)

@@ -41,10 +41,9 @@ _NEVER_SET = frozenset({"RANDOM", "SECONDS", "LINENO", "EPOCHSECONDS", "$", "!",
 
 @dataclass(slots=True)
 class Function:
-    """A function's body and the source it stands in."""
+    """A function's body, and whether anything calls it."""
 
     body: Node
-    source: bytes
     called: bool = False
 
 

@@ -71,10 +71,6 @@ class Walker:
             self._calls -= 1
             self.state.positional = before
 
-    def is_calling(self) -> bool:
-        """Whether a function's body is being followed."""
-        return self._calls > 0
-
     def inner(self, source: str, *, own: bool, arguments: list[Word] | None = None) -> Value:
         """Follow a script that stands in a string: in this shell (`eval`) or in a new one (`sh -c`)."""
         walker = Walker(self._context, self.state if own else self.state.copy(), calls=self._calls)
@@ -154,7 +150,7 @@ class Walker:
         name, body = node.child_by_field_name("name"), node.child_by_field_name("body")
         if name is not None and body is not None:
             text = (name.text or b"").decode("utf-8", "replace")
-            self.state.functions[text] = Function(body, b"")
+            self.state.functions[text] = Function(body)
             self._judge.watch_bomb(text, body, node)
         return EMPTY
 
