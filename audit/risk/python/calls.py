@@ -124,10 +124,7 @@ def applied(
         if scope.is_class and not instance:
             found.append(Value(scopes=((scope, True),)))
         elif scope.is_function:
-            parameters = scope.parameters()
-            if scope.parent is not None and scope.parent.is_class and parameters[:1] in (["self"], ["cls"]):
-                parameters = parameters[1:]
-            bound = dict(zip(parameters, args, strict=False)) | keywords
+            bound = dict(zip(scope.arguments(), args, strict=False)) | keywords
             found.append(ev.returned(scope, bound))
     return found
 
@@ -148,7 +145,12 @@ def _outside(
         return special
     consts = _folded(name, args)
     given = Value(
-        (f"{name}()",), consts, built=bool(consts), dynamic=first.dynamic and name in _PASSED_ON, open=not consts
+        # A result that is known needs no name; a path keeps its methods.
+        () if consts and not name.startswith("pathlib.") else (f"{name}()",),
+        consts,
+        built=bool(consts),
+        dynamic=first.dynamic and name in _PASSED_ON,
+        open=not consts or any(arg.open for arg in args),
     )
     if name in {"pathlib.Path.home", "pathlib.Path.cwd"}:
         given = replace(given, names=("pathlib.Path()",))

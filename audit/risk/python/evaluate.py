@@ -71,20 +71,14 @@ class Evaluator:
             return
         if not scope.is_function:
             return
-        parameters = scope.parameters()
-        if scope.parent is not None and scope.parent.is_class and isinstance(node.func, ast.Attribute | ast.Name):
-            parameters = parameters[1:] if parameters[:1] in (["self"], ["cls"]) else parameters
-        for name, value in self.bound(node, parameters).items():
+        for name, value in self._bound_arguments(node, scope.arguments()).items():
             known = self.arguments.setdefault((id(scope), name), [])
             if len(known) < 64:
                 known.append(value)
 
-    def bound(self, node: ast.Call, parameters: list[str]) -> dict[str, Value]:
-        """Return which value each parameter gets."""
-        args = self.positional(node)
-        bound = dict(zip(parameters, args, strict=False))
-        bound |= {keyword.arg: self.value(keyword.value) for keyword in node.keywords if keyword.arg}
-        return bound
+    def _bound_arguments(self, node: ast.Call, parameters: list[str]) -> dict[str, Value]:
+        named_ones = {keyword.arg: self.value(keyword.value) for keyword in node.keywords if keyword.arg}
+        return dict(zip(parameters, self.positional(node), strict=False)) | named_ones
 
     def positional(self, node: ast.Call) -> list[Value]:
         """Return the positional arguments of a call, starred ones unfolded."""
@@ -123,8 +117,7 @@ class Evaluator:
     # Names
 
     def _name(self, node: ast.Name) -> Value:
-        scope = self.outline.scope_of.get(id(node), self.outline.module)
-        return self.lookup(node.id, scope, (node.lineno, node.col_offset))
+        return self.lookup(node.id, self.outline.scope_of[id(node)], (node.lineno, node.col_offset))
 
     def lookup(self, name: str, scope: Scope, place: tuple[int, int]) -> Value:
         """Return what a name may stand for where it is used."""
@@ -332,8 +325,7 @@ class Evaluator:
         if not key.consts or (key.open and not environment):
             found.append(elements(base))
         result = merge(found) if found else UNKNOWN
-        if result is NOTHING:
-            result = UNKNOWN
+        result = UNKNOWN if result is NOTHING else result
         if key.built and result.names:
             result = replace(result, built=True)
         taints = None if environment and key.consts else merged_taints([base])
@@ -386,13 +378,7 @@ class Evaluator:
             plain = not isinstance(part, ast.FormattedValue) or part.format_spec is None
             known = tuple(str(const) for const in value.consts) if plain else ()
             parts.append(replace(value, consts=known or (HOLE,), open=value.open or not known))
-        made = [folding.method("", "join", choice) for choice in folding.combinations([part.consts for part in parts])]
-        return Value(
-            consts=tuple(const for const in made if const is not None) or ((HOLE,) if parts else ("",)),
-            taints=merged_taints(parts),
-            built=True,
-            open=any(part.open for part in parts),
-        )
+        return texts.interpolated(parts)
 
     def _sequence(self, node: ast.List | ast.Tuple | ast.Set) -> Value:
         items: list[tuple[Constant, Value]] = []

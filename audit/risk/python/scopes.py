@@ -64,6 +64,12 @@ class Scope:
         """Return whether it can be called."""
         return isinstance(self.node, _Function)
 
+    def arguments(self) -> list[str]:
+        """Return the names that positional arguments of a call go to: a method gets its object without being told."""
+        names = self.parameters()
+        method = self.parent is not None and self.parent.is_class and names[:1] in (["self"], ["cls"])
+        return names[1:] if method else names
+
     def parameters(self) -> list[str]:
         """Return the names of a function's positional parameters."""
         if not isinstance(self.node, _Function):

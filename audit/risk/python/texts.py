@@ -66,6 +66,17 @@ def _pairs(left: Value, right: Value, *, text: bool = True) -> list[tuple[Consta
     return folding.combinations([one, other])
 
 
+def interpolated(parts: Sequence[Value]) -> Value:
+    """Return the text that the parts of an f-string make."""
+    made = [folding.method("", "join", choice) for choice in folding.combinations([part.consts for part in parts])]
+    return Value(
+        consts=tuple(const for const in made if const is not None) or ((HOLE,) if parts else ("",)),
+        taints=merged_taints(parts),
+        built=True,
+        open=any(part.open for part in parts),
+    )
+
+
 def method(ev: Evaluator, base: Value, attr: str, args: Sequence[Value], keywords: dict[str, Value]) -> list[Value]:
     """Return what a method of constant text, a path or a literal container may give."""
     if attr in {"format", "format_map"}:
