@@ -33,7 +33,11 @@ _other = DjangoJSONEncoder().default
 
 def text(value: object, length: int) -> str:
     """Cut to what a column holds, and free from what a database refuses."""
-    found = "" if value is None else str(value)
+    if value is None:
+        return ""
+    found = str(value)
+    if found.isascii() and "\x00" not in found:
+        return found[:length]
     return found.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()[:length]
 
 
@@ -99,6 +103,8 @@ def _number(value: float) -> object:
 
 def details(value: Mapping[str, object]) -> dict[str, object]:
     """Return an object without secrets, and of a bounded size."""
+    if not value:
+        return {}
     cleaned = cast("dict[str, object]", plain(redact(value)))
     if len(json.dumps(cleaned)) > MAX_DETAILS_BYTES:
         return {"truncated": True}

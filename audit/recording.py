@@ -9,14 +9,14 @@ from django.conf import settings
 from django.db import transaction
 
 from audit import cleaning, insertion, judging, nodeevents, registry
-from audit.models import Decision, Event, Outcome, Phase, VerdictAction
+from audit.models import Decision, Event, Outcome, VerdictAction
 from audit.risk.findings import band_of
 from corekit import clock, ids, tokens, tracing
 from corekit.actor import SYSTEM
 from corekit.fingerprint import arguments_shape, fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -190,25 +190,7 @@ def record_node_events(events: Sequence[tuple[Mapping[str, Any], str | UUID | No
         added = [row for row, is_new in zip(rows, fresh, strict=True) if is_new]
         insertion.insert(added)
         _judge(added)
-        transaction.on_commit(lambda: _log_executions(added), robust=True)
     return fresh
-
-
-def _log_executions(events: Iterable[Event]) -> None:
-    """Write the log line `tool_execution` for every finished act of the data plane."""
-    for event in events:
-        if event.tool_name and event.phase != Phase.INTENT:
-            logger.info(
-                "tool_execution",
-                sandbox_id=event.object_id,
-                tool_name=event.tool_name,
-                args_hash=event.args_hash,
-                result_status=str(event.outcome),
-                duration_ms=event.duration_ms,
-                risk_score=event.risk_score,
-                risk_band=str(event.risk_band),
-                at=clock.to_rfc3339(event.at),
-            )
 
 
 def _key(tenant_id: str | UUID | None, key_id: str) -> bytes:

@@ -10,6 +10,8 @@ _MAX_DEPTH = 12
 _SENSITIVE = re.compile(r"password|passwd|secret|token|key|authorization|cookie|credential", re.IGNORECASE)
 # Names that contain a sensitive word but are public by design; without them a log could not say who acted.
 _PUBLIC = frozenset({"key_id", "access_key_id", "public_key"})
+_LISTS = (Sequence, set, frozenset)
+_BYTES = (bytes, bytearray, memoryview)
 _SECRET_TEXT = re.compile(r"\be2b_[0-9a-f]{40}\b|\bgh_[0-9a-f]{16}_[0-9a-f]{64}\b|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
 
 
@@ -29,7 +31,7 @@ def redact(value: object, depth: int = 0) -> object:
             name: HIDDEN if is_sensitive(name) and inner is not None else redact(inner, depth + 1)
             for name, inner in value.items()
         }
-    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray | memoryview):
+    if isinstance(value, _LISTS) and not isinstance(value, _BYTES):
         return [redact(inner, depth + 1) for inner in value]
     return value
 

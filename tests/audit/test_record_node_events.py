@@ -13,8 +13,6 @@ from corekit import clock, ids
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_django import DjangoCaptureOnCommitCallbacks
-
     from tenants.models import Tenant
 
 
@@ -198,24 +196,3 @@ def test_a_newer_nodes_codes_are_kept(acme: Tenant) -> None:
     event = spooled(code="command.teleport")
     assert record_node_event(event, tenant_id=acme.id)
     assert Event.objects.get(pk=event["id"]).code == "command.teleport"
-
-
-def test_finished_acts_become_a_log_line(
-    acme: Tenant, log_lines: list[Any], django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
-) -> None:
-    events = [spooled(), spooled(phase="intent", outcome=None), spooled(tool_name=None)]
-    with django_capture_on_commit_callbacks(execute=True):
-        record_node_events([(event, acme.id) for event in events])
-    (line,) = [line for line in log_lines if line["event"] == "tool_execution"]
-    assert line == {
-        "event": "tool_execution",
-        "log_level": "info",
-        "sandbox_id": "i1",
-        "tool_name": "exec_code",
-        "args_hash": "ab" * 32,
-        "result_status": "ok",
-        "duration_ms": 12.5,
-        "risk_score": 30,
-        "risk_band": "medium",
-        "at": "2026-01-02T03:04:05.678Z",
-    }
