@@ -23,7 +23,7 @@ ADDED_BY: dict[str, frozenset[str]] = {
 }
 """Append-only table → the services that may insert. All may read; nobody may change or truncate."""
 
-WORKER_ONLY = frozenset({"audit_anchorposition", "audit_chain"})
+WORKER_ONLY = frozenset({"audit_anchorposition", "audit_chain", "audit_producer"})
 """Tables that change and that web only reads."""
 
 WAITING = "audit_unsealed"

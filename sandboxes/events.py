@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 from django.db import transaction
 
-from audit import recording
+from audit import producers, recording
 from corekit import clock
 from sandboxes import endings, nodes, pausing
 from sandboxes.models import Node, Sandbox
@@ -47,6 +47,7 @@ def collect(client: NodeClient) -> int:
             node = _other_spool(client, node, str(answer["node_id"]))
             continue
         fresh += _store(node, answer["events"])
+        producers.hear(_producer(node))
         _acknowledge(client, node)
         if len(answer["events"]) < BATCH:
             break
@@ -57,7 +58,9 @@ def _other_spool(client: NodeClient, node: Node, node_id: str) -> Node:
     """Return the node to go on with, when another one answers or its spool began anew."""
     if node_id == node.pk:
         # The numbers start again, the events' ids don't: nothing is taken twice.
-        Node.objects.filter(pk=node.pk).update(events_upto=0)
+        with transaction.atomic():
+            if Node.objects.filter(pk=node.pk, events_upto=node.events_upto).update(events_upto=0):
+                producers.note_restart(_producer(node), after=node.events_upto)
         node.events_upto = 0
         return node
     other = nodes.heard_of(client, node_id)
@@ -72,13 +75,18 @@ def _store(node: Node, events: Sequence[Json]) -> int:
     upto = max(int(event["seq"]) for event in events)
     with transaction.atomic():
         # Two collectors take the same batch one after the other: the second one finds it there.
-        Node.objects.select_for_update().get(pk=node.pk)
+        stored = Node.objects.select_for_update().get(pk=node.pk).events_upto
+        producers.check_numbers(_producer(node), after=stored, numbers=[int(event["seq"]) for event in events])
         owned = Sandbox.everywhere().filter(node=node).in_bulk({str(event.get("sandbox")) for event in events})
         fresh = recording.record_node_events([(event, _tenant_of(event, owned)) for event in events])
         _follow(events, owned)
         Node.objects.filter(pk=node.pk, events_upto__lt=upto).update(events_upto=upto)
     node.events_upto = max(node.events_upto, upto)
     return sum(fresh)
+
+
+def _producer(node: Node) -> str:
+    return f"{producers.NODE}{node.pk}"
 
 
 def _tenant_of(event: Json, owned: Mapping[str, Sandbox]) -> UUID | None:
