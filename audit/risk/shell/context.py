@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from audit.risk.findings import Finding
 
 _MAX_STATEMENTS = 20_000
+_MAX_REPEATS = 512
 _MAX_INNER = 200
 MAX_DEPTH = 4
 
@@ -30,12 +31,18 @@ class Context:
     depth: int = 0
     _statements: int = 0
     _inner: int = 0
+    _repeats: int = 0
 
     def spend(self) -> None:
         """Count one statement; raises Exhausted when there were too many."""
         self._statements += 1
         if self._statements > _MAX_STATEMENTS:
             raise Exhausted
+
+    def repeat(self, times: int) -> bool:
+        """Count the rounds of a loop; says whether it may still be followed round by round."""
+        self._repeats += times
+        return self._repeats <= _MAX_REPEATS
 
     def enter(self) -> bool:
         """Count one script in a string; says whether it may still be followed."""

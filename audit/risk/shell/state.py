@@ -41,10 +41,10 @@ _NEVER_SET = frozenset({"RANDOM", "SECONDS", "LINENO", "EPOCHSECONDS", "$", "!",
 
 @dataclass(slots=True)
 class Function:
-    """A function's body, and whether anything calls it."""
+    """A function's body, and how often it was followed."""
 
     body: Node
-    called: bool = False
+    called: int = 0
 
 
 @dataclass(slots=True)

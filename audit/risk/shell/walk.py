@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _LANGUAGE = tree_sitter.Language(tree_sitter_bash.language())
 _MAX_ITEMS = 32
 _MAX_CALLS = 6
+_MAX_FOLLOWED = 8
 _BRANCHES = frozenset({"if_statement", "elif_clause", "else_clause", "case_statement", "case_item", "while_statement"})
 _WORDS = frozenset(
     {"word", "string", "raw_string", "ansi_c_string", "concatenation", "number", "simple_expansion", "expansion"}
@@ -59,9 +60,14 @@ class Walker:
     def call(self, name: str, arguments: list[Word] | None, stdin: Value, node: Node | None) -> Value:
         """Follow a function's body. Arguments are None where nothing calls it that can be seen."""
         function = self.state.functions[name]
-        function.called = True
-        if self._calls >= _MAX_CALLS:
+        function.called += 1
+        if self._calls >= _MAX_CALLS or function.called > _MAX_FOLLOWED:
+            # It was followed often enough, at last with arguments that nobody knows: only what it sets is open.
+            for variable in _assigned(function.body):
+                self.state.set(variable, MYSTERY)
             return MYSTERY
+        if function.called == _MAX_FOLLOWED:
+            arguments = None
         before, self.state.positional = self.state.positional, None if arguments is None else list(arguments)
         self._calls += 1
         try:
@@ -141,6 +147,8 @@ class Walker:
         if any(word.pattern or not word.known for word in words if isinstance(word, Word)) or not words:
             taints = joined(words).taints | (frozenset({"name"}) if items else frozenset())
             words = [*[word for word in words if word.known], Value(UNKNOWN, taints)]
+        if not self._context.repeat(len(words)):
+            words = [Value(UNKNOWN, joined(words).taints)]
         for word in words[:_MAX_ITEMS]:
             self.state.set((name.text or b"").decode(), Value(word.text, word.taints))
             outputs.append(self._statement(body, stdin))
@@ -323,6 +331,18 @@ class Walker:
             elif child.type not in {"test_operator", "regex", "extglob_pattern"}:
                 self._expander.words(child)
         return EMPTY
+
+
+def _assigned(body: Node) -> set[str]:
+    """Return the variables that a function's body sets."""
+    found = set()
+    waiting = [body]
+    while waiting:
+        node = waiting.pop()
+        if node.type == "variable_assignment" and (name := node.child_by_field_name("name")) is not None:
+            found.add((name.text or b"").decode("utf-8", "replace"))
+        waiting += node.children
+    return found
 
 
 def _is_descriptor(word: Word) -> bool:

@@ -131,10 +131,19 @@ def test_invisible_characters_are_a_finding(code: str) -> None:
 
 
 def test_more_statements_than_anybody_reads_are_not_followed_and_said_to_be() -> None:
-    body = "f0() { :; }\n" + "".join(f"f{n}() {{ f{n - 1}; f{n - 1}; f{n - 1}; f{n - 1}; }}\n" for n in range(1, 12))
-    assert "sh.dyn.depth" in rules(
-        body + "for i in {1..32}; do for j in {1..32}; do for k in {1..32}; do f5; done; done; done"
-    )
+    assert "sh.dyn.depth" in rules("true\n" * 30_000)
+
+
+def test_a_function_that_is_called_very_often_still_counts() -> None:
+    calls = "".join(f"choose word{number}\n" for number in range(30))
+    code = f"choose() {{ x=$1; }}\n{calls}choose sudo\n$x id"
+    assert assess(code.encode(), "bash").tier == "L3"
+
+
+def test_a_long_loop_ends_with_what_nobody_knows() -> None:
+    items = " ".join(f"word{number}" for number in range(31))
+    code = f"for a in {items}; do for b in {items}; do for c in {items} sudo; do x=$c; done; done; done; $x id"
+    assert assess(code.encode(), "bash").tier == "L3"
 
 
 @pytest.mark.parametrize(
