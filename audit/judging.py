@@ -154,6 +154,11 @@ def _raise(level: RiskLevel, acts: Sequence[Counted], now: datetime) -> None:
     level.rules = rules[:_MAX_RULES]
 
 
+def level_of(kind: str, subject_id: str) -> RiskLevel | None:
+    """Return the level of a sandbox or a tenant as it was last raised, None while nothing raised it."""
+    return RiskLevel.objects.filter(kind=kind, subject_id=subject_id).first()
+
+
 def current_score(level: RiskLevel, now: datetime) -> float:
     """Return what a level counts at a time: half after each half-life."""
     passed = max(0.0, (now - level.updated_at).total_seconds())

@@ -155,6 +155,12 @@ def levels_for(actor: Actor, kind: str) -> list[RiskLevel]:
     return list(rows.order_by("-score", "subject_id")[:MAX_LEVELS])
 
 
+def forget(tenant_id: UUID) -> None:
+    """Delete what a tenant that is erased set, and what was judged of it; its events say what happened."""
+    for model in (RiskPolicy, RiskSuppression, RiskLevel, Verdict):
+        model.objects.filter(tenant_id=tenant_id).delete()
+
+
 def _require(actor: Actor, scope: str) -> None:
     if not actor.has(scope):
         raise Forbidden(f"This needs the scope {scope}.", scope=scope)

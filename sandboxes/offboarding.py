@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from audit import operations, recording
+from audit import operations, recording, thresholds
 from audit.models import Event, OperationState
 from corekit import clock
 from corekit.actor import SYSTEM
@@ -216,6 +216,7 @@ class _Erasure:
         """Delete the tenant itself, write the report, and finish."""
         with turns.write():
             self.delete("tenants", Tenant.objects.filter(pk=self.tenant_id))
+            thresholds.forget(self.tenant_id)
             erased = ", ".join(f"{count} {name}" for name, count in self.erased.items())
             _record("tenant.offboarded", SYSTEM, self.tenant_id, operation=self.lease.operation.pk, erased=erased)
             kept = Event.objects.filter(tenant_id=self.tenant_id).count()

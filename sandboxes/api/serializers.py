@@ -8,6 +8,8 @@ from uuid import UUID
 
 from rest_framework import serializers
 
+from audit import judging
+from audit.api.risk import LevelSerializer
 from corekit.errors import NotYetAvailable
 from corekit.tiers import LEVELS, TIERS, named
 from corekit.web.fields import Body, Flag, Text, WholeNumber
@@ -218,6 +220,21 @@ class SandboxSerializer(SandboxModel):
 
 def _shown(at: datetime | None) -> str | None:
     return None if at is None else at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+class DetailSerializer(SandboxSerializer):
+    """A sandbox and how risky its acts were of late."""
+
+    risk = LevelSerializer(read_only=True, allow_null=True, help_text="null while nothing in it was risky.")
+
+    class Meta(SandboxSerializer.Meta):
+        fields = (*SandboxSerializer.Meta.fields, "risk")  # type: ignore[assignment]
+        read_only_fields = fields  # type: ignore[assignment]
+
+    def to_representation(self, instance: Sandbox) -> dict[str, Any]:
+        """Return the sandbox with its level."""
+        level = judging.level_of(judging.SANDBOX, instance.pk)
+        return super().to_representation(instance) | {"risk": None if level is None else LevelSerializer(level).data}
 
 
 class AccessSerializer(Plain):

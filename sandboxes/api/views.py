@@ -121,10 +121,10 @@ class OfSandbox(ApiView):
 class Sandbox(OfSandbox):
     """`/sandboxes/{sandbox}`."""
 
-    @documented("get_sandbox", "Sandboxes", "Show a sandbox", scope="sandboxes:read", answer=shapes.SandboxSerializer)
+    @documented("get_sandbox", "Sandboxes", "Show a sandbox", scope="sandboxes:read", answer=shapes.DetailSerializer)
     def get(self, request: Request, sandbox_id: str) -> Response:
         """Return one sandbox, also after its end."""
-        return Response(shapes.SandboxSerializer(catalog.sandbox_for(self.actor, sandbox_id)).data)
+        return Response(shapes.DetailSerializer(catalog.sandbox_for(self.actor, sandbox_id)).data)
 
     @documented("kill_sandbox", "Sandboxes", "Kill a sandbox", scope="sandboxes:write")
     def delete(self, request: Request, sandbox_id: str) -> Response:

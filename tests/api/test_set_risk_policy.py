@@ -13,8 +13,10 @@ from tests.api.rest import Rest
 from tests.sandboxes.fixtures import caller
 
 if TYPE_CHECKING:
+    from sandboxes.models import Template
     from tests.api.rest import Operator
     from tests.sandboxes.fixtures import Caller
+    from tests.sandboxes.node_double import NodeDouble
 
 pytestmark = pytest.mark.django_db
 
@@ -139,3 +141,13 @@ def test_the_levels_are_shown_as_they_count_now(rest: Rest, alice: Caller, mallo
     (level,) = found["sandboxes"]
     assert (level["id"], level["score"], level["band"], level["peak"]) == ("i1", 40, "medium", 90)
     assert level["rules"] == ["sh.rule"]
+
+
+def test_a_sandbox_shows_its_own(rest: Rest, alice: Caller, node: NodeDouble, base: Template) -> None:
+    sandbox_id = alice.create()["sandboxID"]
+    assert rest.get(f"sandboxes/{sandbox_id}")["risk"] is None
+    RiskLevel.objects.create(
+        kind="sandbox", subject_id=sandbox_id, tenant_id=alice.tenant.pk, score=60, peak=70, rules=["sh.rule"]
+    )
+    found = rest.get(f"sandboxes/{sandbox_id}")["risk"]
+    assert (found["score"], found["band"], found["peak"], found["rules"]) == (60, "high", 70, ["sh.rule"])

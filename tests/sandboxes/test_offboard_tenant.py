@@ -9,7 +9,7 @@ import pytest
 from django.apps import apps
 from django.core.management import CommandError, call_command
 
-from audit.models import Event, Operation
+from audit.models import Event, Operation, RiskLevel, RiskPolicy, Verdict
 from corekit import clock
 from corekit.errors import Forbidden, InvalidInput, NotFound
 from sandboxes import actions, offboarding, tasks
@@ -96,12 +96,29 @@ def test_the_audit_stays_and_tells_the_story(acmes: list[str], alice: Caller) ->
     rows = Event.objects.filter(tenant_id=alice.tenant.pk)
     assert before <= set(rows.values_list("pk", flat=True))
     last = rows.get(code="tenant.offboarded")
-    assert sorted(last.details["erased"].split(", ")) == sorted(f"{count} {name}" for name, count in ERASED.items())
+    assert sorted(str(last.details["erased"]).split(", ")) == sorted(
+        f"{count} {name}" for name, count in ERASED.items()
+    )
     assert rows.get(code="tenant.offboarding").details["slug"] == "acme"
     killed = rows.filter(code="sandbox.killed", actor_id="system").values_list("object_id", flat=True)
     assert sorted(killed) == sorted(acmes[:2])
     ended = rows.filter(code="sandbox.ended").values_list("object_id", flat=True)
     assert sorted(ended) == sorted(acmes)
+
+
+def test_what_was_judged_of_the_tenant_goes_and_of_others_stays(
+    acmes: list[str], alice: Caller, mallory: Caller
+) -> None:
+    operation = begin(alice.tenant)
+    for whose in (alice, mallory):
+        tenant_id = whose.tenant.pk
+        RiskPolicy.objects.create(tenant_id=tenant_id, pause_at=80)
+        RiskLevel.objects.create(kind="tenant", subject_id=tenant_id.hex, tenant_id=tenant_id, score=50)
+        Verdict.objects.create(tenant_id=tenant_id, event_id=tenant_id.hex, action="flag", score=80, threshold=75)
+    assert work(operation)
+    judged: tuple[Any, ...] = (RiskPolicy, RiskLevel, Verdict)
+    kept = [list(model.objects.values_list("tenant_id", flat=True)) for model in judged]
+    assert kept == [[mallory.tenant.pk]] * 3
 
 
 def test_without_the_slug_nothing_happens(acmes: list[str], alice: Caller) -> None:
