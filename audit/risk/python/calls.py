@@ -197,6 +197,10 @@ def _special(
     if name in _VARIABLES and args:
         names = [const for const in args[0].consts if isinstance(const, str)]
         return merge([variable(text, node) for text in names]) if names else UNKNOWN
+    if last in {"items", "values"} and (
+        head.endswith((".__dict__", "__builtins__")) or head in {"sys.modules", "globals()"}
+    ):
+        return Value(dynamic=True, open=True)
     if name == "functools.partial" and args:
         return replace(args[0], items=None)
     if name in {"operator.attrgetter", "operator.methodcaller"}:

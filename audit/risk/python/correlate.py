@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from audit.risk.python.scopes import Outline
     from audit.risk.python.values import Value
 
-_STARTS = frozenset({"py.proc.argv", "py.proc.shell", "py.dyn.run", "py.dyn.load"})
+_STARTS = frozenset({"py.proc.argv", "py.proc.shell", "py.proc.shell.plain", "py.dyn.run", "py.dyn.load"})
 
 
 @dataclass(slots=True)

@@ -19,6 +19,9 @@ Inner = Callable[[bytes, str, int], list[Finding]]
 _MAX_PER_RULE = 10
 # Known text inside code is judged on its own; the outer call has been counted already.
 _INNER_STRONG, _INNER_WEAK = 0.8, 0.45
+_TECHNIQUES = ("py.dyn.", "py.reflect.", "py.text.", "py.deser.", "py.native")
+_STRONG = 40
+_BESIDE_TECHNIQUE = 0.6
 
 
 class Report:
@@ -77,6 +80,20 @@ class Report:
         if language == "bash":
             for finding in self._inner(text, "bash", 0):
                 self._take(replace(finding, span=None))
+
+    def settle(self) -> None:
+        """Count a plain shell line for less where a technique that hides or reaches it has been counted."""
+        technique = any(
+            found.tier == "L3" and found.weight >= _STRONG and found.rule.startswith(_TECHNIQUES)
+            for found in self.findings
+        )
+        if technique:
+            self.findings = [
+                replace(found, weight=round(found.weight * _BESIDE_TECHNIQUE))
+                if found.rule == "py.proc.shell.plain"
+                else found
+                for found in self.findings
+            ]
 
     def _take(self, finding: Finding) -> None:
         if self._counts.get(finding.rule, 0) < _MAX_PER_RULE:

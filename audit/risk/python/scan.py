@@ -42,6 +42,7 @@ _INERT = frozenset(
 _KEEPS = frozenset(
     {"dict", "list", "sorted", "os.environ.copy", "len", "copy.copy", "isinstance", "bool", "collections.ChainMap"}
 )
+_PLAIN = frozenset({"L0", "L1", "L2"})
 _LONG = 400
 _CALLERS = frozenset(
     {"map", "filter", "functools.partial", "functools.reduce", "atexit.register", "signal.signal", "itertools.starmap"}
@@ -58,6 +59,7 @@ class Scan:
         self.ev = evaluator
         self.report = report
         self.facts = Facts(outline)
+        self.shells: list[tuple[ast.AST, str]] = []
         self.sinks = Sinks(evaluator, report, self.facts)
 
     def run(self) -> None:
@@ -70,7 +72,12 @@ class Scan:
                 self._letters(node)
         if self.ev.too_deep is not None:
             self.report.add("py.limit.depth", self.ev.too_deep)
+        # A shell that is only named counts unless its lines have been seen.
+        for node, name in self.shells:
+            if self.report.rules.isdisjoint({"py.proc.shell", "py.proc.shell.plain"}):
+                self.report.add("py.proc.shell", node, name)
         correlate(self.facts, self.report)
+        self.report.settle()
 
     def _letters(self, node: ast.Name | ast.Attribute) -> None:
         span = self.report.source.span(node)
@@ -113,6 +120,9 @@ class Scan:
         self, node: ast.Call, name: str, func: Value, args: Sequence[Value], keywords: Mapping[str, Value]
     ) -> None:
         rule = self.sinks.rule_for(name, args, keywords)
+        does = self.sinks.roles(node, name, args, keywords, receiver(self.ev, node)[1])
+        if rule == "py.proc.shell" and does in _PLAIN:
+            rule = "py.proc.shell.plain"
         if rule is not None:
             self.report.add(rule, node, name)
             if func.built and rules.RULES_BY_ID[rule].tier >= "L2":
@@ -125,7 +135,6 @@ class Scan:
             for group, ids in rules.SINKS.items():
                 if rule in ids:
                     self.facts.sink(group, node, reaching, args[0] if args else UNKNOWN)
-        self.sinks.roles(node, name, args, keywords, receiver(self.ev, node)[1])
 
     def _called_later(self, node: ast.Call, caller: Value, base: Value) -> None:
         """What `operator.methodcaller` made calls a method of what it is given."""
@@ -173,10 +182,11 @@ class Scan:
                 rest = [*args[place + 1 :], *keywords.get("args", UNKNOWN).items_values()]
                 if any(caller in _CALLERS or caller.endswith(".map") for caller in names):
                     rest = [part for arg in rest for part in (arg.items_values() or [arg])]
-                    for part in rest:
-                        self.sinks.roles(node, name, [part], {}, UNKNOWN)
-                elif rest:
-                    self.sinks.roles(node, name, rest, {}, UNKNOWN)
+                    does = [self.sinks.roles(node, name, [part], {}, UNKNOWN) for part in rest]
+                else:
+                    does = [self.sinks.roles(node, name, rest, {}, UNKNOWN)] if rest else []
+                if does and rules.rule_of(name) == "py.proc.shell" and all(tier in _PLAIN for tier in does):
+                    self.report.add("py.proc.shell.plain", node, name)
 
     # References
 
@@ -202,7 +212,10 @@ class Scan:
             if rule is None or name in _ALWAYS_FINE:
                 continue
             row = rules.RULES_BY_ID[rule]
-            self.report.add(rule, node, name)
+            if rule == "py.proc.shell":
+                self.shells.append((node, name))
+            else:
+                self.report.add(rule, node, name)
             if value.built and row.tier >= "L2":
                 self.report.add("py.evade.name", node, name)
 

@@ -41,6 +41,7 @@ _PRELOADS = re.compile(
 _DUNDER_FIELD = re.compile(r"\{[^{}]*(?:\.|\[)_{1,2}[a-z]+_*")
 _ALL_OF_IT = re.compile(r"(?:/|/\*|~|~/\*|/home|/home/[^/]*|/home/\*|~/\.\*)")
 _WRITE_MODES = re.compile(r"[wax+]")
+_SHELL_RULES = {"L0": "py.proc.shell.known", "L1": "py.proc.shell.known", "L2": "py.proc.shell.plain"}
 _MAX_COMMANDS = 8
 _SWEEPERS = frozenset({"os.walk", "os.fwalk", "pathlib.Path().rglob", "glob.glob", "glob.iglob"})
 _PICKLE_NAMES = frozenset({"GLOBAL", "STACK_GLOBAL", "INST", "REDUCE", "BUILD", "OBJ", "NEWOBJ"})
@@ -70,8 +71,9 @@ class Sinks:
 
     def roles(
         self, node: ast.Call, name: str, args: Sequence[Value], keywords: Mapping[str, Value], base: Value
-    ) -> None:
-        """Judge each argument by what it means to the function."""
+    ) -> Tier | None:
+        """Judge each argument by what it means to the function; return the tier of a shell line among them."""
+        does: Tier | None = None
         for role in rules.roles_of(name):
             if role.position is None:
                 value = base
@@ -90,13 +92,14 @@ class Sinks:
             elif role.kind == "words":
                 self._words(node, list(args[role.position or 0 :]))
             elif role.kind == "shell":
-                self._shell(node, value)
+                does = self._shell(node, value)
             elif role.kind == "argv":
                 self._argv(node, value, keywords)
             else:
                 _ROLES[role.kind](self, node, value)
         if False in keywords.get("verify", UNKNOWN).consts and (rules.rule_of(name) or "").startswith("py.net"):
             self.report.add("py.net.unverified", node)
+        return does
 
     # Files
 
@@ -250,7 +253,7 @@ class Sinks:
         shell = keywords.get("shell")
         if shell is not None and (True in shell.consts or 1 in shell.consts or not shell.consts):
             does = self._shell(node, value.items_values()[0] if value.items_values() else value)
-            self.report.add("py.proc.shell" if does >= "L2" else "py.proc.shell.known", node, "shell=True")
+            self.report.add(_SHELL_RULES.get(does, "py.proc.shell"), node, "shell=True")
         else:
             self._words(node, value.items_values() or [value])
 

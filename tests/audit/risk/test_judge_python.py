@@ -30,14 +30,14 @@ def test_computing_needs_no_isolation() -> None:
 
 def test_a_finding_says_where_and_why() -> None:
     code = 'x = 1\nimport os\nif x:\n    os.system("id")\n'
-    (finding,) = [found for found in judge(code).findings if found.rule == "py.proc.shell"]
+    (finding,) = [found for found in judge(code).findings if found.rule == "py.proc.shell.plain"]
     assert finding.span is not None
     assert (finding.span.line, finding.span.column, finding.span.end_line, finding.span.end_column) == (4, 4, 4, 19)
     assert code[finding.span.offset : finding.span.end_offset] == finding.snippet == 'os.system("id")'
     assert (finding.tier, finding.kind, finding.message) == (
         "L3",
         "capability",
-        "Text is handed to a shell: os.system.",
+        "Text is handed to a shell: os.system. The line is known, and does nothing worse than ask.",
     )
 
 
@@ -104,7 +104,7 @@ def test_words_that_only_look_dangerous_are_harmless(code: str) -> None:
     ],
 )
 def test_a_shell_is_found_by_whatever_name(code: str) -> None:
-    assert "py.proc.shell" in rules(code)
+    assert "py.proc.shell.plain" in rules(code)
     assert judge(code).tier == "L3"
 
 
@@ -138,7 +138,9 @@ def test_names_are_found_however_they_are_put_together(text: str) -> None:
 def test_code_in_constants_is_judged_as_well() -> None:
     nested = "exec(" + repr("exec(" + repr("import shutil\nshutil.rmtree('/')") + ")") + ")"
     assert "py.fs.destroy" in rules(nested)
-    assert {"py.dyn.code", "py.proc.shell"} <= rules("import timeit\ntimeit.timeit('import os; os.system(\"id\")')")
+    assert {"py.dyn.code", "py.proc.shell.plain"} <= rules(
+        "import timeit\ntimeit.timeit('import os; os.system(\"id\")')"
+    )
 
 
 def test_the_shell_line_of_a_call_is_judged_as_shell() -> None:
@@ -161,9 +163,9 @@ def test_cloud_metadata_is_known_in_every_spelling(host: str) -> None:
 
 def test_bytes_are_read_as_python_reads_them() -> None:
     hidden = assess(b"# coding: utf-7\n+AGkAbQBwAG8AcgB0 os\nos.system('id')", "python")
-    assert {"py.text.codec", "py.proc.shell"} <= {finding.rule for finding in hidden.findings}
+    assert {"py.text.codec", "py.proc.shell.plain"} <= {finding.rule for finding in hidden.findings}
     returned = assess(b"# harmless\rimport os\ros.system('id')\r", "python")
-    assert {"py.text.return", "py.proc.shell"} <= {finding.rule for finding in returned.findings}
+    assert {"py.text.return", "py.proc.shell.plain"} <= {finding.rule for finding in returned.findings}
 
 
 def test_a_notebook_is_judged_line_by_line() -> None:
