@@ -44,8 +44,8 @@ PACKAGES = (
     "runc",
     "util-linux",
 )
-# What only `make bench` needs: strace slows a disk down.
-BENCH_PACKAGES = ("strace",)
+# What only `make bench` needs: strace slows a disk down, the ledger is measured on PostgreSQL as well.
+BENCH_PACKAGES = ("postgresql", "strace")
 # What only `make test` needs: gVisor is a runtime that hosts may have and need not; a browser looks at the console.
 TEST_PACKAGES = ("chromium", "postgresql", "redis-server", "runsc")
 _NOBODY = 65534

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Figure:
-    """One line: times in ms, memory in MB. `floor` is what the bare tool costs, measured in the same run."""
+    """One line: times in ms, memory in MB, rates in events a second (1/s).
+
+    `floor` is what the bare tool does, measured in the same run.
+    """
 
     name: str
     unit: str

@@ -19,7 +19,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from e2b import AsyncSandbox, Sandbox
 
@@ -31,6 +31,7 @@ from tests.bench.lists import measure_list
 from tests.bench.ports import measure_ports
 from tests.bench.slow_disk import slow_fsync
 from tests.live import ROOT, Stack, UnixConnection, running_stack, templates_of_this_checkout
+from tests.servers import postgresql
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -251,11 +252,35 @@ def main() -> None:
     with slow_fsync() as stack:
         bench.add("L2 create to first result, every fsync takes 5 ms more", create_samples(stack, 30, 0.1))
         bench.add("exec round trip, every fsync takes 5 ms more", exec_samples(stack))
+    measure_ledger(bench)
     if has_daemon():
         bench.add("docker run --rm base true", docker_run_ms())
     else:
         sys.stdout.write("docker run: not measured, no daemon answers here\n")
     write(bench.rows, ROOT / "var" / "bench.json")
+
+
+def measure_ledger(bench: Bench) -> None:
+    """The ledger on both databases, each of which syncs to disk as in an installation."""
+    for name, samples in ledger_rows({}).items():
+        bench.add(name, samples["samples"], samples["floor"], unit=samples.get("unit", "1/s"))
+    with postgresql(fsync="on", full_page_writes="on") as url:
+        for name, samples in ledger_rows({"DATABASE_URL": url}).items():
+            bench.add(f"{name} (PostgreSQL)", samples["samples"], samples["floor"], unit=samples.get("unit", "1/s"))
+
+
+def ledger_rows(variables: dict[str, str]) -> dict[str, Any]:
+    """Run ledger.py on an empty installation and return its rows."""
+    home = Path(tempfile.mkdtemp(prefix="gatehouse-ledger-", dir="/var/tmp"))
+    home.chmod(0o755)
+    environment = {**os.environ, **variables, "GATEHOUSE_HOME": str(home), "GATEHOUSE_LOG_LEVEL": "WARNING"}
+    command = [sys.executable, "-m", "tests.bench.ledger"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    loaded: dict[str, Any] = json.loads(done.stdout)
+    return loaded
 
 
 def exec_samples(stack: Stack) -> list[float]:
