@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from audit import anchors, checkpoints, deliveries, producers, sealing
+from audit import anchors, checkpoints, deliveries, producers, retention, sealing
+from audit.verification import regular
 
 DELIVERING_S = 20.0
 """For how long a run sends to webhooks before it leaves the rest to the next one."""
@@ -40,3 +41,15 @@ def deliver() -> None:
 def forget_deliveries() -> None:
     """Delete what the delivery log holds of the last month and before. Each hour."""
     deliveries.forget_old()
+
+
+@shared_task(name="audit.verify")  # type: ignore[untyped-decorator]
+def verify() -> None:
+    """Verify what is new of every chain, and everything once a day. Each hour."""
+    regular.look_again()
+
+
+@shared_task(name="audit.prune")  # type: ignore[untyped-decorator]
+def prune() -> None:
+    """Drop what is older than its tenant's retention. A few times a day, so that a restart makes no day go by."""
+    retention.prune_all()
