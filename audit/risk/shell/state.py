@@ -41,10 +41,11 @@ _NEVER_SET = frozenset({"RANDOM", "SECONDS", "LINENO", "EPOCHSECONDS", "$", "!",
 
 @dataclass(slots=True)
 class Function:
-    """A function's body, and how often it was followed."""
+    """A function's body, how often it was followed, and the variables that it sets once somebody asked."""
 
     body: Node
     called: int = 0
+    assigned: frozenset[str] | None = None
 
 
 @dataclass(slots=True)

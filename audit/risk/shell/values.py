@@ -17,6 +17,7 @@ SPLIT = "\ue001"
 """Stands where an unquoted expansion is split into words."""
 MAX_TEXT = 65_536
 _SPECIAL = "{},*?[]~\\"
+_IS_SPECIAL = re.compile(r"[{},*?\[\]~\\]")
 _HIDE = {ord(character): 0xE010 + place for place, character in enumerate(_SPECIAL)}
 _SHOW = {0xE010 + place: character for place, character in enumerate(_SPECIAL)}
 _HIDE_BRACES = {ord(character): _HIDE[ord(character)] for character in "{},~\\"}
@@ -65,17 +66,17 @@ def joined(values: Iterable[Value], separator: str = "") -> Value:
 
 def hide(text: str) -> str:
     """Return quoted text: nothing in it is a pattern, a brace or a tilde any more."""
-    return text.translate(_HIDE)
+    return text.translate(_HIDE) if _IS_SPECIAL.search(text) else text
 
 
 def hide_braces(text: str) -> str:
     """Return expanded text: patterns in it still count, braces do not."""
-    return text.translate(_HIDE_BRACES)
+    return text.translate(_HIDE_BRACES) if _IS_SPECIAL.search(text) else text
 
 
 def show(text: str) -> str:
     """Undo `hide`."""
-    return text.translate(_SHOW)
+    return text if text.isascii() else text.translate(_SHOW)
 
 
 def braces(text: str) -> list[str]:

@@ -63,7 +63,9 @@ class Walker:
         function.called += 1
         if self._calls >= _MAX_CALLS or function.called > _MAX_FOLLOWED:
             # It was followed often enough, at last with arguments that nobody knows: only what it sets is open.
-            for variable in _assigned(function.body):
+            if function.assigned is None:
+                function.assigned = _assigned(function.body)
+            for variable in function.assigned:
                 self.state.set(variable, MYSTERY)
             return MYSTERY
         if function.called == _MAX_FOLLOWED:
@@ -333,7 +335,7 @@ class Walker:
         return EMPTY
 
 
-def _assigned(body: Node) -> set[str]:
+def _assigned(body: Node) -> frozenset[str]:
     """Return the variables that a function's body sets."""
     found = set()
     waiting = [body]
@@ -342,7 +344,7 @@ def _assigned(body: Node) -> set[str]:
         if node.type == "variable_assignment" and (name := node.child_by_field_name("name")) is not None:
             found.add((name.text or b"").decode("utf-8", "replace"))
         waiting += node.children
-    return found
+    return frozenset(found)
 
 
 def _is_descriptor(word: Word) -> bool:

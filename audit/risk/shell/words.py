@@ -136,8 +136,12 @@ class Expander:
         texts, taints, at = [], NOTHING, begin
 
         def literal(end: int) -> None:
+            if end == at:
+                return
             gap = raw[at - begin : end - begin].decode("utf-8", "surrogateescape")
-            texts.append(self._late(gap, node) if here else hide(_IN_QUOTES.sub(_quoted_backslash, gap)))
+            texts.append(
+                self._late(gap, node) if here else hide(_IN_QUOTES.sub(_quoted_backslash, gap) if "\\" in gap else gap)
+            )
 
         for child in node.children:
             if child.type in _EXPANSIONS:
