@@ -200,7 +200,9 @@ def _special(
     if last in {"items", "values"} and (
         head.endswith((".__dict__", "__builtins__")) or head in {"sys.modules", "globals()"}
     ):
-        return Value(dynamic=True, open=True)
+        held = Value(dynamic=True, open=True)
+        entry = Value(items=((0, UNKNOWN), (1, held))) if last == "items" else held
+        return Value(items=((None, entry),), open=True)
     if name == "functools.partial" and args:
         return replace(args[0], items=None)
     if name in {"operator.attrgetter", "operator.methodcaller"}:

@@ -203,4 +203,4 @@ def item(base: Value, key: str | int) -> Value:
     if isinstance(key, int):
         letters = [folding.indexed(const, key) for const in base.consts]
         found += [constant(letter, built=True) for letter in letters if letter is not None]
-    return tainted(merge(found) if found else UNKNOWN, merged_taints([base]))
+    return tainted(merge(found) if found else Value(open=True, dynamic=base.dynamic), merged_taints([base]))

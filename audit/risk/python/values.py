@@ -132,4 +132,4 @@ def elements(value: Value) -> Value:
     for const in value.consts:
         if isinstance(const, str | bytes) and len(const) <= MAX_ALTERNATIVES:
             letters += [constant(letter) for letter in const]
-    return tainted(replace(merge([*letters, UNKNOWN]), open=True), value.taints)
+    return tainted(replace(merge([*letters, UNKNOWN]), open=True, dynamic=value.dynamic), value.taints)
