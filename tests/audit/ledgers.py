@@ -7,6 +7,8 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
+from django.db import transaction
+
 from audit import checkpoints, sealing, signing
 from audit.models import Chain, Checkpoint, Seal
 from audit.recording import record
@@ -56,17 +58,18 @@ class Ledger:
 
     def add(self, events: int) -> None:
         """Record and seal more events."""
-        for number in range(events):
-            record(
-                "sandbox.created",
-                actor=AGENT,
-                object_type="sandbox",
-                object_id=f"i{number}",
-                tenant_id=self.tenant.id,
-                arguments={"template": "base", "timeout": 300 + number},
-                details={"template": "base", "timeout_ms": 300_000 + number},
-                risk=(number % 100, "because"),
-            )
+        with transaction.atomic():
+            for number in range(events):
+                record(
+                    "sandbox.created",
+                    actor=AGENT,
+                    object_type="sandbox",
+                    object_id=f"i{number}",
+                    tenant_id=self.tenant.id,
+                    arguments={"template": "base", "timeout": 300 + number},
+                    details={"template": "base", "timeout_ms": 300_000 + number},
+                    risk=(number % 100, "because"),
+                )
         sealing.seal()
         for seal in Seal.objects.filter(chain=self.chain).values_list("seq", "event_id", "hash"):
             self.ids[seal[0]], self.hashes[seal[0]] = seal[1:]
