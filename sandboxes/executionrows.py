@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from audit import recording
+from audit import cleaning, recording
 from corekit import clock
 from corekit.actor import SYSTEM
 from corekit.errors import GatehouseError, NotFound
@@ -32,6 +32,7 @@ START_S = 40
 WRAP_UP_S = 15
 """How much longer than the code its sandbox may live: for the last bytes, and for its end."""
 OUTPUT_KEPT = timedelta(hours=24)
+_LONGEST_REASON = 300
 _LOST = "Whoever worked on it is gone."
 
 
@@ -86,9 +87,11 @@ def run_in(row: Execution, sandbox_id: str) -> bool:
     return _move(row, ExecutionState.RUNNING, {"sandbox_id": sandbox_id, "until": until})
 
 
-def end(actor: Actor, row: Execution, state: ExecutionState, **changes: Any) -> bool:
+def end(actor: Actor, row: Execution, state: ExecutionState, *, reason: str = "", **changes: Any) -> bool:
     """End a row with its event. Returns False, and changes nothing, when it had ended already."""
-    return _move(row, state, {**changes, "ended_at": clock.now()}, actor)
+    # The guest may have had its word in it.
+    said = cleaning.text(reason, _LONGEST_REASON)
+    return _move(row, state, {**changes, "reason": said, "ended_at": clock.now()}, actor)
 
 
 def _move(row: Execution, state: ExecutionState, changes: dict[str, Any], ended_by: Actor | None = None) -> bool:

@@ -235,7 +235,7 @@ def _carry_out(actor: Actor, wish: Wish, row: Execution) -> None:
         )
     except GatehouseError as error:
         # The same request may be tried again with the same key.
-        executionrows.end(actor, row, ExecutionState.FAILED, reason=error.message[:300], idempotency_key=None)
+        executionrows.end(actor, row, ExecutionState.FAILED, reason=error.message, idempotency_key=None)
         raise
     begun = time.monotonic()
     try:
@@ -254,7 +254,7 @@ def _run(wish: Wish, granted: Access) -> dict[str, Any]:
     try:
         output = inside.run(granted, command, timeout_s=wish.timeout_s, most_bytes=MOST_OUTPUT_BYTES)
     except inside.NotRun as error:
-        return {"state": ExecutionState.FAILED, "reason": error.message[:300]}
+        return {"state": ExecutionState.FAILED, "reason": error.message}
     return {
         "state": ExecutionState.TIMED_OUT if output.timed_out else ExecutionState.COMPLETED,
         "stdout": _text(output.stdout),

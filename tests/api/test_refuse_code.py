@@ -60,6 +60,7 @@ def test_a_tier_that_the_host_does_not_offer_is_refused_with_cause_and_fix(
     [
         ([STARTED, NEVER], "The sandbox ended before the command did."),
         ([STARTED, error("unavailable")], "The sandbox did not run the command: it is unavailable"),
+        ([STARTED, error("\0")], "The sandbox did not run the command: it is \N{REPLACEMENT CHARACTER}"),
         ([{"event": {"data": {"stdout": 7}}}], "The connection to the sandbox broke."),
     ],
 )
