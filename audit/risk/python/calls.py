@@ -84,15 +84,35 @@ _TEXTHOLES = frozenset({"os.path.join", "pathlib.Path", "pathlib.PurePath", "str
 _MAPPED = frozenset({"map", "concurrent.futures.ThreadPoolExecutor().map", "itertools.starmap"})
 
 
+def keywords(ev: Evaluator, node: ast.Call) -> dict[str, Value]:
+    """Return the keyword arguments of a call, those of a literal dictionary included."""
+    given = {keyword.arg: ev.value(keyword.value) for keyword in node.keywords if keyword.arg}
+    for spread in (ev.value(keyword.value) for keyword in node.keywords if not keyword.arg):
+        given |= {key: part for key, part in spread.items or () if isinstance(key, str)} | {"**": spread}
+    return given
+
+
+def positional(ev: Evaluator, node: ast.Call) -> list[Value]:
+    """Return the positional arguments of a call, starred ones unfolded."""
+    args: list[Value] = []
+    for arg in node.args:
+        if isinstance(arg, ast.Starred):
+            inner = ev.value(arg.value)
+            args += [part for _, part in inner.items] if inner.items else [elements(inner)]
+        else:
+            args.append(ev.value(arg))
+    return args
+
+
 def result(ev: Evaluator, node: ast.Call) -> Value:
     """Return what a call may give back."""
     func = ev.value(node.func)
-    args = ev.positional(node)
-    keywords = {keyword.arg: ev.value(keyword.value) for keyword in node.keywords if keyword.arg}
+    args = positional(ev, node)
+    named_ones = keywords(ev, node)
     attr, base = receiver(ev, node)
-    found = applied(ev, node, func, args, keywords)
+    found = applied(ev, node, func, args, named_ones)
     if attr:
-        found += texts.method(ev, base, attr, args, keywords)
+        found += texts.method(ev, base, attr, args, named_ones)
     given = merge(found) if found else UNKNOWN
     if given is NOTHING:
         given = UNKNOWN
@@ -102,8 +122,7 @@ def result(ev: Evaluator, node: ast.Call) -> Value:
         return replace(given, taints=None) if given.taints else given
     if any(name in _VARIABLES for name in func.names):
         return tainted(given, merged_taints(args[1:]))
-    spread = merged_taints([ev.value(keyword.value) for keyword in node.keywords])
-    return tainted(given, merged_taints([base, func, *args, Value(taints=spread)]))
+    return tainted(given, merged_taints([base, func, *args, *named_ones.values()]))
 
 
 def receiver(ev: Evaluator, node: ast.Call) -> tuple[str, Value]:
@@ -181,7 +200,11 @@ def _special(
     if name in _LOOKUPS and len(args) >= 2:
         return _looked_up(ev, args[0], args[1], args[2:])
     if last in {"__getattribute__", "__getattr__"} and args:
-        return _looked_up(ev, named(head), args[-1], ()) if head not in {"object", "type"} else None
+        return (
+            _looked_up(ev, named(head), args[-1], ())
+            if head not in {"object", "type", "type()"}
+            else _looked_up(ev, args[0], args[-1], ())
+        )
     if name in _IMPORTS and (args or keywords):
         return _imported(name, args[0] if args else next(iter(keywords.values())))
     if name in {"globals", "locals"} or (name == "vars" and not args):
@@ -203,6 +226,11 @@ def _special(
         held = Value(dynamic=True, open=True)
         entry = Value(items=((0, UNKNOWN), (1, held))) if last == "items" else held
         return Value(items=((None, entry),), open=True)
+    if name == "functools.partial()" and func.items:
+        before = [part for _, part in func.items]
+        return merge(applied(ev, node, before[0], [*before[1:], *args], keywords))
+    if name == "functools.partial" and args and not _LOOKUPS.isdisjoint(args[0].names):
+        return Value((f"{name}()",), items=tuple(enumerate(args)))
     if name == "functools.partial" and args:
         return replace(args[0], items=None)
     if name in {"operator.attrgetter", "operator.methodcaller"}:

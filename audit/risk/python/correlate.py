@@ -31,6 +31,7 @@ class Facts:
     commands: list[tuple[str, ast.AST]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     imported: set[str] = field(default_factory=set)
+    folders: list[str] = field(default_factory=list)
     sweeps: set[int] = field(default_factory=set)
     forks: list[ast.AST] = field(default_factory=list)
     executable: ast.AST | None = None

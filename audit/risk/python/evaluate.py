@@ -77,19 +77,7 @@ class Evaluator:
                 known.append(value)
 
     def _bound_arguments(self, node: ast.Call, parameters: list[str]) -> dict[str, Value]:
-        named_ones = {keyword.arg: self.value(keyword.value) for keyword in node.keywords if keyword.arg}
-        return dict(zip(parameters, self.positional(node), strict=False)) | named_ones
-
-    def positional(self, node: ast.Call) -> list[Value]:
-        """Return the positional arguments of a call, starred ones unfolded."""
-        args: list[Value] = []
-        for arg in node.args:
-            if isinstance(arg, ast.Starred):
-                inner = self.value(arg.value)
-                args += [part for _, part in inner.items] if inner.items else [elements(inner)]
-            else:
-                args.append(self.value(arg))
-        return args
+        return dict(zip(parameters, calls.positional(self, node), strict=False)) | calls.keywords(self, node)
 
     def value(self, node: ast.AST | None) -> Value:
         """Return all that is known of an expression."""

@@ -8,7 +8,8 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from audit.risk.python import folding, rules
-from audit.risk.python.calls import receiver
+from audit.risk.python.calls import keywords as keyword_values
+from audit.risk.python.calls import positional, receiver
 from audit.risk.python.correlate import Facts, correlate
 from audit.risk.python.sinks import Sinks
 from audit.risk.python.values import UNKNOWN, Value, merged_taints
@@ -92,8 +93,8 @@ class Scan:
 
     def _call(self, node: ast.Call) -> None:
         func = self.ev.value(node.func)
-        args = self.ev.positional(node)
-        keywords = {keyword.arg or "**": self.ev.value(keyword.value) for keyword in node.keywords}
+        args = positional(self.ev, node)
+        keywords = keyword_values(self.ev, node)
         names = self._callee(node, func)
         if func.dynamic and not any(map(rules.rule_of, names)):
             self.report.add("py.dyn.unresolved", node, chain=(node.func,))
@@ -107,6 +108,8 @@ class Scan:
         self._known_danger(node, names, args)
         self._environment(node, names, func, [*args, *(value for key, value in keywords.items() if key != "env")])
         self._handed_on(node, names, args, keywords)
+        if any(_is_foreign(name) for name in names):
+            self.sinks.foreign(node, [*args, *keywords.values()])
 
     def _callee(self, node: ast.Call, func: Value) -> tuple[str, ...]:
         names = func.names
@@ -288,6 +291,11 @@ class Scan:
         self.facts.imported.add(module.partition(".")[0])
         if rule is not None:
             self.report.add(rule, node, module)
+
+
+def _is_foreign(name: str) -> bool:
+    module = name.partition(".")[0].partition("(")[0]
+    return module not in rules.BUILTINS and rules.import_rule(module) in {"py.import.unknown", "py.import.library"}
 
 
 _HANDLERS: dict[type[ast.AST], Callable[..., None]] = {

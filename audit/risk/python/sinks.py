@@ -45,6 +45,7 @@ _SHELL_RULES = {"L0": "py.proc.shell.known", "L1": "py.proc.shell.known", "L2": 
 _MAX_COMMANDS = 8
 _SWEEPERS = frozenset({"os.walk", "os.fwalk", "pathlib.Path().rglob", "glob.glob", "glob.iglob"})
 _PICKLE_NAMES = frozenset({"GLOBAL", "STACK_GLOBAL", "INST", "REDUCE", "BUILD", "OBJ", "NEWOBJ"})
+_NAMED_CALL = re.compile(r"!!python/|[\"']py/(?:reduce|object|function|type)")
 _SHELLS = re.compile(r"(?:/\S*/)?(?:ba|z|k|c|da|a|tc|fi)?sh|cmd(?:\.exe)?|powershell(?:\.exe)?")
 _FILE_ROLES = {"read": False, "list": False, "write": True, "delete": True}
 
@@ -83,6 +84,8 @@ class Sinks:
                 value = keywords[role.keyword]
             else:
                 continue
+            if name == "os.chdir":
+                self.facts.folders += [text for text in _texts(value) if text.startswith(("/", "~"))][:4]
             if name in _SWEEPERS:
                 self.facts.sweeps.add(id(node))
             if role.kind in _FILE_ROLES:
@@ -109,8 +112,19 @@ class Sinks:
             for text in _texts(part):
                 self._place(node, text, writing=writing, deleting=deleting)
 
+    def foreign(self, node: ast.AST, values: Sequence[Value]) -> None:
+        """Judge what is handed to a library that the rules do not know in detail: only the places that matter."""
+        for text in (text for value in values for text in _texts(value)):
+            for name in sorted(path_classes(text.replace(HOLE, "*"))):
+                if name in _PLACES and text.startswith(("/", "~")):
+                    self.report.add(_PLACES[name], node, text)
+            self.host_text(node, url_host(text))
+
     def _place(self, node: ast.AST, text: str, *, writing: bool, deleting: bool) -> None:
         known = text.replace(HOLE, "*")
+        if not known.startswith(("/", "~")) and not deleting:
+            for folder in self.facts.folders:
+                self._place(node, f"{folder}/{known}", writing=writing, deleting=False)
         if (not known.strip("*/") and known != "/") or (url_host(known) and not known.startswith("file:")):
             return
         place = normal_path(known)
@@ -288,7 +302,8 @@ class Sinks:
 
     def _pickled(self, node: ast.AST, value: Value) -> None:
         for const in value.consts:
-            if isinstance(const, bytes) and _calls_when_loaded(const):
+            crafted = _calls_when_loaded(const) if isinstance(const, bytes) else _NAMED_CALL.search(str(const))
+            if crafted:
                 self.report.add("py.deser.crafted", node)
 
     def template(self, node: ast.AST, consts: Iterable[Constant]) -> None:
@@ -345,7 +360,6 @@ _ROLES = {
     "family": Sinks._nothing,
     "library": Sinks._nothing,
     "module": Sinks._nothing,
-    "loader": Sinks._nothing,
 }
 
 
