@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from audit.risk.shell.command import Command
     from audit.risk.shell.judge import Judge
 
+_NUMBERED = re.compile(r"\\(?:x[0-9A-Fa-f]|[0-7]{2}|u[0-9A-Fa-f])")
+
 
 def echo(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
     """Work out what echo and printf write."""
@@ -25,7 +27,9 @@ def echo(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Val
         return EMPTY
     if command.name == "printf" and texts[:1] == ["--"]:
         text = filters.printf(texts[1:])
-    return Value(text, command.taints - {"output"})
+    # Letters written as numbers are an encoding, too.
+    numbered = any(_NUMBERED.search(word) for word in texts) and (command.name == "printf" or "-e" in command.flags)
+    return Value(text, command.taints - {"output"} | (filters.DECODED if numbered else frozenset()))
 
 
 def run_text(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:

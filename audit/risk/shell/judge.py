@@ -51,6 +51,8 @@ _RUN_LATER = frozenset({"profile", "schedule", "service", "hook"})
 _SILENT = frozenset({"/dev/null", "/dev/stdout", "/dev/stderr", "/dev/stdin", "/dev/tty", "/dev/zero", "-"})
 _TIMES = re.compile(r"^\s*(?:@\w+|(?:[\d*/,\-A-Za-z]+\s+){5})(?:root\s+)?", re.MULTILINE)
 _UNIT = re.compile(r"^\s*Exec\w*=[-@:+!]*", re.MULTILINE)
+# Their arguments are no files to read: letters, verbs, devices that another rule stands for.
+_NO_FILES = frozenset({"tr", "openssl", "mount", "umount", "losetup"})
 _UNPACKERS = frozenset({"unzip", "7z", "unrar", "cpio", "gunzip", "bunzip2", "unxz"})
 _DECODERS = frozenset({"base64", "base32", "xxd", "openssl", "gpg", "uudecode"})
 _DECODES = frozenset({"-d", "-D", "--decode", "-r", "--decrypt"})
@@ -145,7 +147,7 @@ class Judge:
         name = command.name
         if name not in table.KNOWN:
             self.report.add("sh.code.unknown", node, name)
-        words = [] if name in {"tr", "openssl"} else list(command.positionals)
+        words = [] if name in _NO_FILES else list(command.positionals)
         if name in table.TEXT:
             return Value(UNKNOWN, command.taints)
         if name in table.FIRST_IS_TEXT and not any(
