@@ -107,7 +107,9 @@ async def heard() -> AsyncGenerator[frozenset[str], None]:
     """Yield chains that have grown, as the sealer tells over Redis; all of them when a connection is new."""
     while True:
         try:
-            async with redis.asyncio.from_url(str(settings.REDIS_URL)) as client, client.pubsub() as subscription:
+            # Hours may pass between two messages.
+            client = redis.asyncio.from_url(str(settings.REDIS_URL), socket_timeout=None)
+            async with client, client.pubsub() as subscription:
                 await subscription.subscribe(TOPIC)
                 yield _EVERY
                 async for message in subscription.listen():

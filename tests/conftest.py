@@ -50,7 +50,7 @@ def _use_redis_of_this_process(url: str) -> None:
     caches: dict[str, Any] = django_settings.CACHES
     caches["default"]["LOCATION"] = url
     layers: dict[str, Any] = django_settings.CHANNEL_LAYERS
-    layers["default"]["CONFIG"]["hosts"] = [url]
+    layers["default"]["CONFIG"]["hosts"][0]["address"] = url
 
 
 def _number_of(config: pytest.Config) -> int:

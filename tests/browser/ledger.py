@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from audit import feed
 from audit.models import PLATFORM_CHAIN, Chain, Event, Seal
 from corekit import clock
 
@@ -80,3 +81,4 @@ def seal(*events: Event) -> None:
         chain.head = f"{chain.size:064x}"
         chain.save()
         Seal.objects.create(chain=name, seq=chain.size, event_id=one.pk, hash=chain.head)
+        feed.announce([name])

@@ -62,6 +62,8 @@ def test_the_keyboard_leads_everywhere(windows: Windows, alice: Person) -> None:
     expect(page.get_by_label("Event code")).to_be_focused()
     page.keyboard.type("t?")
     expect(page.locator("#help")).to_be_hidden()
+    page.wait_for_url("**?code=t%3F")
+    expect(page.locator("#events")).to_contain_text("No matching events")
     page.locator("h1").click()
     page.keyboard.press("?")
     expect(page.locator("#help")).to_be_visible()

@@ -55,7 +55,7 @@ def test_servers_when_they_are_named(tmp_path: Path) -> None:
     )
     assert found["database"]["ENGINE"] == "django.db.backends.postgresql"
     assert found["cache"] == {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://cache/0"}
-    assert found["layer"]["CONFIG"] == {"hosts": ["redis://cache/0"]}
+    assert found["layer"]["CONFIG"] == {"hosts": [{"address": "redis://cache/0", "socket_timeout": 30}]}
     assert (found["broker"], found["transport"]) == ("redis://cache/0", {})
     assert (found["secure"], found["session"]) == (True, "__Host-session")
 
