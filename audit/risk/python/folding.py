@@ -22,6 +22,24 @@ MAX_TEXT = 1 << 16
 _MAX_NUMBER = 1 << 64
 _WIDTH = re.compile(r"\d{4,}|\*")
 _Args = Sequence[Constant]
+# Loaded now: the process that judges can open no file later, and a codec is a file until it is first used.
+for _codec in (
+    *(
+        "utf-7",
+        "utf-16",
+        "utf-32",
+        "cp037",
+        "cp500",
+        "cp1252",
+        "cp437",
+        "utf-8-sig",
+        "punycode",
+        "idna",
+        "unicode_escape",
+    ),
+    *("raw_unicode_escape", "rot13", "hex", "base64", "zlib", "bz2", "uu", "quopri"),
+):
+    codecs.lookup(_codec)
 
 _BINARY: dict[type[ast.operator], Callable[..., Constant]] = {
     ast.Add: lambda a, b: a + b,
