@@ -153,9 +153,12 @@ def _wait(answers: Callable[[], None], home: Path) -> None:
 
 def main(command: list[str]) -> int:
     """Run a command beside both servers and return its exit status."""
+    # Until there is a command to pass it on to: the default would leave the servers' folders behind.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     with postgresql() as database, redis() as cache:
         environment = {**os.environ, "DATABASE_URL": database, "REDIS_URL": f"{cache}/0"}
         with subprocess.Popen(command, env=environment) as child:
+            signal.signal(signal.SIGTERM, lambda number, _frame: child.send_signal(number))
             while True:
                 try:
                     return child.wait()
