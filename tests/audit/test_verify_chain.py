@@ -204,7 +204,7 @@ GARBAGE = [
     ("audit_seal", "seq", "five"),
     ("audit_seal", "seq", -5),
     ("audit_seal", "seq", 0),
-    ("audit_seal", "seq", 2.5),
+    ("audit_seal", "seq", 0.4),
     ("audit_seal", "event_id", "nothing"),
     ("audit_seal", "chain", "nobody's"),
     ("audit_chain", "size", "many"),
