@@ -8,7 +8,7 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 
-from audit import cleaning, insertion, judging, nodeevents, registry
+from audit import argument_copies, cleaning, insertion, judging, nodeevents, registry
 from audit.models import Decision, Event, Outcome, VerdictAction
 from audit.risk.findings import band_of
 from corekit import clock, ids, tokens, tracing
@@ -189,6 +189,9 @@ def record_node_events(events: Sequence[tuple[Mapping[str, Any], str | UUID | No
             seen.add(row.id)
         added = [row for row, is_new in zip(rows, fresh, strict=True) if is_new]
         insertion.insert(added)
+        argument_copies.keep(
+            (event, row) for (event, _), row, is_new in zip(events, rows, fresh, strict=True) if is_new
+        )
         _judge(added)
     return fresh
 

@@ -86,6 +86,13 @@ _CODES = {
         _code("risk.policy_changed", "{actor} changed the risk thresholds.", "warning", "before after"),
         _code("risk.suppressed", "{actor} muted the rule {object}.", "warning", "until note"),
         _code("risk.unsuppressed", "{actor} let the rule {object} count again.", "notice", "until note"),
+        _code("audit.arguments_opened", "{actor} opened the arguments of the event {object}.", "warning", "reason"),
+        _code(
+            "audit.arguments_policy_changed",
+            "{actor} changed whether copies of arguments are kept.",
+            "warning",
+            "before after",
+        ),
         # webhooks
         _code("webhook.created", "{actor} created the webhook {object}.", "notice", "url codes"),
         _code("webhook.changed", "{actor} changed the webhook {object}.", "notice", "changed"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from audit import anchors, checkpoints, deliveries, producers, retention, sealing
+from audit import anchors, argument_copies, checkpoints, deliveries, producers, retention, sealing
 from audit.verification import regular
 
 DELIVERING_S = 20.0
@@ -41,6 +41,12 @@ def deliver() -> None:
 def forget_deliveries() -> None:
     """Delete what the delivery log holds of the last month and before. Each hour."""
     deliveries.forget_old()
+
+
+@shared_task(name="audit.erase_arguments")  # type: ignore[untyped-decorator]
+def erase_arguments() -> None:
+    """Erase the copies of arguments whose time is over. Each hour."""
+    argument_copies.erase_expired()
 
 
 @shared_task(name="audit.verify")  # type: ignore[untyped-decorator]

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from audit.models import RiskLevel, RiskPolicy, RiskSuppression, Verdict, VerdictState
+from audit.models import ArgumentCopy, RiskLevel, RiskPolicy, RiskSuppression, Verdict, VerdictState, Webhook
 from audit.recording import record
 from audit.risk.findings import TIERS
 from corekit import clock, ids
@@ -31,7 +31,7 @@ _UNREADABLE_TIERS = ("L2", "L3")
 
 def policy_for(actor: Actor, tenant_id: UUID | None = None) -> RiskPolicy:
     """Return a tenant's thresholds, the usual ones where it set none. Raises Forbidden or InvalidInput."""
-    owner = _owner(actor, READ, tenant_id)
+    owner = owner_of(actor, READ, tenant_id)
     return RiskPolicy.objects.filter(pk=owner).first() or RiskPolicy(tenant_id=owner)
 
 
@@ -45,7 +45,7 @@ def set_policy(
     tenant_id: UUID | None = None,
 ) -> RiskPolicy:
     """Set all thresholds of a tenant: scores from 1 to 100, or None for never. Raises Forbidden or InvalidInput."""
-    owner = _owner(actor, WRITE, tenant_id)
+    owner = owner_of(actor, WRITE, tenant_id)
     wanted: dict[str, object] = {"flag_at": flag_at, "pause_at": pause_at, "refuse_at": refuse_at}
     for name, value in wanted.items():
         if value is not None and not (isinstance(value, int) and 1 <= value <= 100):
@@ -79,7 +79,7 @@ def suppress(*, actor: Actor, rule: str, until: datetime, note: str, tenant_id: 
     Raises Forbidden, InvalidInput for a date that is past or more than a year away or without a note, and Conflict
     when there are too many.
     """
-    owner, now = _owner(actor, WRITE, tenant_id), clock.now()
+    owner, now = owner_of(actor, WRITE, tenant_id), clock.now()
     if not now < until <= now + LONGEST_MUTE:
         raise InvalidInput("until must lie in the future, at most a year away.", field="until")
     if not note.strip():
@@ -157,7 +157,7 @@ def levels_for(actor: Actor, kind: str) -> list[RiskLevel]:
 
 def forget(tenant_id: UUID) -> None:
     """Delete what a tenant that is erased set, and what was judged of it; its events say what happened."""
-    for model in (RiskPolicy, RiskSuppression, RiskLevel, Verdict):
+    for model in (RiskPolicy, RiskSuppression, RiskLevel, Verdict, Webhook, ArgumentCopy):
         model.objects.filter(tenant_id=tenant_id).delete()
 
 
@@ -166,7 +166,11 @@ def _require(actor: Actor, scope: str) -> None:
         raise Forbidden(f"This needs the scope {scope}.", scope=scope)
 
 
-def _owner(actor: Actor, scope: str, tenant_id: UUID | None) -> UUID:
+def owner_of(actor: Actor, scope: str, tenant_id: UUID | None) -> UUID:
+    """Return whose settings an actor means: its own tenant's, or the one that an operator names.
+
+    Raises Forbidden without the scope, InvalidInput when an operator names none.
+    """
     _require(actor, scope)
     if actor.tenant_id is not None:
         return UUID(actor.tenant_id)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 
-from audit import recording
+from audit import argument_copies, recording
 from corekit import clock, tokens
 from corekit.errors import GatehouseError, StartFailed, TierUnavailable
 from sandboxes import access, endings, statements, turns
@@ -178,6 +178,7 @@ def _spec(actor: Actor, sandbox: Sandbox, wanted: Wanted) -> StartSpec:
         access_key=access.access_key(sandbox.pk, sandbox.generation).hex(),
         audit_key=tokens.audit_key(settings.GATEHOUSE.seed(), tenant, audit_key_id).hex(),
         audit_key_id=audit_key_id,
+        copies_key=argument_copies.public_key(tenant),
         grants=access.grants_for(actor),
         ingress={
             "public": sandbox.allow_public_traffic,

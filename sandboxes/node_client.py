@@ -71,6 +71,7 @@ class StartSpec:
     on_timeout: str = "kill"
     auto_resume: bool = False
     audit_key_id: str = ""
+    copies_key: str = ""
 
     def __repr__(self) -> str:
         return f"StartSpec({self.id!r}, generation={self.generation})"

@@ -27,6 +27,7 @@ SCOPES: dict[str, str] = {
     "audit:read": "Read the audit",
     "risk:read": "See risk levels, thresholds and verdicts",
     "risk:write": "Set risk thresholds, mute rules, override verdicts",
+    "audit:arguments": "Open encrypted copies of arguments: for emergencies, and always an event",
     "webhooks:read": "See webhooks and their deliveries (never their secrets)",
     "webhooks:write": "Create, change and remove webhooks",
     "tenant:read": "See the tenant's settings",
@@ -40,7 +41,7 @@ _DEVELOPER_SCOPES = _READ_SCOPES | {"sandboxes:write", "sandboxes:use", "templat
 
 ROLE_SCOPES: dict[str, frozenset[str]] = {
     "owner": _TENANT_SCOPES,
-    "admin": _TENANT_SCOPES - {"tenant:write"},
+    "admin": _TENANT_SCOPES - {"tenant:write", "audit:arguments"},
     "developer": _DEVELOPER_SCOPES,
     "viewer": _READ_SCOPES,
 }

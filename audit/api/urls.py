@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from django.urls import path
 
-from audit.api import exports, risk, views, webhooks
+from audit.api import arguments, exports, risk, views, webhooks
 
 urlpatterns = [
     path("audit-events", views.Events.as_view()),
     path("audit-events/export", exports.Export.as_view()),
     path("audit-events/<str:event_id>", views.Event.as_view()),
     path("audit-events/<str:event_id>/proof", exports.Proof.as_view()),
+    path("audit-events/<str:event_id>/arguments", arguments.Arguments.as_view()),
+    path("audit-argument-copies", arguments.Copies.as_view()),
     path("audit-chain", exports.ChainView.as_view()),
     path("audit-checkpoints", exports.Checkpoints.as_view()),
     path("webhooks", webhooks.Webhooks.as_view()),

@@ -9,6 +9,4 @@ class Migration(migrations.Migration):
     """One more column."""
 
     dependencies = (("audit", "0004_append_only"),)
-    operations = (
-        migrations.AddField(model_name="producer", name="events", field=models.BigIntegerField(default=0)),
-    )
+    operations = (migrations.AddField(model_name="producer", name="events", field=models.BigIntegerField(default=0)),)

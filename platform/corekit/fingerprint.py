@@ -19,8 +19,13 @@ def arguments_hash(key: bytes, arguments: Mapping[str, object]) -> str:
 
 def fingerprint(key: bytes, arguments: Mapping[str, object]) -> tuple[str, int]:
     """Return the arguments' hash, and the size in bytes of the canonical JSON that it is of."""
-    text = _CANONICAL.encode(arguments).encode("utf-8", "surrogatepass")
+    text = canonical(arguments)
     return hmac.digest(key, text, "sha256").hex(), len(text)
+
+
+def canonical(arguments: Mapping[str, object]) -> bytes:
+    """Return the arguments as canonical JSON: sorted names, no blanks, UTF-8."""
+    return _CANONICAL.encode(arguments).encode("utf-8", "surrogatepass")
 
 
 def arguments_shape(arguments: Mapping[str, object]) -> dict[str, object]:

@@ -41,6 +41,11 @@ def audit_key_id(at: datetime) -> str:
     return f"{at.year:04d}"
 
 
+def arguments_key(seed: bytes, tenant_id: str) -> bytes:
+    """Return the 32 bytes of the private key that opens one tenant's copies of arguments."""
+    return _derive(seed, f"arguments|{tenant_id}")
+
+
 def traffic_token(seed: bytes, sandbox_id: str, generation: int) -> str:
     """Return the token, 64 hex characters, that opens the ports of a sandbox whose traffic is private."""
     return _derive(seed, f"traffic|{sandbox_id}|{generation}").hex()

@@ -23,6 +23,7 @@ PERIODIC_WORK = {
     "audit.anchor": 1.0,
     "audit.deliver": 1.0,
     "audit.forget_deliveries": 3600.0,
+    "audit.erase_arguments": 3600.0,
     "audit.verify": 3600.0,
     "audit.prune": 21600.0,
 }

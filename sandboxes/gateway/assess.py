@@ -1,14 +1,18 @@
-"""What an act is: its arguments' keyed hash, their shape, its risk. The arguments themselves go nowhere."""
+"""What an act is: its arguments' keyed hash, their shape, its risk.
+
+The arguments themselves go nowhere, unless the tenant keeps copies that are encrypted here.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from corekit import fingerprint, ids, tokens
+from corekit import fingerprint, ids, sealedbox, tokens
 from sandboxes.gateway import executions, risks
 from sandboxes.gateway.tap import TapAway, TapRefused
 
@@ -20,6 +24,10 @@ if TYPE_CHECKING:
     from sandboxes.gateway.context import Services
     from sandboxes.gateway.routes import Route
     from sandboxes.gateway.tap import Event, Tap
+
+
+MAX_COPY = 16 * 1024
+"""How long arguments may be, as JSON, for a copy of them to be kept."""
 
 
 class BadArguments(Exception):
@@ -63,6 +71,7 @@ class Act:
         "_args_hash",
         "_caller",
         "_common",
+        "_copy",
         "_details",
         "_risk",
         "_route",
@@ -95,6 +104,7 @@ class Act:
         self._details = dict(details or {})
         self._started = started
         self._args_hash, size = fingerprint.fingerprint(route.audit_key, arguments)
+        self._copy = _copy(route, arguments)
         self.id = ids.new_event_id()
         self.intended = self.concluded = False
         self._common: Event = {
@@ -113,6 +123,7 @@ class Act:
     ) -> Event:
         return {
             **self._common,
+            **(self._copy if phase == "intent" else {}),
             "id": self.id if phase == "intent" else ids.new_event_id(),
             "phase": phase,
             "ref": self.id if phase == "result" else None,
@@ -157,6 +168,16 @@ class Act:
             key_id=self._caller.key_id,
             request_id=self._caller.trace.request_id,
         )
+
+
+def _copy(route: Route, arguments: Mapping[str, object]) -> Event:
+    """Return the arguments in a box that only the control plane opens, for a tenant that keeps such copies."""
+    if not route.copies_key:
+        return {}
+    plain = fingerprint.canonical(arguments)
+    if len(plain) > MAX_COPY:
+        return {}
+    return {"args_copy": base64.b64encode(sealedbox.seal(route.copies_key, plain)).decode("ascii")}
 
 
 class Record:

@@ -110,6 +110,7 @@ class RouteFeed:
             auto_resume=row.get("auto_resume") is True,
             audit_key_id=str(row.get("audit_key_id") or ""),
             tier=str(row.get("tier") or ""),
+            copies_key=bytes.fromhex(str(row.get("copies_key") or "")),
         )
         if self._seen is not None:
             self._seen.add(sandbox_id)

@@ -107,6 +107,7 @@ class Route:
     tunnels: dict[TunnelKey, Idle] = field(default_factory=dict)
     open_tunnels: int = 0
     audit_key_id: str = ""
+    copies_key: bytes = b""
     tier: str = ""
     denials: Denials = field(default_factory=Denials)
     refusals: int = 0
@@ -275,6 +276,7 @@ class RouteTable:
         auto_resume: bool = False,
         audit_key_id: str = "",
         tier: str = "",
+        copies_key: bytes = b"",
     ) -> Route:
         """Add or replace a row. Streams survive only under the same generation, socket and keys."""
         old = self._routes.get(sandbox_id)
@@ -302,6 +304,7 @@ class RouteTable:
             running=running,
             audit_key_id=audit_key_id,
             tier=tier,
+            copies_key=copies_key,
         )
         self._routes[sandbox_id] = route
         self._dropped.pop(sandbox_id, None)

@@ -31,6 +31,8 @@ _LATER_TEXTS = {
     "reason": 200,
     "risk_ruleset": 40,
     "gateway_id": 32,
+    # 16 KiB of arguments and the box around them, in base64.
+    "args_copy": 24_576,
 }
 _LATER_NUMBERS = ("args_size", "status", "gateway_seq")
 _LATER_CHOICES = {"risk_band": _BANDS, "risk_tier": _TIERS, "decision": _DECISIONS}

@@ -30,6 +30,7 @@ def route(spec: Spec, socket_path: str, state: str) -> Route:
         "access_key": spec.access_key,
         "audit_key": spec.audit_key,
         "audit_key_id": spec.audit_key_id,
+        "copies_key": spec.copies_key,
         "tier": spec.tier,
         "grants": spec.grants,
         "state": state,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _SANDBOX_ID = re.compile(r"[a-z0-9]{1,64}")
 _BUILD_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _HEX = re.compile(r"(?:[0-9a-f]{2}){1,64}")
+_PUBLIC_KEY = re.compile(r"[0-9a-f]{64}")
 _AUDIT_KEY_ID = re.compile(r"[0-9a-z-]{1,16}")
 _KEY_ID = re.compile(r"[0-9a-f]{16}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}")
@@ -83,7 +84,8 @@ class Spec:
     """One sandbox, as the control plane asked for it. Keys and grants never reach a log or the guest.
 
     `grants` maps an API key's id to the moment (epoch milliseconds) when its access ends, or None for no end.
-    `audit_key_id` says which of the tenant's audit keys `audit_key` is. `on_timeout` is what its deadline does: `kill`
+    `audit_key_id` says which of the tenant's audit keys `audit_key` is; `copies_key` is the public key for encrypted
+    copies of arguments, "" for a tenant that keeps none. `on_timeout` is what its deadline does: `kill`
     or `pause`. `auto_resume` lets the gateway wake it from a pause.
     """
 
@@ -105,6 +107,7 @@ class Spec:
     auto_resume: bool = False
     ingress: Ingress = field(default_factory=Ingress)
     audit_key_id: str = ""
+    copies_key: str = ""
 
     @property
     def recipe(self) -> Recipe:
@@ -244,4 +247,5 @@ def parse_spec(body: Any) -> Spec:
         auto_resume=flag(body, "auto_resume", default=False),
         ingress=_ingress(body),
         audit_key_id=matching(body, "audit_key_id", _AUDIT_KEY_ID) if body.get("audit_key_id") else "",
+        copies_key=matching(body, "copies_key", _PUBLIC_KEY) if body.get("copies_key") else "",
     )

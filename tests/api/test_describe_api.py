@@ -25,7 +25,7 @@ OPERATIONS = {
     "list_sandbox_events list_sandboxes list_templates list_tenants me offboard_tenant open_sandbox pause_sandbox",
     "remove_member resume_sandbox revoke_key set_limit_range set_quota suspend_tenant",
     "list_webhooks create_webhook get_webhook change_webhook delete_webhook rotate_webhook_secret test_webhook",
-    "list_webhook_deliveries retry_webhook_delivery",
+    "list_webhook_deliveries retry_webhook_delivery get_argument_copies set_argument_copies open_arguments",
     "get_risk get_risk_policy set_risk_policy list_risk_suppressions create_risk_suppression delete_risk_suppression",
     "list_verdicts override_verdict",
     "execute get_execution list_executions",

@@ -12,7 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from audit import operations
-from audit.models import Event
+from audit.models import PLATFORM_CHAIN, Checkpoint, Delivery, Event, RiskSuppression, Verdict, Webhook
 from corekit import clock
 from sandboxes.models import Execution, Node, Sandbox, Template
 from tenants.models import ApiKey, Membership, Tenant, User
@@ -33,6 +33,11 @@ QUERIES = {
     "nodes": 1,
     "operations": 1,
     "audit-events": 1,
+    "audit-checkpoints": 1,
+    "webhooks": 1,
+    "webhooks/{webhook_id}/deliveries": 2,
+    "risk-suppressions": 1,
+    "verdicts": 1,
     "sandboxes": 1,
     "executions": 1,
     "templates": 1,
@@ -108,7 +113,24 @@ def fill(alice: Caller, base: Template, count: int) -> dict[str, str]:
             object_type="sandbox",
             object_id=rows[0].pk,
         ).save()
-    return {"tenant_id": tenant.pk.hex, "sandbox_id": rows[0].pk}
+    webhook = fill_ledger(alice, count)
+    return {"tenant_id": tenant.pk.hex, "sandbox_id": rows[0].pk, "webhook_id": webhook.pk}
+
+
+def fill_ledger(alice: Caller, count: int) -> Webhook:
+    """Add rows to the lists of checkpoints, of risk and of webhooks; return the webhook that has deliveries."""
+    tenant_id, now = alice.tenant.pk, clock.now()
+    for number in range(1, count + 1):
+        webhook = Webhook.objects.create(tenant_id=tenant_id, url="https://hooks.example.com/", created_by="alice")
+        for chain in (tenant_id.hex, PLATFORM_CHAIN):
+            Checkpoint(chain=chain, size=number, root="5e" * 32, note="note", key_id="k", leaves=b"", at=now).save()
+        RiskSuppression.objects.create(
+            tenant_id=tenant_id, rule=f"py.rule.{number}", note="known", until=now, created_by="alice"
+        )
+        Verdict.objects.create(tenant_id=tenant_id, event_id=f"e{number}", action="flag", score=80, threshold=75)
+    for number in range(count):
+        Delivery.objects.create(webhook=webhook, event_id=f"e{number}", code="quota.set")
+    return webhook
 
 
 @pytest.mark.parametrize("route", LISTS, ids=str)

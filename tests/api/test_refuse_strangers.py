@@ -41,6 +41,8 @@ BODIES: dict[str, Any] = {
         "until": clock.to_rfc3339(clock.now() + timedelta(days=1)),
     },
     "post verdicts/{verdict_id}/override": {"note": "mine"},
+    "post audit-events/{event_id}/arguments": {"reason": "curious"},
+    "put audit-argument-copies": {"keep": False},
     "post webhooks": {"url": "https://hooks.example.com/"},
     "post sandboxes/{sandbox_id}/extend": {"timeout": 60},
     "post tenants/{tenant_id}/offboard": {"confirm": "acme"},

@@ -30,7 +30,7 @@ def test_create(node: NodeDouble, base: Template, alice: Caller) -> None:
     node.calls.clear()
 
     # The key; template, quota and limits; permit, counters, reservation, row, event; row, reservation.
-    assert cost(alice, "POST", "/v2/sandboxes", {"templateID": "base"}) == (11, 2)
+    assert cost(alice, "POST", "/v2/sandboxes", {"templateID": "base"}) == (12, 2)
     assert [path for _, path, _ in node.calls if path == "/v1/sandboxes"] == ["/v1/sandboxes"] * 2
 
 

@@ -59,6 +59,7 @@ def request(sandbox_id: str, **changes: Any) -> dict[str, Any]:
         "access_key": "a1" * 32,
         "audit_key": "a2" * 32,
         "audit_key_id": "",
+        "copies_key": "",
         "grants": {},
         "runtime": "",
         "on_timeout": "kill",

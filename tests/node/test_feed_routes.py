@@ -84,6 +84,7 @@ async def test_a_listener_gets_a_snapshot_and_then_every_change(clean_node: Rig)
             "access_key": "a1" * 32,
             "audit_key": "a2" * 32,
             "audit_key_id": "",
+            "copies_key": "",
             "tier": "container",
             "grants": {KEY: None},
             "state": "running",

@@ -27,6 +27,7 @@ WRONG: dict[str, list[Any]] = {
     "access_key": ["", "zz", "abc", "AB", "ab" * 65],
     "audit_key": ["", None],
     "audit_key_id": ["x" * 17, "A", 5, "a b"],
+    "copies_key": ["5e" * 31, "5E" * 32, "x" * 64, 5],
     "env": [
         *(None, [], {"A": 1}, {"A": None}),
         *({name: "x"} for name in ("", "A=B", "1A", "A B", "A\0", "É", "a" * 257, "LD_PRELOAD\n")),
@@ -79,7 +80,14 @@ def test_only_an_object_is_taken(body: Any) -> None:
     assert refused_field(body) == "body"
 
 
-OPTIONAL = {"runtime": "", "on_timeout": "kill", "auto_resume": False, "ingress": Ingress(), "audit_key_id": ""}
+OPTIONAL = {
+    "runtime": "",
+    "on_timeout": "kill",
+    "auto_resume": False,
+    "ingress": Ingress(),
+    "audit_key_id": "",
+    "copies_key": "",
+}
 
 
 @pytest.mark.parametrize("name", sorted(set(rig.request("alice")) - set(OPTIONAL)))

@@ -38,10 +38,10 @@ async def test_an_intent_is_acknowledged_with_its_number(clean_node: Rig) -> Non
         answer = await line.tell(sent)
     found = kept(clean_node, "alice")[0]
     assert answer == {"ok": True, "seq": found["seq"]}
-    own = {name: found.pop(name) for name in ("seq", "at", "node_id", "tenant", "tier", "ref")}
+    own = {name: found.pop(name) for name in ("seq", "at", "node_id", "tenant", "tier", "ref", "trace_id", "span_id")}
     assert own["at"] >= sandbox.started_at
     assert (own["node_id"], own["tenant"], own["ref"]) == (clean_node.keeper.node_id, rig.ACME, None)
-    assert own["tier"] == "container"
+    assert (own["tier"], own["trace_id"], own["span_id"]) == ("container", None, None)
     assert found == sent
 
 
