@@ -137,7 +137,7 @@ class Stack:
     def _find(self, service: str) -> int | None:
         word = {"node": "sandboxes.node", "web": "serve", "worker": "worker"}[service]
         assert self.process is not None
-        for pid in _children(self.process.pid):
+        for pid in servers.children_of(self.process.pid):
             with contextlib.suppress(OSError):
                 if word in Path(f"/proc/{pid}/cmdline").read_text().split("\0"):
                     return pid
@@ -173,11 +173,6 @@ class Stack:
             self.process.wait()
             raise
         self.process = None
-
-
-def _children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in text.split()]
 
 
 def templates_of_this_checkout() -> Path:

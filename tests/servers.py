@@ -1,7 +1,10 @@
 """A PostgreSQL and a Redis of the tests' own: `python -m tests.servers COMMAND…` runs a command beside them.
 
-The command finds them in DATABASE_URL and REDIS_URL. Both are thrown away when it ends, however it ends. The cluster
-does not sync to disk: a test may kill the server, which loses nothing that the kernel has, but none cuts the power.
+The command finds them in DATABASE_URL and REDIS_URL. Both are thrown away when it ends, however it ends.
+
+The cluster does not sync to disk: a test may kill the server, but none cuts the power, and what a killed server wrote
+stays with the kernel. Full page writes stay on: SIGKILL ends a write between two pages of the kernel's, which are
+smaller than the database's, and only a whole page in the log mends one that is half old.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import contextlib
 import os
 import pwd
 import secrets
+import select
 import shutil
 import signal
 import socket
@@ -17,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +37,6 @@ _READY_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 30.0
 _SETTINGS = {
     "fsync": "off",
-    "full_page_writes": "off",
     "listen_addresses": "127.0.0.1",
     "max_connections": "200",
     "shared_buffers": "128MB",
@@ -47,9 +51,82 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@dataclass
+class Server:
+    """A server that runs until its block ends, and may be killed and started again in between."""
+
+    command: list[str]
+    home: Path
+    url: str
+    answers: Callable[[], None]
+    stop_signal: signal.Signals
+    user: str | None = None
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it, and return when it answers. It dies with the thread that starts it."""
+        guarded = ["setpriv", "--pdeathsig", self.stop_signal.name.removeprefix("SIG"), *self.command]
+        if self.user is not None:
+            guarded = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", *guarded]
+        with (self.home / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                guarded, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            _wait(self.answers, self.home)
+        except BaseException:
+            self.stop()
+            raise
+
+    def kill(self) -> None:
+        """End it and all its children with SIGKILL, and return when none of them is left.
+
+        Each child of PostgreSQL's leads a group of its own, so there is no group to kill. Its first process is
+        stopped before: else it would start children anew, or they would see it die and leave in good order.
+        """
+        process = self.process
+        assert process is not None, f"{self.command[0]} does not run"
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        children = [os.pidfd_open(pid) for pid in children_of(process.pid)]
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(child, signal.SIGKILL)
+        process.kill()
+        process.wait()
+        for child in children:
+            select.select([child], [], [], _STOP_TIMEOUT_S)
+            os.close(child)
+        self.process = None
+
+    def stop(self) -> None:
+        """End it in good order, if it runs."""
+        if self.process is None:
+            return
+        self.process.send_signal(self.stop_signal)
+        try:
+            self.process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the pids of a process's children."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 @contextlib.contextmanager
-def postgresql(**settings: str) -> Iterator[str]:
-    """Run a cluster of its own and return the URL of its database; `settings` go beside the usual ones."""
+def cluster(**settings: str) -> Iterator[Server]:
+    """Run a PostgreSQL cluster of its own; `settings` go beside the usual ones. It keeps its port when it is killed."""
     programs = _programs()
     home = Path(tempfile.mkdtemp(prefix="gatehouse-postgresql-", dir="/var/tmp"))
     account = pwd.getpwnam(USER)
@@ -64,12 +141,23 @@ def postgresql(**settings: str) -> Iterator[str]:
         )
         chosen = {**_SETTINGS, **settings, "port": str(port), "unix_socket_directories": str(home)}
         options = [word for name, value in chosen.items() for word in ("-c", f"{name}={value}")]
+        command = [str(programs / "postgres"), "-D", str(home / "data"), *options]
         url = f"postgresql://gatehouse:{password}@127.0.0.1:{port}/postgres"
-        with _running([str(programs / "postgres"), "-D", str(home / "data"), *options], home, signal.SIGINT, USER):
-            _wait(lambda: psycopg.connect(url, connect_timeout=2).close(), home)
-            yield url
+
+        def answers() -> None:
+            psycopg.connect(url, connect_timeout=2).close()
+
+        with Server(command, home, url, answers, signal.SIGINT, USER) as server:
+            yield server
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def postgresql(**settings: str) -> Iterator[str]:
+    """Run a cluster of its own and return the URL of its database; `settings` go beside the usual ones."""
+    with cluster(**settings) as server:
+        yield server.url
 
 
 @contextlib.contextmanager
@@ -78,10 +166,14 @@ def redis() -> Iterator[str]:
     home = Path(tempfile.mkdtemp(prefix="gatehouse-redis-", dir="/var/tmp"))
     port = free_port()
     command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+    command += ["--databases", str(REDIS_DATABASES), "--dir", str(home)]
+
+    def answers() -> None:
+        socket.create_connection(("127.0.0.1", port), 2).close()
+
     try:
-        with _running([*command, "--databases", str(REDIS_DATABASES), "--dir", str(home)], home, signal.SIGTERM):
-            _wait(lambda: socket.create_connection(("127.0.0.1", port), 2).close(), home)
-            yield f"redis://127.0.0.1:{port}"
+        with Server(command, home, f"redis://127.0.0.1:{port}", answers, signal.SIGTERM) as server:
+            yield server.url
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -117,25 +209,6 @@ def _as_user(*command: str) -> None:
     done = subprocess.run(command, user=USER, group=USER, extra_groups=[], cwd="/", capture_output=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{command[0]} failed: {done.stderr.decode()}")
-
-
-@contextlib.contextmanager
-def _running(command: list[str], home: Path, stop: signal.Signals, user: str | None = None) -> Iterator[None]:
-    """Run a server until the block ends. It dies with this process, too."""
-    guarded = ["setpriv", "--pdeathsig", stop.name.removeprefix("SIG"), *command]
-    if user is not None:
-        guarded = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *guarded]
-    with (home / "log").open("ab") as log:
-        process = subprocess.Popen(guarded, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-    try:
-        yield
-    finally:
-        process.send_signal(stop)
-        try:
-            process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _wait(answers: Callable[[], None], home: Path) -> None:
