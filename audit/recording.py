@@ -98,8 +98,9 @@ def record(
         event.args_key_id = tokens.audit_key_id(received)
         event.args_hash, event.args_size = fingerprint(_key(tenant_id, event.args_key_id), arguments)
         event.args_shape = cleaning.details(arguments_shape(arguments))
-    event.save()
-    _judge([event])
+    with transaction.atomic():
+        event.save()
+        _judge([event])
     return event
 
 

@@ -193,6 +193,7 @@ class Event(AppendOnly):
             models.Index(fields=("-at", "-id"), name="audit_event_page"),
             models.Index(fields=("object_id", "-at", "-id"), name="audit_event_object_page"),
             models.Index(fields=("code", "-at", "-id"), name="audit_event_code_page"),
+            models.Index(fields=("actor_id", "-at", "-id"), name="audit_event_actor"),
             models.Index(fields=("sandbox_id", "-at", "-id"), condition=~Q(sandbox_id=""), name="audit_event_sandbox"),
             models.Index(fields=("tenant_id", "-at", "-id"), condition=Q(risk_score__gte=50), name="audit_event_risky"),
             models.Index(fields=("tenant_id", "-at", "-id"), condition=Q(decision="deny"), name="audit_event_denied"),

@@ -36,7 +36,7 @@ class Chain(models.Model):
     checkpoint_at = models.DateTimeField(null=True)
     verified_size = models.BigIntegerField(default=0)
     verified_at = models.DateTimeField(null=True)
-    verified_as = models.CharField(max_length=16, blank=True, default="")
+    verified_as = models.CharField(max_length=32, blank=True, default="")
 
     def __str__(self) -> str:
         return self.name

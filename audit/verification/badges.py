@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from audit.verification.findings import ChainReport, Report
 
 
-_LONGEST = Chain._meta.get_field("verified_as").max_length
-
-
 def note(report: Report) -> None:
     """Write down what came of a verification that went to the end of its chains.
 
@@ -27,8 +24,7 @@ def note(report: Report) -> None:
         before = row.values_list("verified_as", flat=True).first()
         if before is None:
             continue
-        # The longest words don't fit the column, and their beginnings tell them apart.
-        word = str(chain.verdict)[:_LONGEST]
+        word = str(chain.verdict)
         row.update(verified_size=chain.size, verified_at=clock.now(), verified_as=word)
         if chain.verdict is not Verdict.OK and before != word:
             _alarm(chain)

@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
-from audit import databaseroles
+from audit import appendonly, databaseroles
 from gatehouse.management import hostsetup
 from sandboxes.node.builds.store import Manifest, TemplateStore
 
@@ -67,6 +67,8 @@ class Command(BaseCommand):
         if executor.migration_plan(executor.loader.graph.leaf_nodes()):
             self._say("setting up the database")
             call_command("migrate", interactive=False, verbosity=0)
+        # SQLite loses a table's triggers when a migration rebuilds it.
+        appendonly.install(connection)
         if connection.vendor == "sqlite":
             hostsetup.share_database(settings.GATEHOUSE.database_file)
         elif settings.GATEHOUSE.database_roles:
