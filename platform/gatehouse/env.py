@@ -24,6 +24,10 @@ _FALSE = frozenset({"0", "false", "no", "off", ""})
 _POSTGRES_SCHEMES = frozenset({"postgres", "postgresql"})
 _REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
 _SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
+# A request waits out a server's restart of a few seconds. While it takes longer, most are refused at once: more would
+# wait than there are threads. The pool itself would try again after ever longer pauses; having given up after two
+# seconds, it tries when it is next asked.
+_POOL = {"min_size": 1, "max_size": 20, "max_waiting": 30, "timeout": 5, "reconnect_timeout": 2}
 
 
 class EnvError(ImproperlyConfigured):
@@ -119,7 +123,7 @@ def postgres(env: Environment, name: str = "DATABASE_URL", *, role: str = "") ->
     if not database:
         raise EnvError(f"{name} must name a database after the host, as in postgresql://user@host/gatehouse.")
     query = dict(parse_qsl(parts.query))
-    options: dict[str, object] = {"pool": {"min_size": 1, "max_size": 20, "timeout": 10}}
+    options: dict[str, object] = {"pool": dict(_POOL), "connect_timeout": 5}
     if role:
         options["options"] = f"-c role={role}"
     if (mode := query.pop("sslmode", None)) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from django.http import HttpRequest, JsonResponse
@@ -37,9 +38,14 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Answer 500; the log has the reason."""
-    return _answer(request, error_for_status(500))
+    """Answer 500, or 503 while a part is away that middleware needs; the log has the reason."""
+    cause = sys.exception()
+    error = translate(cause) if isinstance(cause, Exception) else None
+    return _answer(request, error or error_for_status(500))
 
 
 def _answer(request: HttpRequest, error: GatehouseError) -> HttpResponse:
-    return refusal(request, error) if is_console(request.path) else error_answer(error, request=request)
+    if not is_console(request.path):
+        return error_answer(error, request=request)
+    # What the layout of a page asks for may be what failed.
+    return refusal(request, error, bare=error.status >= 500)

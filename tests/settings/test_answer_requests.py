@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from asgiref.testing import ApplicationCommunicator
+from django.db import OperationalError, connection
 from django.http import HttpRequest, HttpResponse, HttpResponseForbidden
 from django.urls import include, path
 from rest_framework.exceptions import Throttled, ValidationError
@@ -47,8 +48,22 @@ class Fail(APIView):
             "throttled": Throttled(wait=2.5),
             "validation": ValidationError({"network": {"rules": [{}, {"host": ["is no host name"]}]}}),
             "bug": RuntimeError("a secret detail"),
+            "away": OperationalError("connection to server at db.example failed"),
         }
         raise failures[what]
+
+
+class Misread(APIView):
+    """Asks the database for what is not there."""
+
+    def get(self, request: Request) -> Response:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM no_such_table")
+        return Response({})
+
+
+def plain_away(request: HttpRequest) -> HttpResponse:
+    raise OperationalError("connection to server at db.example failed")
 
 
 def plain_bug(request: HttpRequest) -> HttpResponse:
@@ -63,6 +78,8 @@ urlpatterns = [
     path("echo", Echo.as_view()),
     path("fail/<what>", Fail.as_view()),
     path("plain-bug", plain_bug),
+    path("plain-away", plain_away),
+    path("misread", Misread.as_view()),
     path("plain-forbidden", plain_forbidden),
     path("", include("gatehouse.urls")),
 ]
@@ -244,6 +261,18 @@ def test_a_bug_says_nothing_about_itself(api: ApiClient) -> None:
         assert answer.status_code == 500
         assert "secret" not in answer.content.decode()
         assert answer["X-Request-Id"]
+
+
+def test_a_database_that_is_away_is_no_bug(api: ApiClient) -> None:
+    for where in ("/fail/away", "/plain-away"):
+        answer = api.get(where)
+        assert (answer.status_code, answer["Retry-After"]) == (503, "1")
+        expected = {"code": 503, "message": "The database does not answer at the moment.", "error_code": "unavailable"}
+        assert body(answer) == expected
+
+
+def test_a_wrong_query_is_a_bug(api: ApiClient) -> None:
+    assert api.get("/misread").status_code == 500
 
 
 def test_json_comes_back_as_it_went(api: ApiClient) -> None:

@@ -50,10 +50,10 @@ def is_partial(request: HttpRequest) -> bool:
     return headers.get("HX-Request") == "true" and headers.get("HX-History-Restore-Request") != "true"
 
 
-def refusal(request: HttpRequest, error: GatehouseError) -> HttpResponse:
-    """Return the page that is shown instead of the one asked for."""
+def refusal(request: HttpRequest, error: GatehouseError, *, bare: bool = False) -> HttpResponse:
+    """Return the page that is shown instead of the one asked for; a bare one has nothing around its message."""
     template = "console/error_part.html" if is_partial(request) else "console/error.html"
-    layout = "console/page.html" if hasattr(request, "viewer") else "console/bare.html"
+    layout = "console/page.html" if hasattr(request, "viewer") and not bare else "console/bare.html"
     response = render(request, template, {"error": error, "layout": layout}, status=error.status)
     for name, value in error.headers().items():
         response[name] = value

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.db import OperationalError
 from django.http import Http404
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger("gatehouse.api")
 
+# The rest of SQLite's extended codes says more about the same failure.
+_PRIMARY_CODE = 0xFF
 _BY_STATUS: dict[int, type[errors.GatehouseError]] = {
     400: errors.InvalidInput,
     401: errors.Unauthorized,
@@ -55,7 +59,20 @@ def translate(exc: Exception) -> errors.GatehouseError | None:
         return errors.TooLarge()
     if isinstance(exc, SuspiciousOperation):
         return errors.InvalidInput()
+    if isinstance(exc, OperationalError) and _passes(exc):
+        # Its text names the server, which is nobody's business but the operator's.
+        logger.warning("database_away", reason=str(exc))
+        return errors.Unavailable("The database does not answer at the moment.")
     return _from_framework(exc) if isinstance(exc, drf.APIException) else None
+
+
+def _passes(exc: OperationalError) -> bool:
+    """Say whether a failure of the database is about its state, so that the same request may work later.
+
+    SQLite calls a mistake in a statement operational, too.
+    """
+    code = getattr(exc.__cause__, "sqlite_errorcode", sqlite3.SQLITE_BUSY)
+    return code & _PRIMARY_CODE != sqlite3.SQLITE_ERROR
 
 
 def _from_framework(exc: drf.APIException) -> errors.GatehouseError:
