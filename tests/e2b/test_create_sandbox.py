@@ -63,6 +63,7 @@ def test_it_creates(node: NodeDouble, base: Template, alice: Caller) -> None:
         "access_key": access_key.hex(),
         "audit_key": tokens.audit_key(bytes.fromhex(SEED), alice.tenant.pk.hex, epoch).hex(),
         "audit_key_id": epoch,
+        "copies_key": "",
         "grants": {alice.key.pk: None},
         "ingress": {"public": True, "traffic_token": "", "mask_host": "", "https_ports": []},
         "runtime": "",

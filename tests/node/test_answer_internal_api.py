@@ -29,7 +29,7 @@ EVENT_FIELDS = {
     *("seq", "id", "at", "node_id", "sandbox", "generation", "tenant", "code", "phase", "ref", "key_id", "origin"),
     *("request_id", "tool_name", "args_hash", "args_shape", "risk_score", "risk_reasons", "outcome", "duration_ms"),
     "details",
-    "tier",
+    *("tier", "trace_id", "span_id"),
 }
 
 
