@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,10 @@ from tests.chaos.ledger import Caller, counts, found, rows
 from tests.chaos.reality import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.live import Stack
+    from tests.servers import Server
 
 KILLED = ("web", "worker", "node", "gateway")
 ACTS = 40
@@ -23,12 +27,20 @@ def _settled(stack: Stack, caller: Caller) -> bool:
     return caller.expected <= found(stack).keys() and now["waiting"] == 0 and now["seals"] == now["events"]
 
 
-def _random_sequence(stack: Stack, seed: int) -> None:
+def _restart(database: Server) -> None:
+    database.kill()
+    database.start()
+
+
+def _random_sequence(stack: Stack, database: Server | None, seed: int) -> None:
     dice = random.Random(seed)
+    kills: list[Callable[[], None]] = [functools.partial(stack.kill, service) for service in KILLED]
+    if database is not None:
+        kills.append(functools.partial(_restart, database))
     caller = Caller(stack, dice)
     for _ in range(ACTS):
         if dice.randrange(ONE_KILL_IN) == 0:
-            stack.kill(dice.choice(KILLED))
+            dice.choice(kills)()
             if dice.random() < 0.5:
                 stack.wait_until_answers()
         caller.act()
@@ -51,11 +63,11 @@ def _random_sequence(stack: Stack, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_random_acts_and_kills(doomed: Stack, seed: int) -> None:
-    _random_sequence(doomed, seed)
+def test_random_acts_and_kills(doomed: Stack, database: Server | None, seed: int) -> None:
+    _random_sequence(doomed, database, seed)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(100, 130))
-def test_many_random_acts_and_kills(doomed: Stack, seed: int) -> None:
-    _random_sequence(doomed, seed)
+def test_many_random_acts_and_kills(doomed: Stack, database: Server | None, seed: int) -> None:
+    _random_sequence(doomed, database, seed)
