@@ -58,12 +58,14 @@ class Caller:
     """Does things at random, and remembers of each that was acknowledged what the ledger must hold.
 
     `expected` are pairs of request id and code. An act that failed may be there or not: nobody said that it happened.
+    `refused` are the statuses that such acts were answered with.
     """
 
     stack: Stack
     dice: random.Random
     expected: set[tuple[str, str]] = field(default_factory=set)
     tried: int = 0
+    refused: set[int] = field(default_factory=set)
     sandboxes: list[Sandbox] = field(default_factory=list)
 
     def act(self) -> None:
@@ -97,8 +99,9 @@ class Caller:
 
     def _kill(self) -> None:
         sandbox = self._any()
-        request_id, _ = self._call("DELETE", f"/sandboxes/{sandbox.id}", None, {})
+        # A kill that fails may have happened, too.
         self.sandboxes.remove(sandbox)
+        request_id, _ = self._call("DELETE", f"/sandboxes/{sandbox.id}", None, {})
         self.expected.add((request_id, "sandbox.killed"))
 
     def _any(self) -> Sandbox:
@@ -122,6 +125,7 @@ class Caller:
         finally:
             connection.close()
         if answer.status >= 300:
+            self.refused.add(answer.status)
             raise ValueError(f"{method} {path}: {answer.status}")
         return request_id, content
 

@@ -15,15 +15,18 @@ from tests.chaos.ledger import Caller, counts, found, rows
 from tests.chaos.reality import agrees, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.live import Stack
     from tests.servers import Server
 
 pytestmark = pytest.mark.servers_only
 
-ACTS = 30
 COMMANDS = 6
+CALLERS = 3
+KILLS = 3
+# What the callers do between a kill and the next start, and between a start and the next kill.
+MORE = 6
 
 
 @pytest.fixture
@@ -72,6 +75,18 @@ def commands_of(stack: Stack, sandbox: Sandbox) -> int:
     """Return how many commands of a sandbox the ledger knows."""
     asked = "SELECT object_id FROM audit_event WHERE code = 'command.start' AND phase <> 'result'"
     return rows(stack, asked).count((sandbox.sandbox_id,))
+
+
+def act_until(over: threading.Event, caller: Caller) -> None:
+    """Let a caller do one thing after another."""
+    while not over.is_set():
+        caller.act()
+
+
+def wait_for_more(callers: list[Caller], done: Callable[[Caller], int]) -> None:
+    """Return when the callers together have done more than before."""
+    before = sum(map(done, callers))
+    assert eventually(lambda: sum(map(done, callers)) >= before + MORE, 60)
 
 
 def assert_whole(stack: Stack) -> None:
@@ -156,18 +171,26 @@ def test_many_callers_meet_no_error_but_503(doomed: Stack, server: Server) -> No
 
 def test_no_acknowledged_event_is_lost_and_none_is_there_twice(doomed: Stack, server: Server) -> None:
     before = pids(doomed)
-    caller = Caller(doomed, random.Random(3))
-    for number in range(ACTS):
-        if number % 10 == 4:
-            server.kill()
-        if number % 10 == 8:
-            server.start()
-            assert eventually(lambda: works(doomed))
-        caller.act()
+    callers = [Caller(doomed, random.Random(seed)) for seed in range(CALLERS)]
+    over = threading.Event()
+    threads = [threading.Thread(target=act_until, args=(over, caller), daemon=True) for caller in callers]
+    for thread in threads:
+        thread.start()
+    for _ in range(KILLS):
+        # Killed in the middle of what the callers do, never between.
+        wait_for_more(callers, lambda caller: len(caller.expected))
+        server.kill()
+        wait_for_more(callers, lambda caller: caller.tried)
+        server.start()
+    wait_for_more(callers, lambda caller: len(caller.expected))
+    over.set()
+    for thread in threads:
+        thread.join(60)
 
-    assert len(caller.expected) >= ACTS // 4
-    assert eventually(lambda: caller.expected <= found(doomed).keys(), 30), caller.expected - found(doomed).keys()
-    assert {pair for pair, times in found(doomed).items() if times > 1 and pair in caller.expected} == set()
+    assert set().union(*(caller.refused for caller in callers)) <= {503}
+    expected = set().union(*(caller.expected for caller in callers))
+    assert eventually(lambda: expected <= found(doomed).keys(), 30), expected - found(doomed).keys()
+    assert {pair for pair, times in found(doomed).items() if times > 1 and pair in expected} == set()
     assert_whole(doomed)
     assert eventually(lambda: agrees(doomed))
     assert pids(doomed) == before
