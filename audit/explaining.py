@@ -13,11 +13,12 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 
+from audit import sources
 from audit.models import Band
 from corekit import clock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pygments.lexer import Lexer
 
@@ -41,8 +42,9 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One finding as the panel shows it."""
+    """One finding as the panel shows it. `span` is its place in the code, `number` what it is called there."""
 
+    number: int
     rule: str
     title: str
     message: str
@@ -52,6 +54,7 @@ class Reason:
     kind: str
     where: str
     line: str
+    span: Mapping[str, Any]
     snippet: str
     steps: tuple[str, ...]
 
@@ -91,15 +94,24 @@ def _facts(event: Event) -> Iterator[Fact]:
 
 def reasons(event: Event) -> list[Reason]:
     """Return an event's findings, the heaviest first. Events of older forms have none."""
-    found = [_reason(one) for one in event.risk_findings if isinstance(one, dict)]
-    return sorted(found, key=lambda reason: (-reason.weight, reason.rule))
+    found = [one for one in event.risk_findings if isinstance(one, dict)]
+    found.sort(key=lambda one: (-int(one.get("weight") or 0), str(one.get("rule", ""))))
+    return [_reason(number, one) for number, one in enumerate(found, 1)]
 
 
-def _reason(finding: Mapping[str, Any]) -> Reason:
+def source(arguments: Mapping[str, Any], found: Iterable[Reason]) -> sources.Source:
+    """Return what ran, with the places of these findings marked."""
+    code = sources.code_of(arguments)
+    places = [sources.place_of(reason.number, reason.band, reason.span, code) for reason in found]
+    return sources.source_of(code, [place for place in places if place is not None])
+
+
+def _reason(number: int, finding: Mapping[str, Any]) -> Reason:
     rule, weight = str(finding.get("rule", "")), int(finding.get("weight") or 0)
     span = finding.get("span") or {}
     chain = [step for step in finding.get("chain") or () if isinstance(step, dict)]
     return Reason(
+        number=number,
         rule=rule,
         title=str(finding.get("title") or rule),
         message=str(finding.get("message") or ""),
@@ -109,6 +121,7 @@ def _reason(finding: Mapping[str, Any]) -> Reason:
         kind=str(finding.get("kind") or ""),
         where=_where(span),
         line=str(span.get("line") or ""),
+        span=span,
         snippet=_coloured(str(finding.get("snippet") or ""), _LANGUAGES.get(rule.split(".")[0].split("-")[0], "text")),
         steps=tuple(_where(step) for step in chain),
     )

@@ -5,8 +5,21 @@ from __future__ import annotations
 from crispy_forms.helper import FormHelper
 from django import forms
 
+from audit import actions
 
-class OverrideForm(forms.Form):
+
+class Form(forms.Form):
+    """Base of the forms: the page brings the form's tag and its buttons."""
+
+    @property
+    def helper(self) -> FormHelper:
+        """Return how it is laid out."""
+        layout = FormHelper()
+        layout.form_tag = False
+        return layout
+
+
+class OverrideForm(Form):
     """Why a verdict does not hold."""
 
     note = forms.CharField(
@@ -17,9 +30,14 @@ class OverrideForm(forms.Form):
         error_messages={"required": "Say why: the note is what the next reader has."},
     )
 
-    @property
-    def helper(self) -> FormHelper:
-        """Return how it is laid out: the page brings the form's tag and its buttons."""
-        layout = FormHelper()
-        layout.form_tag = False
-        return layout
+
+class OpenForm(Form):
+    """Why somebody needs to see the arguments of an act."""
+
+    reason = forms.CharField(
+        label="Why you need to see it",
+        max_length=actions.MAX_REASON,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+        help_text="Your name and this reason become an event of the tenant before anything is shown.",
+        error_messages={"required": "Say why: opening the arguments is on record with its reason."},
+    )

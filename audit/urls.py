@@ -13,5 +13,6 @@ urlpatterns = [
     path("audit/sandboxes/<str:sandbox_id>", views.Timeline.as_view()),
     path("audit/verdicts/<str:verdict_id>/override", views.Override.as_view()),
     path("audit/<str:event_id>", views.Event.as_view()),
+    path("audit/<str:event_id>/arguments", views.Arguments.as_view()),
     path("audit/<str:event_id>/proof", views.Proof.as_view()),
 ]

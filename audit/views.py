@@ -8,8 +8,8 @@ from uuid import UUID
 
 from django.http import HttpResponseRedirect, JsonResponse
 
-from audit import charting, explaining, exports, registry, selectors, thresholds
-from audit.forms import OverrideForm
+from audit import actions, argument_copies, charting, explaining, exports, registry, selectors, thresholds
+from audit.forms import OpenForm, OverrideForm
 from audit.presenting import note_reading, table_of
 from corekit.errors import InvalidInput, NotFound
 from corekit.web.pages import PageView, is_partial
@@ -182,15 +182,45 @@ class Event(AuditPage):
         """Show what happened, why it has its score, and its place in the chain."""
         event = selectors.event_at(self.events(), event_id)
         note_reading(self.viewer, ["id"])
-        partial = is_partial(request)
-        context = {
+        return self._shown(event, self._why(event))
+
+    def _why(self, event: EventRow) -> dict[str, Any]:
+        """Return what the reasons of the score need; the form to open the arguments for who may and where there are."""
+        may_open = self.viewer.actor.has(actions.BREAK_GLASS)
+        return {
             "event": event,
-            "facts": explaining.facts(event),
             "reasons": explaining.reasons(event),
+            "may_open": may_open,
+            "open_form": OpenForm() if may_open and argument_copies.exists_for(event) else None,
+        }
+
+    def _shown(self, event: EventRow, why: dict[str, Any], *, status: int = 200) -> HttpResponse:
+        partial = is_partial(self.request)
+        context = why | {
+            "facts": explaining.facts(event),
             "may_override": self.viewer.actor.has(thresholds.WRITE),
             "verdicts": selectors.verdicts_on(self.viewer.actor, event),
             "place": selectors.place_of(event),
             "json": explaining.as_json(event),
             "partial": partial,
         }
-        return self.page("audit/event_part.html" if partial else "audit/event.html", context)
+        return self.page("audit/event_part.html" if partial else "audit/event.html", context, status=status)
+
+
+class Arguments(Event):
+    """`audit/{event}/arguments`: the event with the code that ran, for who says why they need to see it."""
+
+    def post(self, request: HttpRequest, event_id: str) -> HttpResponse:
+        """Open the copy of the arguments. That somebody did, and why, is an event before anything is shown."""
+        event = selectors.event_at(self.events(), event_id)
+        why, form = self._why(event), OpenForm(request.POST)
+        if why["may_open"] and not form.is_valid():
+            return self._answered(event, why | {"open_form": form}, status=422)
+        reason = form.cleaned_data["reason"] if form.is_valid() else ""
+        found = actions.open_arguments(actor=self.viewer.actor, event_id=event.pk, reason=reason)
+        return self._answered(event, why | {"source": explaining.source(found, why["reasons"])})
+
+    def _answered(self, event: EventRow, why: dict[str, Any], *, status: int = 200) -> HttpResponse:
+        if is_partial(self.request):
+            return self.page("audit/why.html", why, status=status)
+        return self._shown(event, why, status=status)

@@ -103,6 +103,13 @@ class Windows:
         self.opened.append(console)
         return console
 
+    def without_scripts(self, user: User) -> Page:
+        """Return a window that runs no script."""
+        context = self.browser.new_context(java_script_enabled=False)
+        self.contexts.append(context)
+        context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": session(user), "url": self.url}])
+        return context.new_page()
+
     def inspect(self, path: str, user: User | None) -> None:
         """Look at a page in both themes and at both widths: no complaint, nothing inaccessible, nothing cut off."""
         for theme in THEMES:

@@ -123,11 +123,7 @@ def test_an_ended_session_leads_to_the_door(windows: Windows, alice: Person) -> 
 def test_nothing_works_less_without_scripts_but_what_needs_them(windows: Windows, alice: Person) -> None:
     risky(alice.tenant)
     event(alice.tenant)
-    context = windows.browser.new_context(java_script_enabled=False)
-    windows.contexts.append(context)
-    cookies = windows.open(alice.user).page.context.cookies()
-    context.add_cookies(cookies)  # type: ignore[arg-type]
-    page = context.new_page()
+    page = windows.without_scripts(alice.user)
     page.goto(windows.url + "/t/acme/audit")
     page.get_by_label("Who").fill("Alice's key")
     page.get_by_role("button", name="Apply").click()
