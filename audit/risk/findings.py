@@ -41,7 +41,8 @@ def snippet_of(text: str) -> str:
     line = " ".join(text[: MAX_SNIPPET * 4].split())
     for secret in _SECRETS:
         line = secret.sub("***", line)
-    line = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
+    if not line.isprintable():
+        line = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
     return line if len(line) <= MAX_SNIPPET else line[: MAX_SNIPPET - 1] + "…"
 
 

@@ -81,6 +81,7 @@ _VARIABLES = frozenset(
     }
 )
 _TEXTHOLES = frozenset({"os.path.join", "pathlib.Path", "pathlib.PurePath", "str", "operator.add"})
+LOOKED_UP = frozenset({"__getattribute__", "__getattr__"})
 _MAPPED = frozenset({"map", "concurrent.futures.ThreadPoolExecutor().map", "itertools.starmap"})
 
 
@@ -111,7 +112,9 @@ def result(ev: Evaluator, node: ast.Call) -> Value:
     named_ones = keywords(ev, node)
     attr, base = receiver(ev, node)
     found = applied(ev, node, func, args, named_ones)
-    if attr:
+    if attr in LOOKED_UP and args:
+        found = [_fetched(ev, base if len(args) == 1 else args[0], args[-1])]
+    elif attr:
         found += texts.method(ev, base, attr, args, named_ones)
     given = merge(found) if found else UNKNOWN
     if given is NOTHING:
@@ -199,12 +202,6 @@ def _special(
     head, _, last = name.rpartition(".")
     if name in _LOOKUPS and len(args) >= 2:
         return _looked_up(ev, args[0], args[1], args[2:])
-    if last in {"__getattribute__", "__getattr__"} and args:
-        return (
-            _looked_up(ev, named(head), args[-1], ())
-            if head not in {"object", "type", "type()"}
-            else _looked_up(ev, args[0], args[-1], ())
-        )
     if name in _IMPORTS and (args or keywords):
         return _imported(name, args[0] if args else next(iter(keywords.values())))
     if name in {"globals", "locals"} or (name == "vars" and not args):
@@ -244,7 +241,28 @@ def _special(
         return ev.subscript(args[0], func.items[0][1])
     if name in {"operator.getitem"} and len(args) > 1:
         return ev.subscript(args[0], args[1])
-    return _built(ev, node, name, args, keywords)
+    return _decoded(node, name, func, args) or _built(ev, node, name, args, keywords)
+
+
+def _decoded(node: ast.Call, name: str, func: Value, args: Sequence[Value]) -> Value | None:
+    """Return what readers of literals and look-ups of codecs make of constants."""
+    if name in {"ast.literal_eval", "json.loads"} and args and args[0].consts and not args[0].open:
+        read = [folding.literal(name, const) for const in args[0].consts]
+        return replace(merge(map(texts.plain, read)), built=True) if None not in read else None
+    if name == "str.maketrans" and args:
+        table = args[0] if len(args) == 1 else texts.plain(folding.maketrans(*(_only(arg) for arg in args)))
+        return table if table.items else None
+    if name == "codecs.getdecoder" and args:
+        return Value((f"{name}()",), items=((0, args[0]),))
+    if name == "codecs.getdecoder()" and args and func.items:
+        made = [folding.recoded(*each) for each in folding.combinations([args[0].consts, func.items[0][1].consts])]
+        decoded = Value(consts=tuple(const for const in made if const is not None), built=True, open=None in made)
+        return Value(items=((0, tainted(decoded, {"decoded": node})), (1, UNKNOWN)))
+    return None
+
+
+def _only(value: Value) -> Constant:
+    return value.consts[0] if len(value.consts) == 1 else None
 
 
 def _built(ev: Evaluator, node: ast.Call, name: str, args: Sequence[Value], keywords: dict[str, Value]) -> Value | None:
@@ -316,6 +334,13 @@ def _looked_up(ev: Evaluator, base: Value, key: Value, default: Sequence[Value])
         found.append(_some_attribute(base))
     given = merge([*found, *default])
     return replace(given, built=True) if key.built and (given.names or given.scopes) else given
+
+
+def _fetched(ev: Evaluator, base: Value, key: Value) -> Value:
+    """Return what `__getattribute__` gives: nobody calls it by name who has nothing to hide."""
+    known = key.consts and not key.open
+    own = base.scopes or "super()" in base.names
+    return _looked_up(ev, base, key, ()) if known or own else Value(dynamic=True, open=True)
 
 
 def _some_attribute(base: Value) -> Value:

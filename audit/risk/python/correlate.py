@@ -29,6 +29,9 @@ class Facts:
     fetched: dict[str, ast.AST] = field(default_factory=dict)
     run: dict[str, ast.AST] = field(default_factory=dict)
     commands: list[tuple[str, ast.AST]] = field(default_factory=list)
+    # Command lines that may read their standard input, and what is written to one.
+    readers: list[str] = field(default_factory=list)
+    fed: list[tuple[ast.AST, Value]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     imported: set[str] = field(default_factory=set)
     folders: list[str] = field(default_factory=list)

@@ -140,7 +140,8 @@ class Evaluator:
             names.append("builtins")
         elif name in rules.BUILTINS or name == "get_ipython":
             names.append(name)
-        return named(*names) if names else UNKNOWN
+        unbound = Value(dynamic=True, open=True) if self.outline.binds_anything else UNKNOWN
+        return named(*names) if names else unbound
 
     def _bindings(self, scope: Scope, name: str) -> Value:
         key = (id(scope), name)

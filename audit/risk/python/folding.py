@@ -9,6 +9,7 @@ import bz2
 import codecs
 import html
 import itertools
+import json
 import lzma
 import posixpath
 import re
@@ -19,7 +20,8 @@ from collections.abc import Callable, Sequence
 from audit.risk.python.values import MAX_ALTERNATIVES, Constant
 
 MAX_TEXT = 1 << 16
-_MAX_NUMBER = 1 << 64
+_MAX_NUMBER = 1 << 512
+_MAX_LITERAL = 4096
 _WIDTH = re.compile(r"\d{4,}|\*")
 _Args = Sequence[Constant]
 # Loaded now: the process that judges can open no file later, and a codec is a file until it is first used.
@@ -52,6 +54,7 @@ _BINARY: dict[type[ast.operator], Callable[..., Constant]] = {
     ast.BitAnd: lambda a, b: a & b,
     ast.RShift: lambda a, b: a >> b,
     ast.LShift: lambda a, b: a << b if b < 64 else None,
+    ast.Pow: lambda a, b: a**b if 0 <= b <= 64 and abs(a) < 1 << 16 else None,
 }
 _FAILURES = (
     TypeError,
@@ -128,6 +131,16 @@ def indexed(text: Constant, index: Constant) -> Constant:
     return bounded(lambda: text[index])
 
 
+def literal(name: str, text: Constant) -> object:
+    """Return what a reader of literals, `ast.literal_eval` or `json.loads`, makes of a constant; None if nothing."""
+    if not isinstance(text, str | bytes) or len(text) > _MAX_LITERAL:
+        return None
+    try:
+        return json.loads(text) if name == "json.loads" else ast.literal_eval(_text(text))
+    except (*_FAILURES, SyntaxError, RecursionError, MemoryError):
+        return None
+
+
 def _joined(glue: Constant, parts: _Args) -> Constant:
     if sum(len(part) for part in parts if isinstance(part, str | bytes)) > MAX_TEXT:
         return None
@@ -172,7 +185,37 @@ def method(text: Constant, name: str, args: _Args) -> Constant:
         return binary(ast.Add(), text, args[0])
     if name in {"encode", "decode"}:
         return recoded(text, *args[:1])
+    if name == "translate" and isinstance(text, bytes):
+        return bounded(lambda: text.translate(*args))  # type: ignore[arg-type]
     return bounded(lambda: text[args[0]]) if name == "__getitem__" and args else None  # type: ignore[index]
+
+
+def number_bytes(number: Constant, length: Constant, order: Constant) -> Constant:
+    """Return what `int.to_bytes` gives, or None."""
+    if not isinstance(number, int) or not isinstance(length, int) or length > _MAX_LITERAL:
+        return None
+    return bounded(lambda: number.to_bytes(length, str(order)))  # type: ignore[arg-type]
+
+
+def translated(text: str, table: dict[Constant, Constant]) -> Constant:
+    """Return what `str.translate` with a dictionary gives, or None."""
+    known = {_code(key): value for key, value in table.items() if isinstance(value, str | int | None)}
+    return bounded(lambda: text.translate(known))
+
+
+def _code(key: Constant) -> int:
+    if isinstance(key, int):
+        return key
+    return ord(key) if isinstance(key, str) and len(key) == 1 else -1
+
+
+def maketrans(*parts: Constant) -> dict[Constant, Constant]:
+    """Return the table that `str.maketrans` makes of two or three texts."""
+    texts = [part for part in parts if isinstance(part, str) and len(part) <= _MAX_LITERAL]
+    if len(texts) != len(parts) or not 2 <= len(texts) <= 3 or len(texts[0]) != len(texts[1]):
+        return {}
+    table: dict[Constant, Constant] = {ord(old): new for old, new in zip(texts[0], texts[1], strict=True)}
+    return table | {ord(gone): None for gone in "".join(texts[2:])}
 
 
 def recoded(text: Constant, codec: Constant = "utf-8") -> Constant:
@@ -298,6 +341,8 @@ FUNCTIONS: dict[str, Callable[..., Constant]] = DECODERS | {
     "operator.concat": lambda a, b: binary(ast.Add(), a, b),
     "operator.xor": lambda a, b: binary(ast.BitXor(), a, b),
     "operator.mod": lambda a, b: binary(ast.Mod(), a, b),
+    "operator.index": lambda number: number,
+    "bytes.maketrans": lambda old, new: bounded(lambda: bytes.maketrans(old, new)),
     "shlex.quote": lambda text: text,
     "textwrap.dedent": lambda text: text,
     "inspect.cleandoc": lambda text: text,

@@ -83,17 +83,20 @@ class Report:
 
     def settle(self) -> None:
         """Count a plain shell line for less where a technique that hides or reaches it has been counted."""
-        technique = any(
-            found.tier == "L3" and found.weight >= _STRONG and found.rule.startswith(_TECHNIQUES)
+        techniques = {
+            found.rule: found.weight
             for found in self.findings
-        )
-        if technique:
-            self.findings = [
-                replace(found, weight=round(found.weight * _BESIDE_TECHNIQUE))
-                if found.rule == "py.proc.shell.plain"
-                else found
-                for found in self.findings
-            ]
+            if found.tier == "L3" and found.weight >= _STRONG and found.rule.startswith(_TECHNIQUES)
+        }
+        if not techniques:
+            return
+        # One way to hide is as bad as the next: the heaviest counts, others beside it less.
+        heaviest = max(sorted(techniques), key=techniques.__getitem__)
+        lighter = {*techniques} - {heaviest} | {"py.proc.shell.plain"}
+        self.findings = [
+            replace(found, weight=round(found.weight * _BESIDE_TECHNIQUE)) if found.rule in lighter else found
+            for found in self.findings
+        ]
 
     def _take(self, finding: Finding) -> None:
         if self._counts.get(finding.rule, 0) < _MAX_PER_RULE:

@@ -7,9 +7,9 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
-from audit.risk.python import folding, rules
+from audit.risk.python import exhaustion, folding, rules
+from audit.risk.python.calls import LOOKED_UP, positional, receiver
 from audit.risk.python.calls import keywords as keyword_values
-from audit.risk.python.calls import positional, receiver
 from audit.risk.python.correlate import Facts, correlate
 from audit.risk.python.sinks import Sinks
 from audit.risk.python.values import UNKNOWN, Value, merged_taints
@@ -77,6 +77,9 @@ class Scan:
         for node, name in self.shells:
             if self.report.rules.isdisjoint({"py.proc.shell", "py.proc.shell.plain"}):
                 self.report.add("py.proc.shell", node, name)
+        self.sinks.settle()
+        for node in exhaustion.places(self.outline, self.ev):
+            self.report.add("py.exhaust", node)
         correlate(self.facts, self.report)
         self.report.settle()
 
@@ -99,7 +102,7 @@ class Scan:
         if func.dynamic and not any(map(rules.rule_of, names)):
             self.report.add("py.dyn.unresolved", node, chain=(node.func,))
             self.facts.sink("code", node, self._reaching(node, args, keywords))
-        elif self.ev.value(node).dynamic and any(name in _BY_TEXT for name in names):
+        elif self.ev.value(node).dynamic and (any(name in _BY_TEXT for name in names) or _looks_up(node)):
             self.report.add("py.dyn.unresolved", node)
         for name in names:
             self._called(node, name, func, args, keywords)
@@ -126,12 +129,18 @@ class Scan:
         does = self.sinks.roles(node, name, args, keywords, receiver(self.ev, node)[1])
         if rule == "py.proc.shell" and does in _PLAIN:
             rule = "py.proc.shell.plain"
+        if rule is None and func.built and name.rpartition(".")[0] in rules.POWERFUL:
+            # A name in pieces that no rule knows: nobody hides what is harmless.
+            self.report.add("py.dyn.unresolved", node, name)
         if rule is not None:
             self.report.add(rule, node, name)
             if func.built and rules.RULES_BY_ID[rule].tier >= "L2":
                 self.report.add("py.evade.name", node.func, name)
             if rule == "py.reflect.import":
-                self.facts.imported.update(str(const) for value in args[:1] for const in value.consts)
+                wanted = [str(const) for value in args[:1] for const in value.consts]
+                self.facts.imported.update(wanted)
+                if any(rules.import_rule(module) == "py.import.native" for module in wanted):
+                    self.report.add("py.evade.name", node, name)
             if rule == "py.proc.fork":
                 self.facts.forks.append(node)
             reaching = self._reaching(node, args, keywords)
@@ -153,7 +162,7 @@ class Scan:
 
     def _known_danger(self, node: ast.Call, names: Sequence[str], args: Sequence[Value]) -> None:
         """Names in text: attributes that are looked up, and format strings that walk."""
-        if any(name in _LOOKUPS for name in names):
+        if any(name in _LOOKUPS for name in names) or _looks_up(node):
             for arg in args:
                 for const in arg.consts:
                     for part in const.split(".") if isinstance(const, str) else ():
@@ -165,6 +174,11 @@ class Scan:
         attr, base = receiver(self.ev, node)
         if attr in {"format", "format_map", "vformat"}:
             self.sinks.template(node, [*base.consts, *(const for arg in args for const in arg.consts)])
+            if base.built and not base.consts:
+                # A template that was computed may walk anywhere.
+                self.report.add("py.dyn.unresolved", node)
+            elif base.built and "py.reflect.format" in self.report.rules:
+                self.report.add("py.evade.name", node, attr)
 
     def _environment(self, node: ast.Call, names: Sequence[str], func: Value, values: Sequence[Value]) -> None:
         if func.scopes or any(name in _KEEPS for name in names):
@@ -183,7 +197,9 @@ class Scan:
                 if not rules.roles_of(name) or name.endswith(")"):
                     continue
                 rest = [*args[place + 1 :], *keywords.get("args", UNKNOWN).items_values()]
-                if any(caller in _CALLERS or caller.endswith(".map") for caller in names):
+                if "functools.partial" in names:
+                    does = [self.sinks.roles(node, name, rest, keywords, UNKNOWN)]
+                elif any(caller in _CALLERS or caller.endswith(".map") for caller in names):
                     rest = [part for arg in rest for part in (arg.items_values() or [arg])]
                     does = [self.sinks.roles(node, name, [part], {}, UNKNOWN) for part in rest]
                 else:
@@ -291,6 +307,10 @@ class Scan:
         self.facts.imported.add(module.partition(".")[0])
         if rule is not None:
             self.report.add(rule, node, module)
+
+
+def _looks_up(node: ast.Call) -> bool:
+    return isinstance(node.func, ast.Attribute) and node.func.attr in LOOKED_UP
 
 
 def _is_foreign(name: str) -> bool:

@@ -6,6 +6,8 @@ import ast
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from audit.risk.python.exhaustion import counts_for_ever
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,6 +24,8 @@ _CONDITIONS = (
     ast.ExceptHandler,
     ast.match_case,
 )
+# Nothing is inside these, and nothing is told by them alone.
+_LEAVES = frozenset({ast.Constant, ast.Load, ast.Store, ast.Del, *ast.operator.__subclasses__()})
 _LOOPS = (ast.For, ast.AsyncFor, ast.While, *_Comprehension.__args__)
 _FILLING = frozenset(
     {"append", "extend", "add", "update", "insert", "appendleft", "setdefault", "put", "write", "join"}
@@ -88,6 +92,10 @@ class Outline:
         self.consumed: set[int] = set()
         self.looped: set[int] = set()
         self.endless: list[ast.While] = []
+        self.counted: list[ast.For | ast.AsyncFor] = []
+        self.products: list[ast.BinOp] = []
+        # Some name is bound that only running would tell.
+        self.binds_anything = False
         # Where a module may be named without being handed to anybody.
         self.harmless: set[int] = set()
         self.scopes: list[Scope] = [self.module]
@@ -106,7 +114,8 @@ class Outline:
             for name in node._fields:
                 child = getattr(node, name, None)
                 if isinstance(child, ast.AST):
-                    children.append((child, scope if name in outside else inner, certain, looped))
+                    if type(child) not in _LEAVES:
+                        children.append((child, scope if name in outside else inner, certain, looped))
                 elif isinstance(child, list):
                     where = scope if name in outside else inner
                     children += [(part, where, certain, looped) for part in child if isinstance(part, ast.AST)]
@@ -147,7 +156,29 @@ class Outline:
                 self._content(target.value, scope, binding)
             elif isinstance(target, ast.Subscript):
                 key = target.slice if isinstance(target.slice, ast.Constant) else None
-                self._content(target.value, scope, binding, key)
+                if _is_namespace(target.value):
+                    self._bind_text(key, scope, binding)
+                else:
+                    self._content(target.value, scope, binding, key)
+
+    def _bind_text(self, key: ast.AST | None, scope: Scope, binding: Binding) -> None:
+        """Bind a name that is given as text, as in `globals()["name"] = value`."""
+        if isinstance(key, ast.Constant) and isinstance(key.value, str):
+            binding.certain = False
+            for where in {scope, self.module}:
+                self.bind(where, key.value, binding)
+        else:
+            self.binds_anything = True
+
+    def _updated(self, node: ast.Call, scope: Scope) -> None:
+        """Bind what `globals().update(...)` binds."""
+        for keyword in node.keywords:
+            key = ast.Constant(keyword.arg) if keyword.arg else None
+            self._bind_text(key, scope, Binding("value", keyword.value, _place(node), certain=False))
+        for arg in node.args:
+            pairs = zip(arg.keys, arg.values, strict=True) if isinstance(arg, ast.Dict) else [(None, arg)]
+            for given, value in pairs:
+                self._bind_text(given, scope, Binding("value", value, _place(node), certain=False))
 
     def _content(self, base: ast.AST, scope: Scope, binding: Binding, key: ast.Constant | None = None) -> None:
         """Let a container know what was put into it."""
@@ -184,7 +215,9 @@ class Outline:
         func = node.func
         if isinstance(func, ast.Name) and func.id in _LOOKING:
             self.harmless.update(map(id, node.args))
-        if isinstance(func, ast.Attribute) and func.attr in _FILLING:
+        if isinstance(func, ast.Attribute) and func.attr in {"update", "setdefault"} and _is_namespace(func.value):
+            self._updated(node, scope)
+        elif isinstance(func, ast.Attribute) and func.attr in _FILLING:
             for arg in node.args:
                 self._content(func.value, scope, Binding("value", arg, _place(node), certain=False))
 
@@ -251,11 +284,21 @@ class Outline:
         if isinstance(node.test, ast.Constant):
             self.endless.append(node)
 
+    def _product(self, node: ast.BinOp, *_: object) -> None:
+        if isinstance(node.op, ast.Mult) and any(
+            isinstance(side, ast.List | ast.Tuple)
+            or (isinstance(side, ast.Constant) and isinstance(side.value, str | bytes))
+            for side in (node.left, node.right)
+        ):
+            self.products.append(node)
+
     def _membership(self, node: ast.Compare, *_: object) -> None:
         self.consumed.update(map(id, node.comparators))
 
     def _loop(self, node: ast.For | ast.AsyncFor, scope: Scope, *_: bool) -> None:
         self._target(node.target, scope, Binding("item", node.iter, _place(node), certain=False))
+        if counts_for_ever(node):
+            self.counted.append(node)
 
     def _with(self, node: ast.With | ast.AsyncWith, scope: Scope, certain: bool, _looped: bool) -> None:  # noqa: FBT001
         for item in node.items:
@@ -344,6 +387,7 @@ _HANDLERS: dict[type[ast.AST], Callable[..., Scope | None]] = {
     ast.AsyncFor: Outline._loop,
     ast.While: Outline._while,
     ast.Compare: Outline._membership,
+    ast.BinOp: Outline._product,
     ast.With: Outline._with,
     ast.AsyncWith: Outline._with,
     ast.Import: Outline._import,
@@ -357,6 +401,16 @@ _HANDLERS: dict[type[ast.AST], Callable[..., Scope | None]] = {
     ast.Delete: Outline._delete,
     ast.Match: Outline._match,
 }
+
+
+def _is_namespace(node: ast.AST) -> bool:
+    """Return whether this is a table of variables: `globals()`, `locals()` or `vars()`."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in {"globals", "locals", "vars"}
+        and not node.args
+    )
 
 
 def _outside(node: ast.AST) -> tuple[str, ...]:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from audit.risk.findings import higher
 from audit.risk.places import bare_host, host_classes, normal_path, path_classes, url_host
 from audit.risk.python import rules
-from audit.risk.python.values import HOLE, UNKNOWN, Value
+from audit.risk.python.values import HOLE, UNKNOWN, Value, merged_taints
 
 if TYPE_CHECKING:
     import ast
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from audit.risk.findings import Tier
     from audit.risk.python.correlate import Facts
@@ -39,6 +39,7 @@ _PRELOADS = re.compile(
     r"(?:LD_(?:PRELOAD|LIBRARY_PATH|AUDIT)|PYTHON(?:PATH|STARTUP|HOME|INSPECT|BREAKPOINT)|PATH|BASH_ENV|ENV|IFS|GIT_SSH\w*|NODE_OPTIONS|PERL5OPT|RUBYOPT|PROMPT_COMMAND|SSL_CERT_\w+|REQUESTS_CA_BUNDLE)"
 )
 _DUNDER_FIELD = re.compile(r"\{[^{}]*(?:\.|\[)_{1,2}[a-z]+_*")
+_HIDDEN_FIELD = re.compile(rf"\{{[^{{}}]*[.\[][^{{}}]*{HOLE}")
 _ALL_OF_IT = re.compile(r"(?:/|/\*|~|~/\*|/home|/home/[^/]*|/home/\*|~/\.\*)")
 _WRITE_MODES = re.compile(r"[wax+]")
 _SHELL_RULES = {"L0": "py.proc.shell.known", "L1": "py.proc.shell.known", "L2": "py.proc.shell.plain"}
@@ -68,6 +69,8 @@ class Sinks:
             return "py.fs.read"
         if name == "torch.load" and True in keywords.get("weights_only", UNKNOWN).consts:
             return "py.fs.read"
+        if name == "logging.config.dictConfig" and args and args[0].items is not None:
+            return None
         return None if name == "compile" and len(args) < 2 and not keywords else rule
 
     def roles(
@@ -93,7 +96,7 @@ class Sinks:
             elif role.kind in {"open", "osopen"}:
                 self._open(node, name, value, args, keywords)
             elif role.kind == "words":
-                self._words(node, list(args[role.position or 0 :]))
+                self._feed(node, self._words(node, list(args[role.position or 0 :])), None)
             elif role.kind == "shell":
                 does = self._shell(node, value)
             elif role.kind == "argv":
@@ -125,7 +128,8 @@ class Sinks:
         if not known.startswith(("/", "~")) and not deleting:
             for folder in self.facts.folders:
                 self._place(node, f"{folder}/{known}", writing=writing, deleting=False)
-        if (not known.strip("*/") and known != "/") or (url_host(known) and not known.startswith("file:")):
+        everything = known == "/" or (deleting and known.startswith("/"))
+        if (not known.strip("*/") and not everything) or (url_host(known) and not known.startswith("file:")):
             return
         place = normal_path(known)
         classes = path_classes(known, writing=writing)
@@ -155,7 +159,9 @@ class Sinks:
     def _open(
         self, node: ast.AST, name: str, value: Value, args: Sequence[Value], keywords: Mapping[str, Value]
     ) -> None:
-        given = keywords.get("mode", keywords.get("flags", args[1] if len(args) > 1 else None))
+        # The path of `Path.open` is what it is called on.
+        place = 0 if name.startswith("pathlib.") else 1
+        given = keywords.get("mode", keywords.get("flags", args[place] if len(args) > place else None))
         if name == "os.open":
             writing = (
                 given is None
@@ -266,20 +272,48 @@ class Sinks:
     def _argv(self, node: ast.AST, value: Value, keywords: Mapping[str, Value]) -> None:
         shell = keywords.get("shell")
         if shell is not None and (True in shell.consts or 1 in shell.consts or not shell.consts):
-            does = self._shell(node, value.items_values()[0] if value.items_values() else value)
+            line = value.items_values()[0] if value.items_values() else value
+            does = self._shell(node, line)
+            self._feed(node, _texts(line)[:_MAX_COMMANDS], keywords.get("input"))
             self.report.add(_SHELL_RULES.get(does, "py.proc.shell"), node, "shell=True")
         else:
-            self._words(node, value.items_values() or [value])
+            self._feed(node, self._words(node, value.items_values() or [value]), keywords.get("input"))
+
+    def _feed(self, node: ast.AST, lines: Sequence[str], given: Value | None) -> None:
+        """Judge what a command reads on its standard input: for an interpreter that is code."""
+        self.facts.readers += lines
+        if given is None:
+            return
+        texts = _texts(given)
+        known = bool(texts) and not given.open and not any(HOLE in text for text in texts)
+        for line in lines:
+            for text in texts[:_MAX_COMMANDS]:
+                self.report.nested(f"{line} <<< {shlex.quote(text.replace(HOLE, '$UNKNOWN'))}", "bash", node)
+            if not known and self.report.nested(f'{line} <<< "$UNKNOWN"', "bash", node) == "L3":
+                self.report.add("py.dyn.text", node)
+                self.facts.sink("code", node, merged_taints([given]) or {})
+
+    def _fed(self, node: ast.AST, value: Value) -> None:
+        self.facts.fed.append((node, value))
+
+    def settle(self) -> None:
+        """Judge what is written to programs, now that all of them are known."""
+        readers = list(dict.fromkeys(self.facts.readers))[:_MAX_COMMANDS]
+        self.facts.readers = []
+        for node, value in self.facts.fed[:_MAX_COMMANDS]:
+            self._feed(node, readers, value)
 
     def _interactive(self, node: ast.AST, words: Sequence[str]) -> None:
         if words and _SHELLS.fullmatch(words[0]) and words[1:] in ([], ["-i"], ["-l"], ["-il"]):
             self.report.add("py.proc.interactive", node)
 
-    def _words(self, node: ast.AST, words: Sequence[Value]) -> None:
+    def _words(self, node: ast.AST, words: Sequence[Value]) -> list[str]:
+        """Judge the words of a command; return them as lines, one for each way in which they may come about."""
         heads = _texts(words[0]) if words else []
         if not 0 < len(heads) <= _MAX_COMMANDS or words[0].open:
             self.report.add("py.proc.unresolved", node)
         # Each possible value of each word stands in at least one of the lines.
+        lines = []
         variants = max([len(_texts(word)) for word in words], default=0) if heads else 0
         for variant in range(min(variants, _MAX_COMMANDS)):
             head = heads[min(variant, len(heads) - 1)]
@@ -289,6 +323,8 @@ class Sinks:
             self.facts.commands.append((text, node))
             self.report.nested(text, "bash", node)
             self.facts.run.setdefault(_plain(head), node)
+            lines.append(text)
+        return lines
 
     def _code(self, node: ast.AST, value: Value) -> None:
         texts = [const for const in value.consts if isinstance(const, str | bytes)]
@@ -306,10 +342,22 @@ class Sinks:
             if crafted:
                 self.report.add("py.deser.crafted", node)
 
-    def template(self, node: ast.AST, consts: Iterable[Constant]) -> None:
+    def _factories(self, node: ast.AST, value: Value) -> None:
+        """Judge a table for `logging`: the key `()` names what is called, and `class` what is made."""
+        for key, part in value.items or ():
+            if key == "()" or (key == "class" and _is_active(part)):
+                self.report.add("py.deser.crafted", node)
+            if key == "filename":
+                self.report.add("py.fs.write", node)
+                self.path(node, part, writing=True)
+            self._factories(node, part)
+
+    def template(self, node: ast.AST, consts: Sequence[Constant]) -> None:
         """Judge a format string."""
         if any(isinstance(const, str) and _DUNDER_FIELD.search(const) for const in consts):
             self.report.add("py.reflect.format", node)
+        if any(isinstance(const, str) and _HIDDEN_FIELD.search(const) for const in consts):
+            self.report.add("py.dyn.unresolved", node)
 
     def _template(self, node: ast.AST, value: Value) -> None:
         self.template(node, value.consts)
@@ -357,10 +405,17 @@ _ROLES = {
     "variable": Sinks.variable,
     "setvariable": Sinks.set_variable,
     "pid": Sinks._pid,
+    "fed": Sinks._fed,
+    "factories": Sinks._factories,
     "family": Sinks._nothing,
     "library": Sinks._nothing,
     "module": Sinks._nothing,
 }
+
+
+def _is_active(factory: Value) -> bool:
+    found = [rules.rule_of(rules.canonical(text)) for text in _texts(factory)]
+    return any(rule is not None and rules.RULES_BY_ID[rule].tier >= "L2" for rule in found)
 
 
 def _texts(value: Value) -> list[str]:

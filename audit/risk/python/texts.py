@@ -21,6 +21,8 @@ GETTERS = frozenset({"get", "pop", "setdefault", "__getitem__"})
 def combine(operator: ast.operator, left: Value, right: Value) -> Value:
     """Return what an operator makes of two values."""
     taints = merged_taints((left, right))
+    if not (left.consts or right.consts or left.items or right.items or left.names or right.names):
+        return Value((), (), taints, built=True, dynamic=left.dynamic or right.dynamic, open=True)
     if isinstance(operator, ast.Div) and "pathlib.Path()" in (*left.names, *right.names):
         consts = [folding.FUNCTIONS["pathlib.Path"](*pair) for pair in _pairs(left, right)]
         return Value(
@@ -99,8 +101,10 @@ def method(ev: Evaluator, base: Value, attr: str, args: Sequence[Value], keyword
         return _split(base, args)
     if attr in {"encode", "decode"} and not args and "encoding" in keywords:
         args = [keywords["encoding"]]
-    if attr in {"to_bytes", "translate"}:
-        return [replace(UNKNOWN, taints=base.taints)]
+    if attr == "to_bytes":
+        return _number_bytes(base, args, keywords)
+    if attr == "translate" and args and not args[0].consts:
+        return _translated(base, args[0])
     choices = [base.consts, *(arg.consts for arg in args)]
     consts = []
     for text, *rest in folding.combinations(choices):
@@ -113,6 +117,40 @@ def method(ev: Evaluator, base: Value, attr: str, args: Sequence[Value], keyword
         {"decoded": ev.outline.module.node} if attr in {"decode", "encode"} and args and _odd_codec(args[0]) else None
     )
     return [Value(consts=tuple(consts), built=True, open=base.open, taints=taints)]
+
+
+def _number_bytes(base: Value, args: Sequence[Value], keywords: dict[str, Value]) -> list[Value]:
+    length = args[0] if args else keywords.get("length", constant(1))
+    order = args[1] if len(args) > 1 else keywords.get("byteorder", constant("big"))
+    made = [folding.number_bytes(*each) for each in folding.combinations([base.consts, length.consts, order.consts])]
+    return _computed(base, made)
+
+
+def _translated(base: Value, table: Value) -> list[Value]:
+    known: dict[Constant, Constant] = {
+        key: part.consts[0] for key, part in table.items or () if key is not None and len(part.consts) == 1
+    }
+    made = [folding.translated(text, known) for text in base.consts if known and isinstance(text, str)]
+    return _computed(base, made)
+
+
+def _computed(base: Value, made: Sequence[Constant]) -> list[Value]:
+    """Return text that was worked out; where it could not be, that it was computed is still known."""
+    consts = tuple(const for const in made if const is not None)
+    return [Value(consts=consts, taints=base.taints, built=True, open=base.open or not consts)]
+
+
+def plain(found: object) -> Value:
+    """Return the value of a literal: a constant, or a container of them."""
+    if isinstance(found, dict):
+        return Value(items=tuple((_key(key), plain(part)) for key, part in found.items()))
+    if isinstance(found, list | tuple | set | frozenset):
+        return Value(items=tuple((place, plain(part)) for place, part in enumerate(found)))
+    return constant(found, built=True) if isinstance(found, str | bytes | int | float) else UNKNOWN
+
+
+def _key(key: object) -> Constant:
+    return key if isinstance(key, str | bytes | int | float) else None
 
 
 def _odd_codec(codec: Value) -> bool:

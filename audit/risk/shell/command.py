@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import re
 from dataclasses import dataclass, field
@@ -32,10 +33,14 @@ class Command:
     is_local: bool = field(init=False)
     """Whether it names a file outside the folders where the system's programs are."""
 
+    near: frozenset[str] = field(init=False)
+    """The first words that are no options: where subcommands stand."""
+
     def __post_init__(self) -> None:
         self.name = canonical(self.path)
         self.is_local = "/" in self.path and not posixpath.normpath(self.path).startswith(_SYSTEM_FOLDERS)
         self._parse()
+        self.near = frozenset([word.text for word in self.positionals[:_NEAR]])
 
     @property
     def flags(self) -> KeysView[str]:
@@ -54,7 +59,7 @@ class Command:
         """Whether an option, or one of the first other words, is this."""
         if token.startswith("-"):
             return token in self.flags or any(word.text == token for word in self.positionals[-1:])
-        return any(word.text == token for word in self.positionals[:_NEAR])
+        return token in self.near
 
     def value(self, *flags: str) -> Word | None:
         """Return the value of an option, or None."""
@@ -112,6 +117,7 @@ def _with(word: Word, text: str) -> Word:
     return Word(text, word.taints, word.node)
 
 
+@functools.lru_cache(maxsize=4096)
 def canonical(path: str) -> str:
     """Return the name in the tables of the program at a path."""
     name = path.rstrip("/").rpartition("/")[2] or path

@@ -102,6 +102,11 @@ class Judge:
         command = Command(path, arguments)
         return self.judge(command, stdin, node)
 
+    def missing(self, head: Value, node: Node) -> None:
+        """Report a command whose name is a variable that nothing here has set: its caller chooses."""
+        if "unset" in head.taints:
+            self.report.add("sh.dyn.unresolved", node)
+
     def judge(self, command: Command, stdin: Value, node: Node | None) -> Value:
         """Judge a command whose name is known."""
         if command.is_local and command.name not in table.WRAPPERS:
@@ -129,7 +134,7 @@ class Judge:
         if not head.known or not text.strip():
             self._unresolved(head, node)
             return None
-        if "decoded" in head.taints:
+        if "decoded" in head.taints and not head.escaped:
             self.report.add("sh.dyn.decoded", node)
         if "network" in head.taints:
             self.report.add("sh.corr.download-run", node)

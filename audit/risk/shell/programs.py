@@ -30,6 +30,8 @@ def run_shell(judge: Judge, code: Value, node: Node | None, *, own: bool, argume
     """Follow a script that stands in a string."""
     _origins(judge, code, node)
     if not code.text.strip():
+        if "unset" in code.taints:
+            judge.report.add("sh.dyn.unresolved", node)
         return EMPTY
     if code.text.strip(UNKNOWN + " \n") == "":
         if "network" not in code.taints:
@@ -58,7 +60,7 @@ def run_code(judge: Judge, language: str, code: Value, node: Node | None) -> Val
         judge.report.add("sh.dyn.unresolved", node)
     elif language in {"python", "javascript"}:
         text = code.text
-        if UNKNOWN in text:
+        if UNKNOWN in text or ("unset" in code.taints and not text.strip()):
             judge.report.add("sh.dyn.eval", node)
             text = text.replace(UNKNOWN, "unknown")
         judge.report.take(judge.context.ask(text.encode("utf-8", "surrogateescape"), language, 1), node)
@@ -93,7 +95,8 @@ def run_file(judge: Judge, path: Word, stdin: Value, node: Node | None, language
     """Judge the running of a file: what is known of it when this script wrote it, else that nobody has read it."""
     state = judge.walker.state
     content = state.files.get(normal_path(state.located(path.text)))
-    if not path.known and "output" in path.taints:
+    hidden = UNKNOWN in path.text.rpartition("/")[2] or ("unset" in path.taints and not path.text.strip("/"))
+    if hidden or (not path.known and "output" in path.taints):
         judge.report.add("sh.dyn.unresolved", node)
     if content is None:
         judge.report.add("sh.code.workspace", node, path.text if _STRANGE_PATH.match(path.text) else "")

@@ -30,11 +30,11 @@ class Report:
         """Add a finding of a rule; the same rule at the same place counts once."""
         if self._counts.get(rule_id, 0) >= _MAX_SAME_RULE:
             return
-        span, snippet = self.place(node)
-        key = (rule_id, span.offset if span else -1)
+        key = (rule_id, self._offset(node))
         if key in self._seen:
             return
         self._seen.add(key)
+        span, snippet = self.place(node)
         self._counts[rule_id] = self._counts.get(rule_id, 0) + 1
         rule = RULES[rule_id]
         message = f"{rule.message} ({snippet_of(detail)})" if detail else rule.message
@@ -59,6 +59,11 @@ class Report:
             yield
         finally:
             self._anchor = before
+
+    def _offset(self, node: Node | None) -> int:
+        if self._anchor is not None:
+            return self._anchor[0].offset
+        return node.start_byte if node is not None else -1
 
     def place(self, node: Node | None) -> tuple[Span | None, str]:
         """Return the span and the text that a finding at a node shows."""

@@ -51,6 +51,8 @@ class Word(Value):
 
 
 EMPTY = Value()
+# A variable that nothing here has set: empty as far as one sees, whatever the caller likes in truth.
+UNSET = Value("", frozenset({"unset"}))
 MYSTERY = Value(UNKNOWN)
 
 

@@ -235,7 +235,10 @@ class Walker:
                 elif child.type in _REDIRECTS:
                     redirects = [*redirects, child]
                 elif child.is_named and child.type != "comment":
-                    argv += self._expander.words(child)
+                    words = self._expander.words(child)
+                    if not words and child.type == "command_name":
+                        self._judge.missing(self._expander.value(child), node)
+                    argv += words
             for redirect in redirects:
                 given, target = self._redirect(redirect, given)
                 targets += target
@@ -300,7 +303,10 @@ class Walker:
         operator = next((child.type for child in node.children if not child.is_named), ">")
         words = [word for child in node.children_by_field_name("destination") for word in self._expander.words(child)]
         if operator in {"<", "<>", "<&"}:
-            value = joined(self._judge.read(word, node) for word in words if not _is_descriptor(word))
+            # Who knows what an open descriptor leads to.
+            open_ones = [MYSTERY for word in words if operator == "<&" and word.text.strip("0").isdigit()]
+            read = [self._judge.read(word, node) for word in words if not _is_descriptor(word)]
+            value = joined([*read, *open_ones])
             opened = [word for word in words if operator == "<>" and not _is_descriptor(word)]
             return (value if words else stdin), opened
         written = [word for word in words if not _is_descriptor(word)]

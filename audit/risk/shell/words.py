@@ -14,6 +14,7 @@ from audit.risk.shell.values import (
     NOTHING,
     SPLIT,
     UNKNOWN,
+    UNSET,
     Value,
     Word,
     braces,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 _BACKSLASHED = re.compile(r"\\(.)", re.DOTALL)
 _IN_QUOTES = re.compile(r'\\([$`"\\]|\n)')
 _PLAIN = re.compile(r"[\w./=:@%^-]+\Z")
+_LETTERS = re.compile(r"\\(?:x[67][0-9a-fA-F]|u00[67][0-9a-fA-F]|U000000[67][0-9a-fA-F]|1[4-7][0-7])")
+_DECODED = frozenset({"decoded"})
 _BLANKS = re.compile(r"[ \t\n]+")
 _SUBSTITUTIONS = frozenset({"command_substitution", "process_substitution"})
 _EXPANSIONS = frozenset({"simple_expansion", "expansion", "arithmetic_expansion"}) | _SUBSTITUTIONS
@@ -101,7 +104,9 @@ class Expander:
         if kind == "raw_string":
             return hide(_text(node)[1:-1]), NOTHING
         if kind == "ansi_c_string":
-            return hide(unescape(_text(node)[2:-1])), NOTHING
+            text = _text(node)
+            # Letters that are written as numbers are hidden, wherever they go.
+            return hide(unescape(text[2:-1])), _DECODED if _LETTERS.search(text) else NOTHING
         if kind in {"string", "translated_string"}:
             return self._inside(node)
         if kind in {"concatenation", "command_name", "array", "brace_expression"}:
@@ -193,7 +198,7 @@ class Expander:
             return joined(self._state.positional, SPLIT)
         if value is not None:
             return value
-        return MYSTERY if name.isdigit() or name in {"@", "*"} else EMPTY
+        return MYSTERY if name.isdigit() or name in {"@", "*"} else UNSET
 
     def _operated(self, node: Node) -> Value:
         """Evaluate `${...}`."""
