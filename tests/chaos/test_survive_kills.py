@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from tests.live import Stack
 
+THREE_LINES = "for i in 1 2 3; do read line; echo $line; done"
+
 
 @pytest.fixture
 def sandbox(doomed: Stack) -> Iterator[Sandbox]:
@@ -34,24 +36,27 @@ def test_node_dies_and_sandboxes_do_not(doomed: Stack, sandbox: Sandbox) -> None
 
 
 def test_open_stream_goes_on_while_the_node_restarts(doomed: Stack, sandbox: Sandbox) -> None:
-    handle = sandbox.commands.run("for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done", background=True)
+    handle = sandbox.commands.run(THREE_LINES, background=True, stdin=True)
+    sandbox.commands.send_stdin(handle.pid, "before\n")
     doomed.kill("node")
-    assert handle.wait().stdout == "1\n2\n3\n4\n5\n6\n"
     doomed.wait_until_answers()
+    sandbox.commands.send_stdin(handle.pid, "after\nlater\n")
+    assert handle.wait().stdout == "before\nafter\nlater\n"
 
 
 def test_deadline_holds_over_a_restart_of_the_node(doomed: Stack) -> None:
-    sandbox = Sandbox.create(timeout=4, **doomed.sdk)
+    sandbox = Sandbox.create(timeout=2, **doomed.sdk)
     doomed.kill("node")
     doomed.wait_until_answers()
-    time.sleep(4.5)
-    assert sandbox.is_running() is False
+    assert eventually(lambda: not sandbox.is_running())
 
 
 def test_web_dies_and_commands_go_on(doomed: Stack, sandbox: Sandbox) -> None:
-    handle = sandbox.commands.run("for i in 1 2 3 4; do echo $i; sleep 0.5; done", background=True)
+    handle = sandbox.commands.run(THREE_LINES, background=True, stdin=True)
+    sandbox.commands.send_stdin(handle.pid, "before\n")
     doomed.kill("web")
-    assert handle.wait().stdout == "1\n2\n3\n4\n"
+    sandbox.commands.send_stdin(handle.pid, "after\nlater\n")
+    assert handle.wait().stdout == "before\nafter\nlater\n"
     doomed.wait_until_answers()
     other = Sandbox.create(timeout=60, **doomed.sdk)
     assert other.kill() is True
@@ -66,8 +71,7 @@ def test_gateway_dies_and_is_back(doomed: Stack, sandbox: Sandbox) -> None:
 def test_worker_dies_and_nothing_is_lost(doomed: Stack) -> None:
     sandbox = Sandbox.create(timeout=2, **doomed.sdk)
     doomed.kill("worker")
-    time.sleep(3)
-    assert sandbox.is_running() is False
+    assert eventually(lambda: not sandbox.is_running())
     assert eventually(lambda: agrees(doomed))
 
 
@@ -95,11 +99,9 @@ def test_revoked_key_loses_its_open_stream(doomed: Stack) -> None:
     time.sleep(0.5)
     rows = doomed.manage("apikey", "list", "--tenant=default").stdout.splitlines()
     key_id = next(line.split()[0] for line in rows if "temporary" in line)
-    began = time.monotonic()
     doomed.manage("apikey", "revoke", key_id)
+    # The command in the sandbox would go on for much longer.
     assert ended.wait(5)
-    # The command itself takes most of this: it starts Django first.
-    assert time.monotonic() - began < 4
     doomed.node("DELETE", f"/v1/sandboxes/{sandbox.sandbox_id}")
 
 
