@@ -47,6 +47,9 @@ class Evaluator:
         self.arguments: dict[tuple[int, str], list[Value]] = {}
         self._memo: dict[int | tuple[int, str], Value] = {}
         self._circles = 0
+        # How often something was taken for granted that is only known when all calls are, and what rests on it.
+        self._guesses = 0
+        self._guessed: set[int | tuple[int, str]] = set()
         self._looking: dict[tuple[int, str], list[Value]] = {}
         self._depth = 0
         self._steps = 0
@@ -55,13 +58,15 @@ class Evaluator:
         self._running: list[Scope] = []
 
     def learn_arguments(self) -> None:
-        """Tell this file's functions what they are called with, and forget what was found out before."""
+        """Tell this file's functions what they are called with, and forget what was found out without it."""
         for node in self.outline.nodes:
             if isinstance(node, ast.Call):
                 for scope, instance in self.value(node.func).scopes:
                     self._learn(node, scope, instance)
         if self.arguments:
-            self._memo.clear()
+            for key in self._guessed:
+                self._memo.pop(key, None)
+        self._guessed.clear()
 
     def _learn(self, node: ast.Call, scope: Scope, instance: bool) -> None:  # noqa: FBT001
         if scope.is_class and not instance:
@@ -85,6 +90,7 @@ class Evaluator:
             return UNKNOWN
         known = self._memo.get(id(node))
         if known is not None:
+            self._guesses += id(node) in self._guessed
             return known
         handler = _HANDLERS.get(type(node))
         if handler is None:
@@ -95,11 +101,14 @@ class Evaluator:
             self.too_deep = self.too_deep or node
             return UNKNOWN
         self._depth += 1
+        guesses = self._guesses
         try:
             found = handler(self, node)
         finally:
             self._depth -= 1
         self._memo[id(node)] = found
+        if guesses != self._guesses:
+            self._guessed.add(id(node))
         return found
 
     # Names
@@ -149,25 +158,30 @@ class Evaluator:
             if key in frame:
                 return frame[key]
         if key in self._memo:
+            self._guesses += key in self._guessed
             return self._memo[key]
         if key in self._looking:
             # A name that depends on itself: what it was before.
             self._circles += 1
+            self._guesses += 1
             return merge(self._looking[key]) if self._looking[key] else UNKNOWN
+        return self._gathered(key, scope.names[name], scope)
+
+    def _gathered(self, key: tuple[int, str], bindings: list[Binding], scope: Scope) -> Value:
         found = self._looking[key] = []
-        circles = self._circles
+        circles, guesses = self._circles, self._guesses
         try:
-            for binding in scope.names[name]:
-                found.append(self._binding(binding, scope, name, found))
+            for binding in bindings:
+                found.append(self._binding(binding, scope, key[1], found))
         finally:
             del self._looking[key]
-        return self._kept(key, merge(found), circles)
-
-    def _kept(self, key: tuple[int, str], found: Value, circles: int) -> Value:
+        if guesses != self._guesses:
+            self._guessed.add(key)
+        merged = merge(found)
         # What was found on the way round a circle is only part of the truth.
         if circles == self._circles or not self._looking:
-            self._memo[key] = found
-        return found
+            self._memo[key] = merged
+        return merged
 
     def _binding(self, binding: Binding, scope: Scope, name: str, before: list[Value]) -> Value:
         how, detail = binding.how, binding.detail
@@ -201,6 +215,7 @@ class Evaluator:
         parent = scope.parent
         if parent is not None and parent.is_class and scope.parameters()[:1] == [name]:
             return Value(scopes=((parent, True),))
+        self._guesses += 1
         given = self.arguments.get((id(scope), name), [])
         default = [self.value(binding.node)] if binding.node is not None else []
         return merge([*given, *default]) if given else merge([UNKNOWN, *default])
@@ -266,18 +281,13 @@ class Evaluator:
     def _field(self, attr: str) -> Value:
         key = (0, attr)
         if key in self._memo:
+            self._guesses += key in self._guessed
             return self._memo[key]
         if key in self._looking:
             self._circles += 1
+            self._guesses += 1
             return NOTHING
-        found = self._looking[key] = []
-        circles = self._circles
-        try:
-            for binding in self.outline.fields[attr]:
-                found.append(self._binding(binding, self.outline.module, attr, found))
-        finally:
-            del self._looking[key]
-        return self._kept(key, merge(found), circles)
+        return self._gathered(key, self.outline.fields[attr], self.outline.module)
 
     def _subscript(self, node: ast.Subscript) -> Value:
         base = self.value(node.value)
@@ -441,6 +451,7 @@ class Evaluator:
     def returned(self, scope: Scope, args: Mapping[str, Value]) -> Value:
         """Return what one of this file's functions gives back for arguments."""
         if not scope.returns or scope in self._running:
+            self._guesses += 1
             return UNKNOWN
         self._running.append(scope)
         try:
