@@ -50,5 +50,5 @@ def filter_widget(field: BoundField) -> SafeString:
     widget = field.field.widget
     attributes: dict[str, str | bool] = {"class": "form-select" if isinstance(widget, Select) else "form-control"}
     if field.name == "code":
-        attributes |= {"list": "codes", "placeholder": "command.start or command.*", "data-search": ""}
+        attributes |= {"list": "codes", "placeholder": "command.*", "data-search": ""}
     return field.as_widget(attrs=attributes)

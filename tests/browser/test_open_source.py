@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def test_the_source_is_shown_with_its_findings_marked(
     page.locator(f"#event-{made.pk} .gh-row-link").click()
     panel = page.locator("#panel")
     expect(panel.locator(".gh-open")).to_be_visible()
-    page.wait_for_function("document.getElementById('panel').matches('.show:not(.showing)')")
+    expect(panel).to_have_class(re.compile(r"\bshow\b"))
     assert console.accessibility() == []
     panel.get_by_label("Why you need to see it").fill(REASON)
     panel.get_by_role("button", name="Open the arguments").click()
