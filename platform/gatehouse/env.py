@@ -27,7 +27,7 @@ _SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "v
 # A request waits out a server's restart of a few seconds. While it takes longer, most are refused at once: more would
 # wait than there are threads. The pool itself would try again after ever longer pauses; having given up after two
 # seconds, it tries when it is next asked.
-_POOL = {"min_size": 1, "max_size": 20, "max_waiting": 30, "timeout": 3, "reconnect_timeout": 2}
+_POOL = {"min_size": 1, "max_size": 30, "max_waiting": 100, "timeout": 6, "reconnect_timeout": 2}
 
 
 class EnvError(ImproperlyConfigured):

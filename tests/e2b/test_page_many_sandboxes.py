@@ -74,9 +74,16 @@ def test_no_page_sorts_or_scans(many: list[Sandbox], alice: Caller) -> None:
         plan = _plan(_page_of(alice, query))
 
         # With a range of times the database may take the index of all rows, which is in the same order.
-        assert "sandboxes_sandbox_live" in plan or ("sandboxes_sandbox_page" in plan and "After" in query), query
+        assert _uses_an_index_in_order(plan, query), (query, plan)
         assert "TEMP B-TREE" not in plan, query
         assert "Sort" not in plan, query
+
+
+def _uses_an_index_in_order(plan: str, query: str) -> bool:
+    if connection.vendor == "postgresql":
+        # Which of the indexes is cheapest its statistics say.
+        return "using sandboxes_sandbox_" in plan and "Seq Scan" not in plan
+    return "sandboxes_sandbox_live" in plan or ("sandboxes_sandbox_page" in plan and "After" in query)
 
 
 def test_pages_are_whole_and_in_order_and_each_begins_in_the_index(many: list[Sandbox], alice: Caller) -> None:

@@ -62,7 +62,7 @@ def test_a_secret_file_must_be_usable(tmp_path: Path) -> None:
 def test_a_database_url_names_a_postgresql_server() -> None:
     found = read.postgres({"DATABASE_URL": "postgresql://me:p%40ss@db.local:5433/gatehouse?sslmode=require"})
     assert found is not None
-    pool = {"min_size": 1, "max_size": 20, "max_waiting": 30, "timeout": 3, "reconnect_timeout": 2}
+    pool = {"min_size": 1, "max_size": 30, "max_waiting": 100, "timeout": 6, "reconnect_timeout": 2}
     assert found["OPTIONS"] == {"pool": pool, "connect_timeout": 5, "sslmode": "require"}
     assert {name: found[name] for name in ("NAME", "USER", "PASSWORD", "HOST", "PORT", "CONN_MAX_AGE")} == {
         "NAME": "gatehouse",
