@@ -50,10 +50,10 @@ def test_every_root_process_is_the_node(doomed: Stack) -> None:
         ("gatehouse-gateway", "keys/seed.key"),
         ("gatehouse-gateway", "keys/django.key"),
         ("gatehouse-gateway", "keys/ledger.key"),
-        ("gatehouse-gateway", "db/gatehouse.sqlite3"),
+        pytest.param("gatehouse-gateway", "db/gatehouse.sqlite3", marks=pytest.mark.embedded_only),
         ("gatehouse-gateway", "node/node_id"),
         ("nobody", "keys/django.key"),
-        ("nobody", "db/gatehouse.sqlite3"),
+        pytest.param("nobody", "db/gatehouse.sqlite3", marks=pytest.mark.embedded_only),
     ],
 )
 def test_user_can_not_read(doomed: Stack, user: str, path: str) -> None:
