@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from e2b import Sandbox
-from e2b.exceptions import AuthenticationException, SandboxException
+from e2b.exceptions import AuthenticationException, SandboxException, ServiceBusyException
 
 from tests.chaos.reality import counted, eventually
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 COUNT = 4
 ROUNDS = 3
 # What a call may end with while the service that it needs is away.
-_AWAY = (SandboxException, AuthenticationException, OSError, http.client.HTTPException)
+_AWAY = (SandboxException, ServiceBusyException, AuthenticationException, OSError, http.client.HTTPException)
 
 
 def states_listed(stack: Stack) -> dict[str, str]:
