@@ -24,9 +24,8 @@ _FALSE = frozenset({"0", "false", "no", "off", ""})
 _POSTGRES_SCHEMES = frozenset({"postgres", "postgresql"})
 _REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
 _SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
-# A request waits out a server's restart of a few seconds. While it takes longer, most are refused at once: more would
-# wait than there are threads. The pool itself would try again after ever longer pauses; having given up after two
-# seconds, it tries when it is next asked.
+# A request waits out a burst of others and a server's restart of a few seconds. The pool itself would try again after
+# ever longer pauses; having given up after two seconds, it tries when it is next asked.
 _POOL = {"min_size": 1, "max_size": 30, "max_waiting": 100, "timeout": 6, "reconnect_timeout": 2}
 
 
