@@ -6,6 +6,7 @@ NUL, halves of characters, numbers that are none or that JSON's readers would ro
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json
 import math
@@ -25,6 +26,9 @@ MAX_DETAILS_BYTES = 16_384
 MAX_REASONS = 20
 _MAX_NAME = 200
 _MAX_CHAIN = 8
+# Ten names and values of a hundred characters are 12,000 bytes at most.
+_FEW, _SHORT = 10, 100
+_SCALAR = (int, float, type(None))
 _LARGEST_EXACT = 2**53 - 1
 _SPAN = ("line", "column", "end_line", "end_column", "offset", "end_offset")
 _FINDING_TEXTS = {"rule": 64, "title": 200, "kind": 16, "tier": 2, "message": 500, "snippet": 120}
@@ -43,8 +47,14 @@ def text(value: object, length: int) -> str:
 
 def address(value: object) -> str | None:
     """Return an IP address, or None for what is none."""
+    return _address(str(value)) if value else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _address(value: str) -> str | None:
+    # The same callers come again and again.
     try:
-        return str(ipaddress.ip_address(str(value))) if value else None
+        return str(ipaddress.ip_address(value))
     except ValueError:
         return None
 
@@ -106,9 +116,17 @@ def details(value: Mapping[str, object]) -> dict[str, object]:
     if not value:
         return {}
     cleaned = cast("dict[str, object]", plain(redact(value)))
-    if len(json.dumps(cleaned)) > MAX_DETAILS_BYTES:
+    if not _is_surely_short(cleaned) and len(json.dumps(cleaned)) > MAX_DETAILS_BYTES:
         return {"truncated": True}
     return cleaned
+
+
+def _is_surely_short(value: dict[str, object]) -> bool:
+    """Say whether an object fits without a look at its JSON, where a character takes six at most."""
+    return len(value) <= _FEW and all(
+        len(name) <= _SHORT and (len(inner) <= _SHORT if isinstance(inner, str) else isinstance(inner, _SCALAR))
+        for name, inner in value.items()
+    )
 
 
 def reasons(value: Any) -> list[str]:

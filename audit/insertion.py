@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connection, models
+from django.db.models.base import ModelState
 
 from audit.models import Event
 
@@ -19,7 +20,19 @@ if TYPE_CHECKING:
 
 _FIELDS = Event._meta.concrete_fields
 _COLUMNS = ", ".join(f'"{field.column}"' for field in _FIELDS)
+_BLANK = {field.attname: field.get_default() for field in _FIELDS if not callable(field.default)}
 _encode = DjangoJSONEncoder().encode
+
+
+def new_event(**values: Any) -> Event:
+    """Return an event with these values: id, times and JSON columns among them, the others get their defaults.
+
+    What a model's own constructor does for fifty columns costs more than inserting them.
+    """
+    event = Event.__new__(Event)
+    event.__dict__.update(_BLANK, **values)
+    event._state = ModelState()
+    return event
 
 
 def insert(events: Sequence[Event]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from audit import registry
+from audit import insertion, registry
 from audit.cleaning import (
     address,
     details,
@@ -52,7 +52,7 @@ def _read(event: Mapping[str, Any], tenant_id: str | UUID | None) -> Event:
     key_id, node_id, sandbox = event.get("key_id"), text(event["node_id"], 64), event.get("sandbox")
     outcome = Outcome(event["outcome"]) if event.get("outcome") else ""
     shown = details(dict(event.get("details") or {}))
-    return Event(
+    return insertion.new_event(
         id=event["id"],
         tenant_id=uuid(tenant_id),
         code=_code(event["code"]),
