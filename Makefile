@@ -12,7 +12,7 @@ TEST_HOME := $(CURDIR)/var
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help run setup test lint soak bench venv guest packages template
+.PHONY: help run setup test lint soak bench venv guest packages template stacks-embedded stacks-servers
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -48,8 +48,16 @@ test: template lint ## Run every check and every test.
 	@$(PREPARE) go-tests older-sdk javascript
 	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not soak"
 	@$(ON_SERVERS) $(PYTEST) -n 2 --dist loadfile -m "database and not stack and not soak"
-	@$(PYTEST) -m "stack and not soak"
-	@$(ON_SERVERS) $(PYTEST) -m "stack and not soak"
+	@$(MAKE) --jobs=2 --output-sync=target stacks-embedded stacks-servers
+	@$(PYTEST) -m "stack and not soak" tests/chaos
+	@$(ON_SERVERS) $(PYTEST) -m "stack and not soak" tests/chaos
+
+# Complete installations. The two sets share nothing, so they run side by side; who kills services wants to be alone.
+stacks-embedded:
+	@$(PYTEST) -m "stack and not soak" --ignore tests/chaos
+
+stacks-servers:
+	@$(ON_SERVERS) $(PYTEST) -m "stack and database and not soak" --ignore tests/chaos
 
 soak: template ## Run the tests that take many minutes.
 	@$(PREPARE) javascript

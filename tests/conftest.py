@@ -66,12 +66,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     for item in items:
         names: set[str] = set(getattr(item, "fixturenames", ()))
-        if names & _DATABASE_FIXTURES or item.get_closest_marker("django_db") or item.get_closest_marker("stack"):
+        if names & _DATABASE_FIXTURES or item.get_closest_marker("django_db") or _drives_a_database(item):
             item.add_marker(pytest.mark.database)
     other = "embedded_only" if "DATABASE_URL" in os.environ else "servers_only"
     left_out = [item for item in items if item.get_closest_marker(other)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+def _drives_a_database(item: pytest.Item) -> bool:
+    # What tests/security looks at are sandboxes and their host, which no database changes.
+    return item.get_closest_marker("stack") is not None and "/tests/security/" not in str(item.path)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
