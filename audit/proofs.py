@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from audit import merkle
 from audit.models import Checkpoint
@@ -53,7 +53,7 @@ class Prover:
     def _step(self) -> bool:
         """Take in the next checkpoint; say whether there was one."""
         rows = Checkpoint.objects.filter(chain=self._chain, size__gt=self._tree.size).order_by("size")
-        row = cast("Checkpoint | None", rows.first())
+        row = rows.first()
         if row is None:
             return False
         leaves = bytes(row.leaves)

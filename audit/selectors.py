@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import Count, Q, Sum
 
@@ -115,12 +115,12 @@ class Place:
 
 def place_of(event: Event) -> Place | None:
     """Return an event's place in its chain; None before it is sealed."""
-    seal = cast("Seal | None", Seal.objects.filter(event_id=event.pk).first())
+    seal = Seal.objects.filter(event_id=event.pk).first()
     if seal is None:
         return None
     before = Seal.objects.filter(chain=seal.chain, seq=seal.seq - 1).values_list("hash", flat=True).first()
     later = Checkpoint.objects.defer("leaves").filter(chain=seal.chain, size__gte=seal.seq).order_by("size")
-    return Place(seal, before or _NOTHING_BEFORE, cast("Checkpoint | None", later.first()))
+    return Place(seal, before or _NOTHING_BEFORE, later.first())
 
 
 def verdicts_on(actor: Actor, event: Event) -> QuerySet[Verdict]:

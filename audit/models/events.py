@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
@@ -55,7 +55,10 @@ class ImmutableError(Exception):
     """Somebody tried to change or delete a row that is kept as it is: a mistake in our own code."""
 
 
-class AppendOnlyQuerySet(models.QuerySet[models.Model]):
+Row = TypeVar("Row", bound=models.Model)
+
+
+class AppendOnlyQuerySet(models.QuerySet[Row]):
     """Rows may be added and read, nothing else."""
 
     def update(self, **_: object) -> NoReturn:
@@ -91,22 +94,14 @@ class AppendOnly(models.Model):
         raise ImmutableError("Audit rows are never deleted.")
 
 
-class EventQuerySet(models.QuerySet["Event"]):
-    """Rows may be added and read, nothing else."""
+class EventQuerySet(AppendOnlyQuerySet["Event"]):
+    """Events, as somebody may see them."""
 
     def visible_to(self, actor: Actor) -> EventQuerySet:
         """Return what an actor may see: all for the platform, its tenant's events for everybody else."""
         if actor.tenant_id is not None:
             return self.filter(tenant_id=actor.tenant_id)
         return self if actor.has("*") else self.none()
-
-    def update(self, **_: object) -> NoReturn:
-        """Refuse."""
-        raise ImmutableError("Audit rows are never changed.")
-
-    def delete(self) -> NoReturn:
-        """Refuse."""
-        raise ImmutableError("Audit rows are never deleted.")
 
 
 def _text(length: int) -> models.CharField[str, str]:
