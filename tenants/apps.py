@@ -1,10 +1,17 @@
 """The tenants as a Django app."""
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class TenantsConfig(AppConfig):
-    """Tenants, members, API keys, quotas."""
+    """Tenants, members, API keys, quotas, network policies."""
 
     name = "tenants"
     verbose_name = "Tenants"
+
+    def ready(self) -> None:
+        """See to it that the platform's network policies exist wherever the tables do."""
+        from tenants.networks import presets
+
+        post_migrate.connect(presets.make_missing, sender=self)

@@ -13,3 +13,7 @@ on_key_revoked: list[Callable[[str], None]] = []
 
 # Each is called with the tenant's id after it was suspended or activated; which of the two, its row says.
 on_tenant_state_changed: list[Callable[[str], None]] = []
+
+# Each is called after a change of what sandboxes may reach is committed: with the id of the tenant and the name of the
+# policy that it is about. Without a name it is about all sandboxes of the tenant, without both about all there are.
+on_network_changed: list[Callable[[str | None, str | None], None]] = []

@@ -12,7 +12,7 @@ from django.utils import timezone
 from django_scopes import get_scope, scopes_disabled
 from django_scopes.manager import DisabledQuerySet
 
-from corekit.ids import new_key_id
+from corekit.ids import new_event_id, new_key_id
 from corekit.tiers import TIERS
 from tenants.states import TenantState
 
@@ -227,6 +227,122 @@ class LimitRange(TenantOwned):
 
     def __str__(self) -> str:
         return f"limit range of {self.tenant_id}"
+
+
+class NetworkPolicy(models.Model):
+    """Which hosts sandboxes may reach, under a name that others use; the platform's own when it has no tenant.
+
+    `spec` is what was asked for, checked and in its canonical form (`networks.specs`). A deleted policy keeps its row:
+    what runs with it goes on under it, while its name is free again.
+    """
+
+    id = models.CharField(max_length=32, primary_key=True, default=new_event_id, editable=False)
+    tenant = models.ForeignKey(Tenant, null=True, blank=True, on_delete=models.CASCADE, related_name="+")
+    name = models.CharField(max_length=63)
+    version = models.PositiveIntegerField(default=1)
+    spec = models.JSONField(default=dict)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_by = models.CharField(max_length=64, blank=True, default="")
+    deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        verbose_name_plural = "network policies"
+        ordering = ("name", "id")
+        indexes = (models.Index(fields=("tenant", "name", "id"), name="tenants_networkpolicy_list"),)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("name",),
+                condition=models.Q(tenant=None, deleted_at=None),
+                name="tenants_networkpolicy_platform_name",
+            ),
+            models.UniqueConstraint(
+                fields=("tenant", "name"),
+                condition=models.Q(tenant__isnull=False, deleted_at=None),
+                name="tenants_networkpolicy_tenant_name",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+    @classmethod
+    def visible_to(cls, actor: Actor) -> models.QuerySet[NetworkPolicy]:
+        """Return the platform's policies and the tenant's own, for operators all; never a deleted one."""
+        rows = cls.objects.filter(deleted_at=None)
+        if actor.tenant_id is None and actor.has("*"):
+            return rows
+        return rows.filter(models.Q(tenant=None) | models.Q(tenant=actor.tenant_id))
+
+
+class NetworkPolicyVersion(models.Model):
+    """What a policy was from one version to the next. Rows are added with each change, and never changed."""
+
+    policy = models.ForeignKey(NetworkPolicy, on_delete=models.CASCADE, related_name="versions")
+    version = models.PositiveIntegerField()
+    spec = models.JSONField(default=dict)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    created_by = models.CharField(max_length=64, blank=True, default="")
+
+    class Meta:
+        ordering = ("-version",)
+        constraints = (models.UniqueConstraint(fields=("policy", "version"), name="tenants_networkpolicyversion_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.policy_id} version {self.version}"
+
+
+class TenantNetwork(TenantOwned):
+    """What a tenant's sandboxes get when nobody asks, and what none of them can go beyond.
+
+    Without a row, and where a policy is None, it is the platform's policy `restricted`. The ceiling is a policy of the
+    platform, so that no tenant can raise its own; `public_internet` opens it for every public name and address.
+    `private_ranges` are special addresses that an operator granted.
+    """
+
+    tenant = models.OneToOneField(Tenant, on_delete=models.CASCADE, primary_key=True, related_name="network")
+    # A tenant is erased with its policies; alone, a policy that is in use here stays.
+    default = models.ForeignKey(NetworkPolicy, null=True, blank=True, on_delete=models.RESTRICT, related_name="+")
+    ceiling = models.ForeignKey(NetworkPolicy, null=True, blank=True, on_delete=models.RESTRICT, related_name="+")
+    public_internet = models.BooleanField(default=False)
+    private_ranges = models.JSONField(default=list)
+
+    def __str__(self) -> str:
+        return f"network of {self.tenant_id}"
+
+
+class PlatformNetwork(models.Model):
+    """What no sandbox of any tenant may reach, whatever a policy says. There is one row, or none yet."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
+    deny = models.JSONField(default=list)
+    updated_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = (models.CheckConstraint(condition=models.Q(id=1), name="tenants_platformnetwork_one"),)
+
+    def __str__(self) -> str:
+        return "network of the platform"
+
+
+class Bundle(models.Model):
+    """Hosts that belong together under a name: `@python` in a policy stands for the entries of the bundle `python`.
+
+    `private` are addresses that its hosts have on the operator's own network and that sandboxes may reach for it.
+    """
+
+    name = models.CharField(max_length=32, primary_key=True)
+    entries = models.JSONField(default=list)
+    private = models.JSONField(default=list)
+    source = models.CharField(max_length=200, blank=True, default="")
+    updated_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_by = models.CharField(max_length=64, blank=True, default="")
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return f"@{self.name}"
 
 
 class ReservationState(models.TextChoices):
