@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from audit.risk.places import path_classes
@@ -18,6 +17,7 @@ from audit.risk.python.values import (
     merge,
     merged_taints,
     named,
+    replace,
     tainted,
 )
 

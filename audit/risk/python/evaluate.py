@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from audit.risk.python import calls, folding, rules, texts
+from audit.risk.python.memo import Memo
 from audit.risk.python.values import (
     HOLE,
     NOTHING,
@@ -17,6 +17,7 @@ from audit.risk.python.values import (
     merge,
     merged_taints,
     named,
+    replace,
     tainted,
 )
 
@@ -45,16 +46,12 @@ class Evaluator:
         self.outline = outline
         self.too_deep: ast.AST | None = None
         self.arguments: dict[tuple[int, str], list[Value]] = {}
-        self._memo: dict[int | tuple[int, str], Value] = {}
+        self._memo = Memo()
         self._circles = 0
-        # How often something was taken for granted that is only known when all calls are, and what rests on it.
-        self._guesses = 0
-        self._guessed: set[int | tuple[int, str]] = set()
         self._looking: dict[tuple[int, str], list[Value]] = {}
         self._depth = 0
         self._steps = 0
         self._assumed = 0
-        self._frames: list[dict[tuple[int, str], Value]] = []
         self._running: list[Scope] = []
 
     def learn_arguments(self) -> None:
@@ -64,9 +61,7 @@ class Evaluator:
                 for scope, instance in self.value(node.func).scopes:
                     self._learn(node, scope, instance)
         if self.arguments:
-            for key in self._guessed:
-                self._memo.pop(key, None)
-        self._guessed.clear()
+            self._memo.forget_guesses()
 
     def _learn(self, node: ast.Call, scope: Scope, instance: bool) -> None:  # noqa: FBT001
         if scope.is_class and not instance:
@@ -90,25 +85,22 @@ class Evaluator:
             return UNKNOWN
         known = self._memo.get(id(node))
         if known is not None:
-            self._guesses += id(node) in self._guessed
             return known
         handler = _HANDLERS.get(type(node))
         if handler is None:
             return UNKNOWN
         self._steps += 1
-        self._assumed += bool(self._frames)
+        self._assumed += bool(self._memo.frames)
         if self._depth >= _MAX_DEPTH or self._steps > _MAX_STEPS:
             self.too_deep = self.too_deep or node
             return UNKNOWN
         self._depth += 1
-        guesses = self._guesses
+        mark = self._memo.mark()
         try:
             found = handler(self, node)
         finally:
             self._depth -= 1
-        self._memo[id(node)] = found
-        if guesses != self._guesses:
-            self._guessed.add(id(node))
+        self._memo.put(id(node), found, mark)
         return found
 
     # Names
@@ -154,33 +146,32 @@ class Evaluator:
 
     def _bindings(self, scope: Scope, name: str) -> Value:
         key = (id(scope), name)
-        for frame in reversed(self._frames):
-            if key in frame:
-                return frame[key]
-        if key in self._memo:
-            self._guesses += key in self._guessed
-            return self._memo[key]
+        if scope.may_vary:
+            assumed = self._memo.assumed(key)
+            if assumed is not None:
+                return assumed
+        known = self._memo.get(key)
+        if known is not None:
+            return known
         if key in self._looking:
             # A name that depends on itself: what it was before.
             self._circles += 1
-            self._guesses += 1
+            self._memo.guesses += 1
             return merge(self._looking[key]) if self._looking[key] else UNKNOWN
         return self._gathered(key, scope.names[name], scope)
 
     def _gathered(self, key: tuple[int, str], bindings: list[Binding], scope: Scope) -> Value:
         found = self._looking[key] = []
-        circles, guesses = self._circles, self._guesses
+        circles, mark = self._circles, self._memo.mark()
         try:
             for binding in bindings:
                 found.append(self._binding(binding, scope, key[1], found))
         finally:
             del self._looking[key]
-        if guesses != self._guesses:
-            self._guessed.add(key)
         merged = merge(found)
         # What was found on the way round a circle is only part of the truth.
         if circles == self._circles or not self._looking:
-            self._memo[key] = merged
+            self._memo.put(key, merged, mark)
         return merged
 
     def _binding(self, binding: Binding, scope: Scope, name: str, before: list[Value]) -> Value:
@@ -194,6 +185,8 @@ class Evaluator:
         if how == "param":
             return self._parameter(scope, name, binding)
         if how == "item":
+            if scope.may_vary:
+                self._memo.vary()
             return elements(self.value(binding.node))
         if how == "part":
             found = self.value(binding.node)
@@ -215,7 +208,8 @@ class Evaluator:
         parent = scope.parent
         if parent is not None and parent.is_class and scope.parameters()[:1] == [name]:
             return Value(scopes=((parent, True),))
-        self._guesses += 1
+        self._memo.guesses += 1
+        self._memo.vary()
         given = self.arguments.get((id(scope), name), [])
         default = [self.value(binding.node)] if binding.node is not None else []
         return merge([*given, *default]) if given else merge([UNKNOWN, *default])
@@ -280,12 +274,12 @@ class Evaluator:
 
     def _field(self, attr: str) -> Value:
         key = (0, attr)
-        if key in self._memo:
-            self._guesses += key in self._guessed
-            return self._memo[key]
+        known = self._memo.get(key)
+        if known is not None:
+            return known
         if key in self._looking:
             self._circles += 1
-            self._guesses += 1
+            self._memo.guesses += 1
             return NOTHING
         return self._gathered(key, self.outline.fields[attr], self.outline.module)
 
@@ -363,7 +357,7 @@ class Evaluator:
     def _binop(self, node: ast.BinOp) -> Value:
         # Long sums lean to the left: no recursion for them.
         spine: list[ast.BinOp] = [node]
-        while isinstance(spine[-1].left, ast.BinOp) and id(spine[-1].left) not in self._memo:
+        while isinstance(spine[-1].left, ast.BinOp) and self._memo.get(id(spine[-1].left)) is None:
             spine.append(spine[-1].left)
         found = self.value(spine[-1].left)
         for part in reversed(spine):
@@ -426,11 +420,12 @@ class Evaluator:
             if (
                 parts is not None
                 and len(parts) <= 4096
-                and len(self._frames) < _MAX_FRAMES
+                and len(self._memo.frames) < _MAX_FRAMES
                 and self._assumed < _MAX_ASSUMED
             ):
                 made = [
-                    self._with({(id(scope), generator.target.id): part}, lambda: self.value(node.elt)) for part in parts
+                    self._memo.under({(id(scope), generator.target.id): part}, lambda: self.value(node.elt))
+                    for part in parts
                 ]
                 return Value(items=tuple(enumerate(made)), built=True)
         return Value(items=((None, self.value(node.elt)),))
@@ -438,28 +433,18 @@ class Evaluator:
     def _dict_comprehension(self, node: ast.DictComp) -> Value:
         return Value(items=((None, self.value(node.value)), (None, replace(self.value(node.key), consts=()))))
 
-    def _with(self, frame: dict[tuple[int, str], Value], work: Callable[[], Value]) -> Value:
-        self._frames.append(frame)
-        # What is found out under an assumption holds only under it.
-        outer, self._memo = self._memo, {}
-        try:
-            return work()
-        finally:
-            self._memo = outer
-            self._frames.pop()
-
     def returned(self, scope: Scope, args: Mapping[str, Value]) -> Value:
         """Return what one of this file's functions gives back for arguments."""
         if not scope.returns or scope in self._running:
-            self._guesses += 1
+            self._memo.guesses += 1
             return UNKNOWN
         self._running.append(scope)
         try:
             told = any(value.consts or value.names or value.items for value in args.values())
-            if not told or len(self._frames) >= _MAX_FRAMES or self._assumed > _MAX_ASSUMED:
+            if not told or len(self._memo.frames) >= _MAX_FRAMES or self._assumed > _MAX_ASSUMED:
                 return merge([self.value(node) for node in scope.returns])
             frame = {(id(scope), name): value for name, value in args.items()}
-            return self._with(frame, lambda: merge([self.value(node) for node in scope.returns]))
+            return self._memo.under(frame, lambda: merge([self.value(node) for node in scope.returns]))
         finally:
             self._running.pop()
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+_Varying = (*_Function.__args__, *_Comprehension.__args__)
 _CONDITIONS = (
     ast.If,
     ast.For,
@@ -67,6 +68,11 @@ class Scope:
     def is_function(self) -> bool:
         """Return whether it can be called."""
         return isinstance(self.node, _Function)
+
+    @property
+    def may_vary(self) -> bool:
+        """Return whether it binds names anew each time: parameters, or the variables of a comprehension."""
+        return isinstance(self.node, _Varying)
 
     def arguments(self) -> list[str]:
         """Return the names that positional arguments of a call go to: a method gets its object without being told."""

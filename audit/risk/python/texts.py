@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from audit.risk.python import folding
-from audit.risk.python.values import HOLE, UNKNOWN, Value, constant, elements, merge, merged_taints, tainted
+from audit.risk.python.values import HOLE, UNKNOWN, Value, constant, elements, merge, merged_taints, replace, tainted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import ast
@@ -19,9 +19,10 @@ MAX_NAME = 200
 _MAX_ITEMS = 192
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: there are thousands of these for each file, and frozen ones take three times as long to make.
+@dataclass(eq=False, slots=True)
 class Value:
-    """All that is known of an expression, over all the ways in which it may come about."""
+    """All that is known of an expression, over all the ways in which it may come about; never changed once made."""
 
     names: tuple[str, ...] = ()
     consts: tuple[Constant, ...] = ()
@@ -39,12 +40,14 @@ class Value:
     open: bool = False
     # A method of a known value, taken without being called: its name and the value.
     owner: tuple[str, Value] | None = None
-    # The origins of the parts.
+    # The origins of the parts, once they have been asked for.
     inside: Mapping[str, ast.AST] | None = None
 
-    def __post_init__(self) -> None:
-        if self.items and self.inside is None:
-            object.__setattr__(self, "inside", merged_taints(part for _, part in self.items))
+    def origins_inside(self) -> Mapping[str, ast.AST] | None:
+        """Return the origins of the parts of a container."""
+        if self.inside is None and self.items:
+            self.inside = merged_taints(part for _, part in self.items)
+        return self.inside
 
     def items_values(self) -> list[Value]:
         """Return the parts of a container."""
@@ -63,6 +66,25 @@ def constant(value: Constant, *, built: bool = False) -> Value:
 def named(*names: str) -> Value:
     """Return the value of something outside this file."""
     return Value(names=tuple(name for name in names if len(name) <= MAX_NAME), open=not names)
+
+
+def replace(value: Value, **changes: Any) -> Value:
+    """Return the same but for some fields; the origins of the parts stay, whatever parts are taken out."""
+    made = Value(
+        value.names,
+        value.consts,
+        value.taints,
+        value.items,
+        value.scopes,
+        value.built,
+        value.dynamic,
+        value.open,
+        value.owner,
+        value.origins_inside(),
+    )
+    for name, change in changes.items():
+        setattr(made, name, change)
+    return made
 
 
 def tainted(value: Value, taints: Mapping[str, ast.AST] | None) -> Value:
@@ -104,13 +126,13 @@ def merge(values: Iterable[Value]) -> Value:
         dynamic=dynamic,
         owner=next((value.owner for value in present if value.owner is not None), None),
         open=opened or len(consts) > MAX_ALTERNATIVES,
-        inside=_joined(value.inside for value in present),
+        inside=_joined(value.origins_inside() for value in present),
     )
 
 
 def merged_taints(values: Iterable[Value]) -> Mapping[str, ast.AST] | None:
     """Return the origins of all of these, with those of their parts."""
-    return _joined(origin for value in values for origin in (value.taints, value.inside))
+    return _joined(origin for value in values for origin in (value.taints, value.origins_inside()))
 
 
 def _joined(origins: Iterable[Mapping[str, ast.AST] | None]) -> Mapping[str, ast.AST] | None:
