@@ -82,11 +82,24 @@ async def surrounded(tmp_path: Path) -> AsyncIterator[Target]:
             process = await start(tmp_path, sock, GATEHOUSE_DOMAIN="sbx.example", GATEHOUSE_LOG_LEVEL="WARNING")
             assert process.stderr is not None
             listening = asyncio.ensure_future(listen(process.stderr, said))
-            yield Target(process, sock.getsockname(), alice, mallory, site, web, tap, said)
+            target = Target(process, sock.getsockname(), alice, mallory, site, web, tap, said)
+            await until_reachable(target)
+            yield target
             if process.returncode is None:
                 process.terminate()
             await process.wait()
             await listening
+
+
+async def until_reachable(target: Target) -> None:
+    """Return once the gateway knows its sandboxes: it then says of a stranger that it is unknown, not to wait."""
+    host = "49983-inobody.sbx.example"
+    head = b"HTTP/1.1 503 "
+    while head.startswith(b"HTTP/1.1 503 "):
+        reader, writer = await asyncio.open_connection(*target.address)
+        writer.write(request_bytes("POST /process.Process/List HTTP/1.1", b"{}", Host=host, Content_Length="2"))
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
 
 
 async def listen(stream: asyncio.StreamReader, said: list[bytes]) -> None:
@@ -117,7 +130,8 @@ async def neighbour(target: Target, stop: asyncio.Event) -> tuple[int, float]:
     writer.write(
         request_bytes("POST /process.Process/Start HTTP/1.1", body, Host=host, Content_Length=str(len(body)), **fields)
     )
-    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 "), head
     loop = asyncio.get_running_loop()
     count, silence, heard = 0, 0.0, loop.time()
     while size := int(await reader.readline(), 16):
