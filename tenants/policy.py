@@ -28,6 +28,8 @@ SCOPES: dict[str, str] = {
     "risk:read": "See risk levels, thresholds and verdicts",
     "risk:write": "Set risk thresholds, mute rules, override verdicts",
     "audit:arguments": "Open encrypted copies of arguments: for emergencies, and always an event",
+    "networks:read": "See network policies, bundles and the tenant's ceiling, and try hosts against them",
+    "networks:write": "Create, change and delete network policies, set the tenant's default",
     "webhooks:read": "See webhooks and their deliveries (never their secrets)",
     "webhooks:write": "Create, change and remove webhooks",
     "tenant:read": "See the tenant's settings",
