@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 from typing import TYPE_CHECKING
 
 from audit.risk.places import path_classes
@@ -22,7 +23,7 @@ from audit.risk.python.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from audit.risk.python.evaluate import Evaluator
     from audit.risk.python.values import Constant
@@ -103,6 +104,33 @@ def positional(ev: Evaluator, node: ast.Call) -> list[Value]:
         else:
             args.append(ev.value(arg))
     return args
+
+
+class Call:
+    """One call with what it is given."""
+
+    __slots__ = ("args", "attr", "base", "given", "keywords", "node")
+
+    def __init__(self, ev: Evaluator, node: ast.Call) -> None:
+        self.node = node
+        self.args = positional(ev, node)
+        self.keywords = keywords(ev, node)
+        # The method's name and its object.
+        self.attr, self.base = receiver(ev, node)
+        # Where the arguments come from. A child's own environment is not handed to anybody.
+        self.given = merged_taints((*self.args, *(value for key, value in self.keywords.items() if key != "env"))) or {}
+
+    @property
+    def reaching(self) -> Mapping[str, ast.AST]:
+        """Return where everything that the call gets to see comes from."""
+        own = merged_taints((self.base,))
+        return {**self.given, **own} if own else self.given
+
+    def instead(self, args: Sequence[Value]) -> Call:
+        """Return the same call with other arguments."""
+        other = copy.copy(self)
+        other.args, other.keywords = list(args), {}
+        return other
 
 
 def result(ev: Evaluator, node: ast.Call) -> Value:

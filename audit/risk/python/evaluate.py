@@ -156,7 +156,7 @@ class Evaluator:
         if key in self._looking:
             # A name that depends on itself: what it was before.
             self._circles += 1
-            self._memo.guesses += 1
+            self._memo.guess()
             return merge(self._looking[key]) if self._looking[key] else UNKNOWN
         return self._gathered(key, scope.names[name], scope)
 
@@ -186,7 +186,7 @@ class Evaluator:
             return self._parameter(scope, name, binding)
         if how == "item":
             if scope.may_vary:
-                self._memo.vary()
+                self._memo.guess()
             return elements(self.value(binding.node))
         if how == "part":
             found = self.value(binding.node)
@@ -208,8 +208,7 @@ class Evaluator:
         parent = scope.parent
         if parent is not None and parent.is_class and scope.parameters()[:1] == [name]:
             return Value(scopes=((parent, True),))
-        self._memo.guesses += 1
-        self._memo.vary()
+        self._memo.guess()
         given = self.arguments.get((id(scope), name), [])
         default = [self.value(binding.node)] if binding.node is not None else []
         return merge([*given, *default]) if given else merge([UNKNOWN, *default])
@@ -279,7 +278,7 @@ class Evaluator:
             return known
         if key in self._looking:
             self._circles += 1
-            self._memo.guesses += 1
+            self._memo.guess()
             return NOTHING
         return self._gathered(key, self.outline.fields[attr], self.outline.module)
 
@@ -436,7 +435,7 @@ class Evaluator:
     def returned(self, scope: Scope, args: Mapping[str, Value]) -> Value:
         """Return what one of this file's functions gives back for arguments."""
         if not scope.returns or scope in self._running:
-            self._memo.guesses += 1
+            self._memo.guess()
             return UNKNOWN
         self._running.append(scope)
         try:

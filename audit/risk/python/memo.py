@@ -12,93 +12,83 @@ if TYPE_CHECKING:
 # A node, or a name in a scope.
 Key = int | tuple[int, str]
 Frame = dict[tuple[int, str], "Value"]
-Mark = tuple[int, int]
 
 
 class Memo:
     """Answers are kept as long as they hold: for good, until all calls are known, or for one assumption.
 
     An assumption (a frame) says what a function's parameters or a comprehension's variables are for once. What does not
-    depend on such names is found out only once, however many assumptions are tried.
+    depend on such names is settled: it is found out only once, however many assumptions are tried.
     """
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
-        # How often something was taken for granted that is only known when all calls are.
-        self.guesses = 0
         self._kept: dict[Key, Value] = {}
-        self._guessed: set[Key] = set()
-        # Kept answers that depend on a parameter or a variable of a comprehension.
-        self._varying: set[Key] = set()
+        self._unsettled: set[Key] = set()
+        # What holds for the innermost frame, and whether it depends on more than that.
         self._layer: dict[Key, tuple[Value, bool]] = {}
-        # How often such a name was met: one that the innermost frame sets, and any other.
-        self._own = self._foreign = 0
+        # How often something unsettled was met: a name that the innermost frame sets, and anything else.
+        self._own = self._other = 0
 
     def get(self, key: Key) -> Value | None:
         """Return what is known, if it holds here."""
-        if self.frames:
-            found = self._layer.get(key)
-            if found is not None:
-                self._met(own=not found[1])
-                return found[0]
-            if key in self._varying:
-                return None
         known = self._kept.get(key)
-        if known is not None:
-            self.guesses += key in self._guessed
-            self._foreign += key in self._varying
-        return known
+        if known is not None and key not in self._unsettled:
+            return known
+        if not self.frames:
+            self._other += known is not None
+            return known
+        found = self._layer.get(key)
+        if found is None:
+            return None
+        if found[1]:
+            self._other += 1
+        else:
+            self._own += 1
+        return found[0]
 
-    def mark(self) -> Mark:
+    def mark(self) -> int:
         """Return where the work on an answer begins."""
-        return self.guesses, self._foreign + self._own
+        return self._own + self._other
 
-    def put(self, key: Key, value: Value, since: Mark) -> None:
+    def put(self, key: Key, value: Value, since: int) -> None:
         """Keep an answer, knowing by what was met on the way how long it holds."""
-        guessed, varying = self.guesses != since[0], self._foreign + self._own != since[1]
-        if self.frames and (guessed or varying):
-            self._layer[key] = (value, guessed or self._foreign != 0)
-            return
-        self._kept[key] = value
-        if guessed:
-            self._guessed.add(key)
-        if varying:
-            self._varying.add(key)
+        if self._own + self._other == since:
+            self._kept[key] = value
+        elif self.frames:
+            self._layer[key] = (value, self._other != 0)
+        else:
+            self._kept[key] = value
+            self._unsettled.add(key)
 
     def assumed(self, key: tuple[int, str]) -> Value | None:
         """Return what an assumption says about a name."""
         for depth, frame in enumerate(reversed(self.frames)):
             if key in frame:
-                self._met(own=depth == 0)
+                if depth:
+                    self._other += 1
+                else:
+                    self._own += 1
                 return frame[key]
         return None
 
-    def vary(self) -> None:
-        """Note that a name was met which an assumption could set."""
-        self._met(own=False)
+    def guess(self) -> None:
+        """Note that something was met that an assumption could change, or that only all calls tell."""
+        self._other += 1
 
     def under(self, frame: Frame, work: Callable[[], Value]) -> Value:
         """Return what comes out when the names of a frame are what it says."""
-        outer = self._layer, self._own, self._foreign
+        layer, own, other = self._layer, self._own, self._other
         self.frames.append(frame)
-        self._layer, self._own, self._foreign = {}, 0, 0
+        self._layer, self._own, self._other = {}, 0, 0
         try:
             return work()
         finally:
             self.frames.pop()
-            met = self._foreign
-            self._layer, self._own, self._foreign = outer
-            self._foreign += met
+            self._layer, self._own, self._other = layer, own, other + self._other
 
     def forget_guesses(self) -> None:
         """Drop what was found out before all calls were known."""
-        for key in self._guessed:
+        for key in self._unsettled:
             self._kept.pop(key, None)
-            self._varying.discard(key)
-        self._guessed.clear()
-
-    def _met(self, *, own: bool) -> None:
-        if own:
-            self._own += 1
-        else:
-            self._foreign += 1
+        self._unsettled.clear()

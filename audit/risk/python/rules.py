@@ -46,7 +46,10 @@ _NAMES = _read("names")
 _ROWS: list[dict[str, Any]] = [row for table in _TABLES for row in table["rules"]]
 FLOWS: list[dict[str, Any]] = [row for row in _ROWS if "flow" in row]
 TOGETHER: list[dict[str, Any]] = [row for row in _ROWS if "all" in row]
-SINKS: dict[str, frozenset[str]] = {name: frozenset(ids) for name, ids in _TABLES[-1]["sinks"].items()}
+SINKS_OF: dict[str, list[str]] = {}
+for _group, _ids in _TABLES[-1]["sinks"].items():
+    for _id in _ids:
+        SINKS_OF.setdefault(_id, []).append(_group)
 RULES_BY_ID = {
     row["id"]: Rule(row["id"], row["title"], row["kind"], row["weight"], row["tier"], row["message"]) for row in _ROWS
 }

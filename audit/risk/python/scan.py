@@ -8,14 +8,13 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from audit.risk.python import exhaustion, folding, rules
-from audit.risk.python.calls import LOOKED_UP, positional, receiver
-from audit.risk.python.calls import keywords as keyword_values
+from audit.risk.python.calls import LOOKED_UP, Call
 from audit.risk.python.correlate import Facts, correlate
 from audit.risk.python.sinks import Sinks
-from audit.risk.python.values import UNKNOWN, Value, merged_taints
+from audit.risk.python.values import UNKNOWN, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from audit.risk.python.evaluate import Evaluator
     from audit.risk.python.report import Report
@@ -96,105 +95,93 @@ class Scan:
 
     def _call(self, node: ast.Call) -> None:
         func = self.ev.value(node.func)
-        args = positional(self.ev, node)
-        keywords = keyword_values(self.ev, node)
-        names = self._callee(node, func)
+        call = Call(self.ev, node)
+        names = self._callee(node, func, call.base)
         if func.dynamic and not any(map(rules.rule_of, names)):
             self.report.add("py.dyn.unresolved", node, chain=(node.func,))
-            self.facts.sink("code", node, self._reaching(node, args, keywords))
-        elif self.ev.value(node).dynamic and (any(name in _BY_TEXT for name in names) or _looks_up(node)):
+            self.facts.sink("code", node, call.reaching)
+        elif self.ev.value(node).dynamic and (any(name in _BY_TEXT for name in names) or call.attr in LOOKED_UP):
             self.report.add("py.dyn.unresolved", node)
         for name in names:
-            self._called(node, name, func, args, keywords)
-        if "operator.methodcaller()" in names and args:
-            self._called_later(node, func, args[0])
-        self._known_danger(node, names, args)
-        self._environment(node, names, func, [*args, *(value for key, value in keywords.items() if key != "env")])
-        self._handed_on(node, names, args, keywords)
-        if any(_is_foreign(name) for name in names):
-            self.sinks.foreign(node, [*args, *keywords.values()])
+            self._called(call, name, func)
+        if "operator.methodcaller()" in names and call.args:
+            self._called_later(call, func)
+        self._known_danger(call, names)
+        if "env" in call.given and not func.scopes and not any(name in _KEEPS for name in names):
+            self.report.add("py.env.all", node)
+        if call.args or call.keywords:
+            self._handed_on(call, names)
+            if any(_is_foreign(name) for name in names):
+                self.sinks.foreign(node, [*call.args, *call.keywords.values()])
 
-    def _callee(self, node: ast.Call, func: Value) -> tuple[str, ...]:
+    def _callee(self, node: ast.Call, func: Value, base: Value) -> tuple[str, ...]:
         names = func.names
-        if isinstance(node.func, ast.Attribute) and node.func.attr in rules.DISTINCT and not func.scopes:
-            base = self.ev.value(node.func.value)
-            if not base.scopes and not any(rules.rule_of(name) for name in names) and not base.consts:
-                names = (*names, f"?.{node.func.attr}")
-        return names
+        attr = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        if attr not in rules.DISTINCT or func.scopes or base.scopes or base.consts:
+            return names
+        return names if any(map(rules.rule_of, names)) else (*names, f"?.{attr}")
 
-    def _called(
-        self, node: ast.Call, name: str, func: Value, args: Sequence[Value], keywords: Mapping[str, Value]
-    ) -> None:
-        rule = self.sinks.rule_for(name, args, keywords)
-        does = self.sinks.roles(node, name, args, keywords, receiver(self.ev, node)[1])
+    def _called(self, call: Call, name: str, func: Value) -> None:
+        node, args = call.node, call.args
+        rule = self.sinks.rule_for(name, args, call.keywords)
+        does = self.sinks.roles(node, name, args, call.keywords, call.base)
         if rule == "py.proc.shell" and does in _PLAIN:
             rule = "py.proc.shell.plain"
         if rule is None and func.built and name.rpartition(".")[0] in rules.POWERFUL:
             # A name in pieces that no rule knows: nobody hides what is harmless.
             self.report.add("py.dyn.unresolved", node, name)
-        if rule is not None:
-            self.report.add(rule, node, name)
-            if func.built and rules.RULES_BY_ID[rule].tier >= "L2":
-                self.report.add("py.evade.name", node.func, name)
-            if rule == "py.reflect.import":
-                wanted = [str(const) for value in args[:1] for const in value.consts]
-                self.facts.imported.update(wanted)
-                if any(rules.import_rule(module) == "py.import.native" for module in wanted):
-                    self.report.add("py.evade.name", node, name)
-            if rule == "py.proc.fork":
-                self.facts.forks.append(node)
-            reaching = self._reaching(node, args, keywords)
-            for group, ids in rules.SINKS.items():
-                if rule in ids:
-                    self.facts.sink(group, node, reaching, args[0] if args else UNKNOWN)
+        if rule is None:
+            return
+        self.report.add(rule, node, name)
+        if func.built and rules.RULES_BY_ID[rule].tier >= "L2":
+            self.report.add("py.evade.name", node.func, name)
+        if rule == "py.reflect.import":
+            wanted = [str(const) for value in args[:1] for const in value.consts]
+            self.facts.imported.update(wanted)
+            if any(rules.import_rule(module) == "py.import.native" for module in wanted):
+                self.report.add("py.evade.name", node, name)
+        if rule == "py.proc.fork":
+            self.facts.forks.append(node)
+        for group in rules.SINKS_OF.get(rule, ()):
+            self.facts.sink(group, node, call.reaching, args[0] if args else UNKNOWN)
 
-    def _called_later(self, node: ast.Call, caller: Value, base: Value) -> None:
+    def _called_later(self, call: Call, caller: Value) -> None:
         """What `operator.methodcaller` made calls a method of what it is given."""
+        base = call.args[0]
         wanted, *args = caller.items_values() or [UNKNOWN]
         for const in wanted.consts:
             method = self.ev.attribute(base, str(const))
             for name in method.names:
-                self._called(node, name, method, args, {})
+                self._called(call.instead(args), name, method)
 
-    def _reaching(self, node: ast.Call, args: Sequence[Value], keywords: Mapping[str, Value]) -> Mapping[str, ast.AST]:
-        given = [receiver(self.ev, node)[1], *args, *(value for key, value in keywords.items() if key != "env")]
-        return merged_taints(given) or {}
-
-    def _known_danger(self, node: ast.Call, names: Sequence[str], args: Sequence[Value]) -> None:
+    def _known_danger(self, call: Call, names: Sequence[str]) -> None:
         """Names in text: attributes that are looked up, and format strings that walk."""
-        if any(name in _LOOKUPS for name in names) or _looks_up(node):
+        node, args = call.node, call.args
+        if call.attr in LOOKED_UP or not _LOOKUPS.isdisjoint(names):
             for arg in args:
                 for const in arg.consts:
                     for part in const.split(".") if isinstance(const, str) else ():
                         if part in rules.ATTRIBUTES:
                             self.report.add(rules.ATTRIBUTES[part], node)
-        texts = [const for arg in args for const in arg.consts if isinstance(const, str | bytes) and len(const) > _LONG]
-        if texts and any(name in folding.DECODERS for name in names):
+        if not folding.DECODERS.keys().isdisjoint(names) and any(
+            isinstance(const, str | bytes) and len(const) > _LONG for arg in args for const in arg.consts
+        ):
             self.report.add("py.text.payload", node)
-        attr, base = receiver(self.ev, node)
-        if attr in {"format", "format_map", "vformat"}:
+        if call.attr in {"format", "format_map", "vformat"}:
+            base = call.base
             self.sinks.template(node, [*base.consts, *(const for arg in args for const in arg.consts)])
             if base.built and not base.consts:
                 # A template that was computed may walk anywhere.
                 self.report.add("py.dyn.unresolved", node)
             elif base.built and "py.reflect.format" in self.report.rules:
-                self.report.add("py.evade.name", node, attr)
+                self.report.add("py.evade.name", node, call.attr)
 
-    def _environment(self, node: ast.Call, names: Sequence[str], func: Value, values: Sequence[Value]) -> None:
-        if func.scopes or any(name in _KEEPS for name in names):
-            return
-        taints = merged_taints(values) or {}
-        if "env" in taints:
-            self.report.add("py.env.all", node)
-
-    def _handed_on(
-        self, node: ast.Call, names: Sequence[str], args: Sequence[Value], keywords: Mapping[str, Value]
-    ) -> None:
+    def _handed_on(self, call: Call, names: Sequence[str]) -> None:
         """A function given to another to be called: judge its arguments as far as they stand beside it."""
-        values = [*args, *keywords.values()]
-        for place, value in enumerate(values):
+        node, args, keywords = call.node, call.args, call.keywords
+        for place, value in enumerate([*args, *keywords.values()]):
             for name in value.names:
-                if not rules.roles_of(name) or name.endswith(")"):
+                if name.endswith(")") or not rules.roles_of(name):
                     continue
                 rest = [*args[place + 1 :], *keywords.get("args", UNKNOWN).items_values()]
                 if "functools.partial" in names:
@@ -307,10 +294,6 @@ class Scan:
         self.facts.imported.add(module.partition(".")[0])
         if rule is not None:
             self.report.add(rule, node, module)
-
-
-def _looks_up(node: ast.Call) -> bool:
-    return isinstance(node.func, ast.Attribute) and node.func.attr in LOOKED_UP
 
 
 def _is_foreign(name: str) -> bool:

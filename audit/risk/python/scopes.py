@@ -14,20 +14,29 @@ if TYPE_CHECKING:
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 _Varying = (*_Function.__args__, *_Comprehension.__args__)
-_CONDITIONS = (
-    ast.If,
-    ast.For,
-    ast.AsyncFor,
-    ast.While,
-    ast.Try,
-    ast.TryStar,
-    ast.Match,
-    ast.ExceptHandler,
-    ast.match_case,
+_CONDITIONS = frozenset(
+    {ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try, ast.TryStar, ast.Match, ast.ExceptHandler, ast.match_case}
 )
 # Nothing is inside these, and nothing is told by them alone.
-_LEAVES = frozenset({ast.Constant, ast.Load, ast.Store, ast.Del, *ast.operator.__subclasses__()})
-_LOOPS = (ast.For, ast.AsyncFor, ast.While, *_Comprehension.__args__)
+_LEAVES = frozenset({ast.Constant, ast.alias, ast.Pass, ast.Break, ast.Continue, ast.MatchSingleton, type(None)})
+# Fields that hold text, numbers, operators or other things that are no code.
+_PLAIN_FIELDS = frozenset(
+    {"id", "attr", "ctx", "op", "ops", "arg", "name", "names", "asname", "module", "level", "kind", "conversion"}
+    | {"type_comment", "simple", "is_async", "kwd_attrs", "rest", "type_ignores", "tag"}
+)
+_FIELDS: dict[type[ast.AST], tuple[str, ...]] = {
+    kind: tuple(name for name in kind._fields if name not in _PLAIN_FIELDS)
+    for kind in vars(ast).values()
+    if isinstance(kind, type) and issubclass(kind, ast.AST)
+}
+# The fields of a definition that are evaluated outside of it.
+_OUTSIDE: dict[type[ast.AST], tuple[str, ...]] = {
+    ast.ClassDef: ("decorator_list", "bases", "keywords"),
+    ast.FunctionDef: ("decorator_list", "returns", "args"),
+    ast.AsyncFunctionDef: ("decorator_list", "returns", "args"),
+    ast.Lambda: ("args",),
+}
+_LOOPS = frozenset({ast.For, ast.AsyncFor, ast.While, *_Comprehension.__args__})
 _FILLING = frozenset(
     {"append", "extend", "add", "update", "insert", "appendleft", "setdefault", "put", "write", "join"}
 )
@@ -112,27 +121,24 @@ class Outline:
         stack: list[tuple[ast.AST, Scope, bool, bool]] = [(tree, self.module, True, False)]
         while stack:
             node, scope, certain, looped = stack.pop()
-            inner = self._enter(node, scope, certain, looped)
-            certain = certain and not isinstance(node, _CONDITIONS)
-            looped = (looped and inner is scope) or isinstance(node, _LOOPS)
-            outside = _outside(node) if inner is not scope else ()
+            kind = type(node)
+            handler = _HANDLERS.get(kind)
+            inner = (handler(self, node, scope, certain, looped) or scope) if handler is not None else scope
+            certain = certain and kind not in _CONDITIONS
+            looped = (looped and inner is scope) or kind in _LOOPS
+            outside = _OUTSIDE.get(kind, ()) if inner is not scope else ()
             children: list[tuple[ast.AST, Scope, bool, bool]] = []
-            for name in node._fields:
+            for name in _FIELDS[kind]:
                 child = getattr(node, name, None)
-                if isinstance(child, ast.AST):
-                    if type(child) not in _LEAVES:
-                        children.append((child, scope if name in outside else inner, certain, looped))
-                elif isinstance(child, list):
-                    where = scope if name in outside else inner
-                    children += [(part, where, certain, looped) for part in child if isinstance(part, ast.AST)]
+                if child is None:
+                    continue
+                where = scope if name in outside else inner
+                if isinstance(child, list):
+                    children += [(part, where, certain, looped) for part in child if type(part) not in _LEAVES]
+                elif type(child) not in _LEAVES:
+                    children.append((child, where, certain, looped))
             children.reverse()
             stack += children
-
-    def _enter(self, node: ast.AST, scope: Scope, certain: bool, looped: bool) -> Scope:  # noqa: FBT001
-        handler = _HANDLERS.get(type(node))
-        if handler is not None:
-            return handler(self, node, scope, certain, looped) or scope
-        return scope
 
     def bind(self, scope: Scope, name: str, binding: Binding) -> None:
         """Record that a scope gives a name a value."""
@@ -417,15 +423,6 @@ def _is_namespace(node: ast.AST) -> bool:
         and node.func.id in {"globals", "locals", "vars"}
         and not node.args
     )
-
-
-def _outside(node: ast.AST) -> tuple[str, ...]:
-    """Return the fields of a definition that are evaluated outside of it."""
-    if isinstance(node, ast.ClassDef):
-        return ("decorator_list", "bases", "keywords")
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        return ("decorator_list", "returns", "args")
-    return ("args",) if isinstance(node, ast.Lambda) else ()
 
 
 def _place(node: ast.AST) -> tuple[int, int]:

@@ -104,8 +104,10 @@ def merge(values: Iterable[Value]) -> Value:
     items: list[tuple[Constant, Value]] | None = None
     scopes: dict[tuple[Scope, bool], None] = {}
     built = dynamic = opened = False
+    taints = inside = None
     for value in present:
-        names.update(dict.fromkeys(value.names))
+        for name in value.names:
+            names[name] = None
         for const in value.consts:
             # 1, True and 1.0 are equal, but not the same.
             consts.setdefault((type(const), const), const)
@@ -116,34 +118,37 @@ def merge(values: Iterable[Value]) -> Value:
         built = built or value.built
         dynamic = dynamic or value.dynamic
         opened = opened or value.open
+        taints = _joined(taints, value.taints)
+        inside = _joined(inside, value.origins_inside())
     return Value(
         names=tuple(names)[:MAX_ALTERNATIVES],
         consts=tuple(consts.values())[:MAX_ALTERNATIVES],
-        taints=_joined(value.taints for value in present),
+        taints=taints,
         items=None if items is None else tuple(items[:_MAX_ITEMS]),
         scopes=tuple(scopes),
         built=built,
         dynamic=dynamic,
         owner=next((value.owner for value in present if value.owner is not None), None),
         open=opened or len(consts) > MAX_ALTERNATIVES,
-        inside=_joined(value.origins_inside() for value in present),
+        inside=inside,
     )
 
 
 def merged_taints(values: Iterable[Value]) -> Mapping[str, ast.AST] | None:
     """Return the origins of all of these, with those of their parts."""
-    return _joined(origin for value in values for origin in (value.taints, value.origins_inside()))
-
-
-def _joined(origins: Iterable[Mapping[str, ast.AST] | None]) -> Mapping[str, ast.AST] | None:
-    present = [origin for origin in origins if origin]
-    if len(present) < 2:
-        return present[0] if present else None
-    joined: dict[str, ast.AST] = {}
-    for origin in present:
-        for label, node in origin.items():
-            joined.setdefault(label, node)
+    joined: Mapping[str, ast.AST] | None = None
+    for value in values:
+        if value.taints:
+            joined = _joined(joined, value.taints)
+        if value.items:
+            joined = _joined(joined, value.origins_inside())
     return joined
+
+
+def _joined(one: Mapping[str, ast.AST] | None, other: Mapping[str, ast.AST] | None) -> Mapping[str, ast.AST] | None:
+    if not one or one is other:
+        return other or one
+    return {**other, **one} if other and not other.keys() <= one.keys() else one
 
 
 def elements(value: Value) -> Value:
