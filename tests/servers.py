@@ -37,6 +37,9 @@ _READY_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 30.0
 _SETTINGS = {
     "fsync": "off",
+    # Who waits for a lock that nobody gives back hears of it, and whoever forgot a transaction loses it.
+    "idle_in_transaction_session_timeout": "60s",
+    "lock_timeout": "120s",
     "listen_addresses": "127.0.0.1",
     "max_connections": "200",
     "shared_buffers": "128MB",
