@@ -1,0 +1,133 @@
+"""What a policy says to a host, a name to resolve, and an address to connect to. Pure and quick: once per flow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from corekit.addresses import METADATA, METADATA_NAMES, is_never_reached, is_public, meant
+from corekit.netrules.hosts import Name
+from corekit.netrules.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from corekit.addresses import Address
+    from corekit.netrules.entries import Entry
+    from corekit.netrules.hosts import Host
+    from corekit.netrules.policy import Layer, Policy
+
+_ALL = frozenset({"tls", "http", "ws", "tcp"})
+# What may be spoken where a protocol is allowed: `tcp` is anything, and a WebSocket begins as HTTP.
+_SPOKEN = {"tls": frozenset({"tls"}), "http": frozenset({"http"}), "ws": frozenset({"http", "ws"}), "tcp": _ALL}
+# A layer that allows everything asks of a name that what is said fits it, where that can be seen.
+_OPEN = {443: _SPOKEN["tls"], 80: _SPOKEN["ws"]}
+_NONE: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a flow may pass, and why not; which rule of which layer said so; and what it may speak.
+
+    `protocols` has every protocol that may be spoken: "tcp" in it means anything.
+    """
+
+    allowed: bool
+    reason: Reason | None = None
+    rule: str | None = None
+    layer: str | None = None
+    protocols: frozenset[str] = _NONE
+
+
+def judge(policy: Policy, host: Host, port: int) -> Verdict:
+    """Judge a flow to a host. Its address is judged by `reachable` before it is connected to."""
+    if _is_metadata(host):
+        return Verdict(allowed=False, reason=Reason.METADATA)
+    denied = _at(policy.denied.matching(host), port)
+    if denied is not None:
+        return Verdict(allowed=False, reason=Reason.OPERATOR_DENY, rule=denied.text)
+    if not policy.layers:
+        return Verdict(allowed=False, reason=_unlisted(host))
+    passed = Verdict(allowed=True, protocols=_ALL)
+    for layer in policy.layers:
+        verdict = _judge_layer(layer, host, port)
+        if not verdict.allowed:
+            return verdict
+        protocols = passed.protocols & verdict.protocols
+        # The rule that is told is the first layer's: what its author wrote for this sandbox.
+        passed = Verdict(
+            allowed=True,
+            rule=passed.rule or verdict.rule,
+            layer=passed.layer or (layer.name if verdict.rule else None),
+            protocols=protocols,
+        )
+        if not protocols:
+            return Verdict(allowed=False, reason=Reason.NO_RULE, rule=verdict.rule, layer=layer.name)
+    return passed
+
+
+def may_resolve(policy: Policy, name: Name) -> Verdict:
+    """Judge whether a name is told an address: when a flow to it passes on at least one port."""
+    if not policy.dns:
+        return Verdict(allowed=False, reason=Reason.DNS_DENIED)
+    refused = None
+    for port in _worth_trying(policy, name):
+        verdict = judge(policy, name, port)
+        if verdict.allowed:
+            return verdict
+        refused = refused or verdict
+    if refused is not None and refused.reason in (Reason.METADATA, Reason.OPERATOR_DENY):
+        return refused
+    return Verdict(allowed=False, reason=Reason.DNS_DENIED)
+
+
+def reachable(policy: Policy, address: Address, own: Collection[Address]) -> Reason | None:
+    """Return why an address may not be connected to, or None. `own` are the addresses of the host itself."""
+    address = meant(address)
+    if address in METADATA:
+        return Reason.METADATA
+    if address in own or is_never_reached(address):
+        return Reason.RESOLVED_PRIVATE
+    if is_public(address) or any(address in network for network in policy.private):
+        return None
+    return Reason.RESOLVED_PRIVATE
+
+
+def _judge_layer(layer: Layer, host: Host, port: int) -> Verdict:
+    allowed = layer.allowed.matching(host)
+    fitting = [entry for entry in allowed if entry.ports[0] <= port <= entry.ports[1]]
+    denied = _at(layer.denied.matching(host), port)
+    if denied is not None and (layer.first == "deny" or not fitting):
+        return Verdict(allowed=False, reason=_unlisted(host), rule=denied.text, layer=layer.name)
+    if fitting:
+        spoken = frozenset[str]().union(*(_SPOKEN[entry.protocol_at(port)] for entry in fitting))
+        return Verdict(allowed=True, rule=fitting[0].text, layer=layer.name, protocols=spoken)
+    if layer.mode == "allow":
+        if isinstance(host, Name):
+            return Verdict(allowed=True, protocols=_OPEN.get(port, _ALL))
+        if is_public(host):
+            return Verdict(allowed=True, protocols=_ALL)
+    return Verdict(allowed=False, reason=Reason.PORT if allowed else _unlisted(host), layer=layer.name)
+
+
+def _worth_trying(policy: Policy, name: Name) -> list[int]:
+    # Where a verdict can begin to be another one: at the first port of what allows, and behind what denies.
+    ports = {1}
+    tables = [policy.denied, *(table for layer in policy.layers for table in (layer.allowed, layer.denied))]
+    for table in tables:
+        for first, last in (entry.ports for entry in table.matching(name)):
+            ports |= {first, last + 1}
+    # The protocols of the web's ports differ from those of their neighbours.
+    return sorted({*ports, 80, 443} - {65_536})
+
+
+def _at(entries: Collection[Entry], port: int) -> Entry | None:
+    return next((entry for entry in entries if entry.ports[0] <= port <= entry.ports[1]), None)
+
+
+def _unlisted(host: Host) -> Reason:
+    return Reason.NO_RULE if isinstance(host, Name) else Reason.LITERAL_IP
+
+
+def _is_metadata(host: Host) -> bool:
+    return host.text in METADATA_NAMES if isinstance(host, Name) else meant(host) in METADATA
