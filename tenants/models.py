@@ -335,7 +335,7 @@ class Bundle(models.Model):
     entries = models.JSONField(default=list)
     private = models.JSONField(default=list)
     source = models.CharField(max_length=200, blank=True, default="")
-    updated_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(null=True, blank=True, editable=False)
     updated_by = models.CharField(max_length=64, blank=True, default="")
 
     class Meta:

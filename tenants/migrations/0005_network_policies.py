@@ -22,7 +22,7 @@ class Migration(migrations.Migration):
                 ("entries", models.JSONField(default=list)),
                 ("private", models.JSONField(default=list)),
                 ("source", models.CharField(blank=True, default="", max_length=200)),
-                ("updated_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("updated_at", models.DateTimeField(blank=True, editable=False, null=True)),
                 ("updated_by", models.CharField(blank=True, default="", max_length=64)),
             ],
             options={

@@ -70,9 +70,7 @@ def compile_network(
     layers = [e2b_layer(e2b)] if e2b is not None else []
     if named is not None and (chosen := policy_layer(named.spec)) is not None:
         layers.append(chosen)
-    compiled = compose(
-        tenant, network, spec=named.spec if named is not None else None, layers=layers, e2b=e2b, version=version
-    )
+    compiled = compose(network, spec=named.spec if named is not None else None, layers=layers, e2b=e2b, version=version)
     if named is None:
         return Compiled(OPEN, compiled)
     ingress = named.spec["ingress"]
@@ -89,7 +87,6 @@ def compile_network(
 
 
 def compose(
-    tenant: Tenant,
     network: TenantNetwork,
     *,
     spec: Mapping[str, Any] | None,
@@ -107,7 +104,7 @@ def compose(
     platform = PlatformNetwork.objects.first()
     return {
         "version": version,
-        "layers": [{**layer, "egress": expand(layer["egress"], bundles)} for layer in every],
+        "layers": [{**layer, "egress": _expand(layer["egress"], bundles)} for layer in every],
         "deny": list(platform.deny) if platform is not None else [],
         "private": sorted({*network.private_ranges, *private}),
         "dns": all(one["dns"] for one in specs) and not (spec is not None and _is_proxy_only(spec)),
@@ -121,8 +118,10 @@ def compose(
     }
 
 
-def network_of(tenant: Tenant) -> TenantNetwork:
+def network_of(tenant: Tenant | None) -> TenantNetwork:
     """Return a tenant's network settings, with its policies; those of a new tenant when it has no row."""
+    if tenant is None:
+        return TenantNetwork()
     rows = TenantNetwork.everywhere().select_related("default", "ceiling")
     return rows.filter(pk=tenant.pk).first() or TenantNetwork(tenant=tenant)
 
@@ -198,19 +197,24 @@ def _e2b_entries(host: str) -> list[str]:
     return [f"{host}:{port}" for port in _WEB_PORTS]
 
 
+def expanded(egress: Sequence[str]) -> list[str]:
+    """Return entries with those of the bundles, as they are now, in the place of their names."""
+    return _expand(egress, _bundles([{"egress": egress}]))
+
+
 def _bundles(layers: Iterable[Mapping[str, Any]]) -> dict[str, Bundle]:
     names = {entry[1:] for layer in layers for entry in layer["egress"] if entry.startswith("@")}
     return Bundle.objects.in_bulk(names) if names else {}
 
 
-def expand(egress: Iterable[str], bundles: Mapping[str, Bundle]) -> list[str]:
-    """Return entries with those of the bundles in the place of their names; an unknown bundle is nothing."""
-    expanded: dict[str, None] = {}
+def _expand(egress: Iterable[str], bundles: Mapping[str, Bundle]) -> list[str]:
+    # An unknown bundle is nothing.
+    kept: dict[str, None] = {}
     for entry in egress:
         bundle = bundles.get(entry[1:]) if entry.startswith("@") else None
         found = bundle.entries if bundle is not None else [] if entry.startswith("@") else [entry]
-        expanded.update(dict.fromkeys(found))
-    return list(expanded)
+        kept.update(dict.fromkeys(found))
+    return list(kept)
 
 
 def _least(name: str, specs: Sequence[Mapping[str, Any]]) -> int | None:
