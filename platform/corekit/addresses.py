@@ -8,6 +8,11 @@ address registries, and the addresses under which cloud providers serve their ho
 from __future__ import annotations
 
 import ipaddress
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -37,13 +42,33 @@ SPECIAL = (
     *_networks(
         *("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15"),
         *("198.51.100.0/24", "203.0.113.0/24"),
-        *("100::/64", "2001:db8::/32", "3fff::/20", "5f00::/16", "fc00::/7"),
+        *("100::/64", "100:0:0:1::/64", "2001:db8::/32", "3fff::/20", "5f00::/16", "fc00::/7"),
     ),
 )
 """What is not the public internet. What is not in `NEVER` may be opened by an operator who knows what is there."""
 
-_NEVER = {version: tuple(network for network in NEVER if network.version == version) for version in (4, 6)}
-_SPECIAL = {version: tuple(network for network in SPECIAL if network.version == version) for version in (4, 6)}
+
+class _Ranges:
+    """Networks as sorted ranges of numbers: an address is looked up for every connection."""
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        spans = sorted((one.version, int(one.network_address), int(one.broadcast_address)) for one in networks)
+        self._firsts: dict[int, list[int]] = {4: [], 6: []}
+        self._lasts: dict[int, list[int]] = {4: [], 6: []}
+        for version, first, last in spans:
+            lasts = self._lasts[version]
+            # A network in a wider one adds nothing.
+            if not lasts or last > lasts[-1]:
+                self._firsts[version].append(first)
+                lasts.append(last)
+
+    def __contains__(self, address: Address) -> bool:
+        bits = int(address)
+        place = bisect_right(self._firsts[address.version], bits)
+        return place > 0 and bits <= self._lasts[address.version][place - 1]
+
+
+_NEVER, _SPECIAL = _Ranges(NEVER), _Ranges(SPECIAL)
 
 
 def meant(address: Address) -> Address:
@@ -55,11 +80,9 @@ def meant(address: Address) -> Address:
 
 def is_public(address: Address) -> bool:
     """Say whether an address is one of the public internet. An IPv4 address inside an IPv6 one is judged itself."""
-    address = meant(address)
-    return not any(address in network for network in _SPECIAL[address.version])
+    return meant(address) not in _SPECIAL
 
 
 def is_never_reached(address: Address) -> bool:
     """Say whether no grant opens an address."""
-    address = meant(address)
-    return any(address in network for network in _NEVER[address.version])
+    return meant(address) in _NEVER

@@ -48,22 +48,17 @@ def judge(policy: Policy, host: Host, port: int) -> Verdict:
         return Verdict(allowed=False, reason=Reason.OPERATOR_DENY, rule=denied.text)
     if not policy.layers:
         return Verdict(allowed=False, reason=_unlisted(host))
-    passed = Verdict(allowed=True, protocols=_ALL)
+    protocols = _ALL
+    told: tuple[str | None, str | None] = (None, None)
     for layer in policy.layers:
-        verdict = _judge_layer(layer, host, port)
-        if not verdict.allowed:
-            return verdict
-        protocols = passed.protocols & verdict.protocols
-        # The rule that is told is the first layer's: what its author wrote for this sandbox.
-        passed = Verdict(
-            allowed=True,
-            rule=passed.rule or verdict.rule,
-            layer=passed.layer or (layer.name if verdict.rule else None),
-            protocols=protocols,
-        )
+        reason, rule, spoken = _judge_layer(layer, host, port)
+        protocols &= spoken
         if not protocols:
-            return Verdict(allowed=False, reason=Reason.NO_RULE, rule=verdict.rule, layer=layer.name)
-    return passed
+            return Verdict(allowed=False, reason=reason or Reason.NO_RULE, rule=rule, layer=layer.name)
+        # The rule that is told is the first layer's: what its author wrote for this sandbox.
+        if rule is not None and told == (None, None):
+            told = rule, layer.name
+    return Verdict(allowed=True, rule=told[0], layer=told[1], protocols=protocols)
 
 
 def may_resolve(policy: Policy, name: Name) -> Verdict:
@@ -93,21 +88,25 @@ def reachable(policy: Policy, address: Address, own: Collection[Address]) -> Rea
     return Reason.RESOLVED_PRIVATE
 
 
-def _judge_layer(layer: Layer, host: Host, port: int) -> Verdict:
+def _judge_layer(layer: Layer, host: Host, port: int) -> tuple[Reason | None, str | None, frozenset[str]]:
+    """Return why not, the rule that says so, and what may be spoken: nothing, where there is a reason."""
     allowed = layer.allowed.matching(host)
     fitting = [entry for entry in allowed if entry.ports[0] <= port <= entry.ports[1]]
-    denied = _at(layer.denied.matching(host), port)
-    if denied is not None and (layer.first == "deny" or not fitting):
-        return Verdict(allowed=False, reason=_unlisted(host), rule=denied.text, layer=layer.name)
+    if layer.first == "deny" or not fitting:
+        denied = _at(layer.denied.matching(host), port)
+        if denied is not None:
+            return _unlisted(host), denied.text, _NONE
     if fitting:
-        spoken = frozenset[str]().union(*(_SPOKEN[entry.protocol_at(port)] for entry in fitting))
-        return Verdict(allowed=True, rule=fitting[0].text, layer=layer.name, protocols=spoken)
+        spoken = _NONE
+        for entry in fitting:
+            spoken |= _SPOKEN[entry.protocol_at(port)]
+        return None, fitting[0].text, spoken
     if layer.mode == "allow":
         if isinstance(host, Name):
-            return Verdict(allowed=True, protocols=_OPEN.get(port, _ALL))
+            return None, None, _OPEN.get(port, _ALL)
         if is_public(host):
-            return Verdict(allowed=True, protocols=_ALL)
-    return Verdict(allowed=False, reason=Reason.PORT if allowed else _unlisted(host), layer=layer.name)
+            return None, None, _ALL
+    return Reason.PORT if allowed else _unlisted(host), None, _NONE
 
 
 def _worth_trying(policy: Policy, name: Name) -> list[int]:
@@ -122,7 +121,10 @@ def _worth_trying(policy: Policy, name: Name) -> list[int]:
 
 
 def _at(entries: Collection[Entry], port: int) -> Entry | None:
-    return next((entry for entry in entries if entry.ports[0] <= port <= entry.ports[1]), None)
+    for entry in entries:
+        if entry.ports[0] <= port <= entry.ports[1]:
+            return entry
+    return None
 
 
 def _unlisted(host: Host) -> Reason:

@@ -25,6 +25,10 @@ class Table:
         self._networks: dict[int, dict[int, dict[int, tuple[Entry, ...]]]] = {4: {}, 6: {}}
         for entry in sorted(entries, key=lambda entry: entry.text):
             self._add(entry)
+        for by_free in self._networks.values():
+            narrowest_first = sorted(by_free.items())
+            by_free.clear()
+            by_free.update(narrowest_first)
 
     def _add(self, entry: Entry) -> None:
         host = entry.host
@@ -42,8 +46,8 @@ class Table:
         """Return the entries for a host, whatever the port: the narrowest first."""
         if not isinstance(host, Name):
             bits = int(host)
-            by_free = self._networks[host.version]
-            return tuple(entry for free in sorted(by_free) for entry in by_free[free].get(bits >> free, ()))
+            same = self._networks[host.version]
+            return tuple(entry for free, by_bits in same.items() for entry in by_bits.get(bits >> free, ()))
         found = self._named.get(host.text, ())
         if self._below:
             rest = host.text
