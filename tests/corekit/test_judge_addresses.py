@@ -8,8 +8,8 @@ import pytest
 
 from corekit.addresses import METADATA, NEVER, SPECIAL, is_never_reached, is_public, meant
 
-# IANA's special-purpose registries, blocks that are not globally reachable or not so on their own; then multicast, which
-# has a registry of its own, and what RFC 3879 deprecated.
+# IANA's special-purpose registries: the blocks that are not globally reachable, or not so on their own. Besides them
+# multicast, which has a registry of its own, and what RFC 3879 deprecated.
 IANA = (
     ("0.0.0.0/8", "this network"),
     ("10.0.0.0/8", "private use"),
