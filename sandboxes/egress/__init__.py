@@ -1,0 +1,1 @@
+"""Egress: the only way out of a sandbox. It decides by the sandbox's network policy, connects and records."""

@@ -1,0 +1,154 @@
+"""Connections to what was decided: the addresses that were checked, or the proxy that the policy prescribes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from corekit.netrules.decide import reachable
+from corekit.netrules.hosts import Name
+from corekit.netrules.reasons import Reason
+from sandboxes.egress import corporate, socks
+from sandboxes.egress.refusals import Refused
+from sandboxes.egress.resolver import ResolveFailed
+from sandboxes.egress.target import Target
+from sandboxes.egress.wire import Gone, Wire
+
+if TYPE_CHECKING:
+    from corekit.addresses import Address
+    from corekit.netrules.hosts import Host
+    from sandboxes.egress.registry import Sandbox
+    from sandboxes.egress.services import Services
+
+# How long one address has before the next one is tried beside it.
+_STAGGER_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The checked way to a target: its own addresses, or those of a proxy that finds it."""
+
+    target: Target
+    addresses: tuple[Address, ...]
+    port: int
+    via: corporate.Credentials | None = None
+    socks: socks.Proxy | None = None
+
+    @property
+    def direct(self) -> bool:
+        """Tell whether egress itself connects to the target's address."""
+        return self.via is None and self.socks is None
+
+
+async def find_route(services: Services, sandbox: Sandbox, target: Target) -> Route:
+    """Return how a target may be reached. Raises Refused."""
+    policy = sandbox.policy
+    proxy = policy.egress_proxy
+    if proxy is not None:
+        # The user's proxy resolves names. Addresses are judged here, whoever connects to them.
+        await _literal(services, sandbox, target.host)
+        return Route(target, await _addresses(services, sandbox, proxy.host), proxy.port, socks=proxy)
+    if policy.via is not None:
+        await _literal(services, sandbox, target.host)
+        host, port = policy.via
+        credentials = services.credentials(Target(host, port).entry)
+        return Route(target, await _addresses(services, sandbox, host), port, via=credentials)
+    return Route(target, await _addresses(services, sandbox, target.host), target.port)
+
+
+async def _literal(services: Services, sandbox: Sandbox, host: Host) -> None:
+    if not isinstance(host, Name):
+        await _addresses(services, sandbox, host)
+
+
+async def _addresses(services: Services, sandbox: Sandbox, host: Host) -> tuple[Address, ...]:
+    """Return what a host stands for, when egress may connect to all of it. Raises Refused."""
+    found = await _resolved(services, sandbox, host) if isinstance(host, Name) else (host,)
+    own = services.own.now()
+    for address in found:
+        # One address that may not be reached spoils the answer: its zone is not to be trusted with the others.
+        reason = reachable(sandbox.policy, address, own)
+        if reason is not None:
+            raise Refused(reason)
+    return found
+
+
+async def _resolved(services: Services, sandbox: Sandbox, name: Name) -> tuple[Address, ...]:
+    loop = asyncio.get_running_loop()
+    until, answer = sandbox.answers.get(name.text, (0.0, None))
+    if answer is not None and until > loop.time():
+        return answer.addresses
+    try:
+        answer = await services.resolver.resolve(name.text)
+    except ResolveFailed:
+        raise Refused(Reason.RESOLVE_FAILED) from None
+    sandbox.remember(name.text, loop.time() + answer.ttl, answer)
+    return answer.addresses
+
+
+async def dial(services: Services, route: Route, *, tunnel: bool = True) -> tuple[Wire, Address]:
+    """Connect, and return the connection with the address that it leads to. Raises Refused.
+
+    Without a `tunnel` it leads to the corporate proxy, which is to be asked in its own way.
+    """
+    try:
+        async with asyncio.timeout(services.settings.limits.connect_seconds):
+            wire, address = await _first_of(route.addresses, route.port)
+            try:
+                return (await _through(route, wire) if tunnel else wire), address
+            except BaseException:
+                wire.reset()
+                raise
+    except (TimeoutError, OSError, Gone):
+        raise Refused(Reason.CONNECT_FAILED) from None
+
+
+async def _through(route: Route, wire: Wire) -> Wire:
+    if route.socks is not None:
+        return await socks.connect(wire, route.socks, route.target)
+    if route.via is not None:
+        return await corporate.connect(wire, route.via, route.target)
+    return wire
+
+
+async def _first_of(addresses: tuple[Address, ...], port: int) -> tuple[Wire, Address]:
+    if len(addresses) == 1:
+        return await _connected(addresses[0], port), addresses[0]
+    waiting: dict[asyncio.Task[Wire], Address] = {}
+    left = list(addresses)
+    try:
+        while left or waiting:
+            if left:
+                address = left.pop(0)
+                waiting[asyncio.create_task(_connected(address, port))] = address
+            done, _ = await asyncio.wait(
+                waiting, timeout=_STAGGER_S if left else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                address = waiting.pop(task)
+                if task.exception() is None:
+                    return task.result(), address
+        raise OSError("no address answers")
+    finally:
+        for task in waiting:
+            task.add_done_callback(_discard)
+            task.cancel()
+
+
+def _discard(task: asyncio.Task[Wire]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().reset()
+
+
+async def _connected(address: Address, port: int) -> Wire:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except BaseException:
+        sock.close()
+        raise
+    return Wire(sock)

@@ -1,0 +1,177 @@
+"""One request and its answer between a client and a server, each side with a parser of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import h11
+
+from corekit.netrules.reasons import Reason
+from sandboxes.egress.head import hop_by_hop
+from sandboxes.egress.refusals import Refused
+from sandboxes.egress.wire import Gone
+
+if TYPE_CHECKING:
+    from h11._headers import Headers as Parsed
+
+    from sandboxes.egress.flow import Flow
+    from sandboxes.egress.head import Headers, Request
+
+_MOST_ANSWER_HEAD = 64 * 1024
+_SWITCHING = 101
+
+
+class Exchange:
+    """Runs once."""
+
+    def __init__(self, flow: Flow, request: Request, written: h11.Request) -> None:
+        assert flow.server is not None  # noqa: S101 - the caller has reached it
+        self._flow = flow
+        self._client, self._server = flow.client, flow.server
+        self._inner = request.parser
+        self._outer = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MOST_ANSWER_HEAD)
+        self._request = request
+        self._written = written
+        self.switched = False
+        self.client_goes_on = False
+        self.server_goes_on = False
+
+    async def run(self) -> None:
+        """Pass the request on and its answer back. Raises Refused and Gone."""
+        await self._send_out(self._outer.send(self._written))
+        upload = asyncio.create_task(self._upload())
+        try:
+            await self._answer(upload)
+        finally:
+            if not upload.done():
+                upload.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Gone):
+                await upload
+        if not self.switched:
+            self._conclude()
+
+    async def _send_out(self, data: bytes | None) -> None:
+        if not data:
+            return
+        if not self._flow.count_out(len(data)):
+            raise Refused(Reason.LIMIT)
+        await self._server.send(data)
+
+    async def _upload(self) -> None:
+        """Pass the request's body on."""
+        if self._request.has_body:
+            self._inner.receive_data(self._client.take())
+        while True:
+            event = _next(self._inner)
+            if event is h11.NEED_DATA:
+                data = await self._client.receive()
+                if not data:
+                    raise Gone("the client broke its request off")
+                self._inner.receive_data(data)
+            elif isinstance(event, h11.Data):
+                await self._send_out(self._outer.send(h11.Data(event.data)))
+            elif isinstance(event, h11.EndOfMessage):
+                if event.headers:
+                    raise Refused(Reason.SMUGGLING)
+                await self._send_out(self._outer.send(h11.EndOfMessage()))
+                return
+            else:
+                raise Refused(Reason.SMUGGLING)
+
+    async def _answer(self, upload: asyncio.Task[None]) -> None:
+        while True:
+            event = _next_answer(self._outer)
+            if event is h11.NEED_DATA:
+                self._outer.receive_data(await self._receive(upload))
+            elif isinstance(event, h11.InformationalResponse):
+                await self._inform(event)
+                if self.switched:
+                    return
+            elif isinstance(event, h11.Response):
+                self._flow.can_answer = False
+                await self._send_in(self._inner.send(_rewritten(event)))
+            elif isinstance(event, h11.Data):
+                await self._send_in(self._inner.send(h11.Data(event.data)))
+            elif isinstance(event, h11.EndOfMessage):
+                await self._send_in(self._inner.send(h11.EndOfMessage()))
+                return
+            else:
+                raise Refused(Reason.CONNECT_FAILED)
+
+    async def _receive(self, upload: asyncio.Task[None]) -> bytes:
+        """Return the server's next bytes; what goes wrong with the request's body meanwhile ends the exchange."""
+        if upload.done():
+            upload.result()
+            return await self._from_server()
+        reading = asyncio.create_task(self._from_server())
+        try:
+            await asyncio.wait((reading, upload), return_when=asyncio.FIRST_COMPLETED)
+            # A server may answer and close before it has read everything: its answer counts then.
+            if not reading.done() and not isinstance(upload.exception(), Gone):
+                upload.result()
+            return await reading
+        finally:
+            reading.cancel()
+
+    async def _from_server(self) -> bytes:
+        try:
+            data = await self._server.receive()
+        except Gone:
+            raise Refused(Reason.CONNECT_FAILED) from None
+        self._flow.count_in(len(data))
+        return data
+
+    async def _send_in(self, data: bytes | None) -> None:
+        if data:
+            await self._client.send(data)
+
+    async def _inform(self, event: h11.InformationalResponse) -> None:
+        if event.status_code == _SWITCHING:
+            headers = [*_kept(event.headers), (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+            switching = h11.InformationalResponse(status_code=_SWITCHING, headers=headers, reason=event.reason)
+            await self._send_in(self._inner.send(switching))
+            self._server.ahead[:0] = self._outer.trailing_data[0]
+            self._client.ahead[:0] = self._inner.trailing_data[0]
+            self.switched = True
+        elif self._request.http11:
+            plain = h11.InformationalResponse(
+                status_code=event.status_code, headers=_kept(event.headers), reason=event.reason
+            )
+            await self._send_in(self._inner.send(plain))
+
+    def _conclude(self) -> None:
+        """Find out which of the two connections may carry another request."""
+        if self._inner.our_state is h11.DONE and self._inner.their_state is h11.DONE:
+            self._client.ahead[:0] = self._inner.trailing_data[0]
+            self.client_goes_on = True
+        clean = not self._outer.trailing_data[0]
+        self.server_goes_on = clean and self._outer.our_state is h11.DONE and self._outer.their_state is h11.DONE
+
+
+def _next(parser: h11.Connection) -> object:
+    try:
+        return parser.next_event()
+    except h11.RemoteProtocolError:
+        raise Refused(Reason.SMUGGLING) from None
+
+
+def _next_answer(parser: h11.Connection) -> object:
+    try:
+        return parser.next_event()
+    except h11.RemoteProtocolError:
+        raise Refused(Reason.CONNECT_FAILED) from None
+
+
+def _kept(headers: Parsed) -> Headers:
+    dropped = hop_by_hop(headers)
+    return [(bytes(raw), bytes(value)) for raw, value in headers.raw_items() if raw.lower() not in dropped]
+
+
+def _rewritten(event: h11.Response) -> h11.Response:
+    names = [name for name, _ in event.headers]
+    if b"transfer-encoding" in names and b"content-length" in names:
+        raise Refused(Reason.CONNECT_FAILED)
+    headers = [(name, value) for name, value in _kept(event.headers) if name.lower() != b"transfer-encoding"]
+    return h11.Response(status_code=event.status_code, headers=headers, reason=event.reason)

@@ -1,0 +1,153 @@
+"""Plain HTTP: each request is judged on its own, read by one parser, and written anew for the server.
+
+Nothing of a request that its head does not name reaches a server, and an answer is written anew for the client too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import h11
+
+from corekit.netrules.reasons import Reason
+from sandboxes.egress import broker
+from sandboxes.egress.dial import dial, find_route
+from sandboxes.egress.exchange import Exchange
+from sandboxes.egress.head import Headers, Request, parse, read_head
+from sandboxes.egress.passage import BrokerPassage, Passage, speaks
+from sandboxes.egress.refusals import Refused
+from sandboxes.egress.relay import relay
+from sandboxes.egress.target import BROKER_NAME, HTTP_PORT, PROXY_NAME, Target, of_absolute, of_authority
+
+if TYPE_CHECKING:
+    from sandboxes.egress.corporate import Credentials
+    from sandboxes.egress.flow import Flow
+
+BROKER_PORT = HTTP_PORT
+_WEBSOCKET = b"websocket"
+
+
+async def serve_requests(flow: Flow, request: Request | None, fixed: Target | None) -> str:
+    """Serve this request and those that follow on the connection; return how it ended. Raises Refused and Gone.
+
+    `fixed` is what a tunnel was opened to: then every request must be for it. Without it each names its own target.
+    """
+    forwarder = _Forwarder(flow, fixed)
+    limits = flow.services.settings.limits
+    while True:
+        if request is None:
+            flow.allow(limits.head_seconds if flow.client.ahead else flow.idle_seconds())
+            if not flow.client.ahead and not await flow.client.more():
+                return "done"
+            flow.allow(limits.head_seconds)
+            head = await read_head(flow.client, limits.head)
+            if head is None:
+                return "done"
+            request = parse(head)
+        how = await forwarder.pass_on(request)
+        if how is not None:
+            return how
+        request = None
+
+
+class _Forwarder:
+    """Keeps the connection to a server as long as requests are for it."""
+
+    def __init__(self, flow: Flow, fixed: Target | None) -> None:
+        self._flow = flow
+        self._fixed = fixed
+        # Where the corporate proxy wants to see whole URLs.
+        self._credentials: Credentials | None = None
+
+    async def pass_on(self, request: Request) -> str | None:
+        """Pass one request and its answer; return how the connection ends, None when it goes on."""
+        flow = self._flow
+        flow.run_on()
+        flow.method = request.method.decode("ascii", "replace")[:16]
+        target, path = self._target_of(request)
+        if request.method == b"CONNECT":
+            raise Refused(Reason.LOOP if target.name == PROXY_NAME else Reason.NOT_HTTP)
+        await self._reach(target, request)
+        assert flow.server is not None  # noqa: S101 - reached
+        assert flow.passage is not None  # noqa: S101
+        exchange = Exchange(flow, request, self._written(request, target, path))
+        flow.run_on()
+        await exchange.run()
+        if exchange.switched:
+            flow.can_answer = False
+            how = await relay(flow.client, flow.server, flow.count_out, flow.count_in)
+            flow.end_passage(how)
+            return how
+        flow.can_answer = True
+        if not exchange.server_goes_on:
+            flow.end_passage("done")
+        return None if exchange.client_goes_on else "done"
+
+    def _target_of(self, request: Request) -> tuple[Target, bytes]:
+        flow = self._flow
+        absolute = not request.target.startswith((b"/", b"*"))
+        if absolute and request.method == b"CONNECT":
+            raise Refused(Reason.LOOP)
+        if not absolute and self._fixed is None:
+            raise Refused(Reason.BAD_HOST)
+        said = request.value(b"host")
+        if absolute:
+            target, path = of_absolute(request.target)
+        else:
+            target, path = of_authority(said or b""), request.target
+        flow.asked = target
+        if (self._fixed not in (None, target)) or (said is not None and of_authority(said) != target):
+            raise Refused(Reason.HOST_MISMATCH)
+        return target, path
+
+    async def _reach(self, target: Target, request: Request) -> None:
+        """Have a connection to the target that may take this request."""
+        flow, passage = self._flow, self._flow.passage
+        if passage is not None and (passage.target != target or not passage.may_stay()):
+            flow.end_passage("done")
+            passage = None
+        if passage is None:
+            if target.name == PROXY_NAME:
+                raise Refused(Reason.LOOP)
+            if target.name == BROKER_NAME and target.port != BROKER_PORT:
+                raise Refused(Reason.PORT)
+            kind = BrokerPassage if target.name == BROKER_NAME else Passage
+            passage = flow.passage = kind(flow.services, flow.sandbox, target, flow.via)
+        if not speaks(passage.verdict, "http"):
+            raise Refused(Reason.NOT_TLS)
+        passage.protocol = passage.protocol or "http"
+        passage.method = passage.method or flow.method
+        if _WEBSOCKET in request.tokens(b"upgrade"):
+            if not speaks(passage.verdict, "ws"):
+                raise Refused(Reason.UPGRADE)
+            passage.protocol = "ws"
+        if flow.server is None:
+            await self._open(passage)
+
+    async def _open(self, passage: Passage) -> None:
+        flow = self._flow
+        flow.allow(flow.services.settings.limits.connect_seconds + flow.services.settings.limits.resolve_seconds)
+        if isinstance(passage, BrokerPassage):
+            flow.server = await broker.connect(flow.services)
+            return
+        route = await find_route(flow.services, flow.sandbox, passage.target)
+        passage.direct = route.direct
+        self._credentials = route.via
+        flow.server, passage.address = await dial(flow.services, route, tunnel=route.via is None)
+
+    def _written(self, request: Request, target: Target, path: bytes) -> h11.Request:
+        """Return the request as the server gets it."""
+        headers: Headers = [(b"Host", target.authority.encode())]
+        headers += request.end_to_end()
+        for name in (b"content-length", b"transfer-encoding"):
+            value = request.value(name)
+            if value is not None:
+                headers.append((name, value))
+        if _WEBSOCKET in request.tokens(b"upgrade"):
+            headers += [(b"Connection", b"Upgrade"), (b"Upgrade", _WEBSOCKET)]
+        if isinstance(self._flow.passage, BrokerPassage):
+            headers += broker.identity(self._flow.sandbox)
+        if self._credentials is not None:
+            headers += self._credentials.headers()
+            path = b"http://" + target.authority.encode() + path
+        return h11.Request(method=request.method, target=path, headers=headers)

@@ -1,0 +1,199 @@
+"""What a connection of a sandbox asks for, and what it gets."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING
+
+from corekit.netrules.decide import may_resolve
+from corekit.netrules.hosts import BadHost, Name, canonical
+from corekit.netrules.reasons import Reason
+from sandboxes.egress import forward
+from sandboxes.egress.clienthello import Hello, NotTls, looks_like_tls, read_hello
+from sandboxes.egress.dial import Route, dial, find_route
+from sandboxes.egress.events import Fact
+from sandboxes.egress.head import Request, parse, read_head
+from sandboxes.egress.passage import Passage, forbidden, refusal_of, speaks
+from sandboxes.egress.refusals import Refused, answer
+from sandboxes.egress.relay import relay
+from sandboxes.egress.target import BROKER_NAME, PROXY_NAME, Target, name_asked, of_authority, of_connect
+
+if TYPE_CHECKING:
+    from corekit.netrules.hosts import Host
+    from sandboxes.egress.flow import Flow
+
+_GRANTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+_KNOWN = b"HTTP/1.1 204 No Content\r\n\r\n"
+_TRANSPARENT = b"transparent"
+
+
+async def serve(flow: Flow) -> str:
+    """Serve one connection; return how it ended. Raises Refused, and Gone when an end breaks away."""
+    limits = flow.services.settings.limits
+    flow.allow(limits.head_seconds)
+    while (head := await read_head(flow.client, limits.head)) is not None:
+        flow.run_on()
+        request = parse(head)
+        _check_identity(flow, request)
+        if request.method == b"CONNECT":
+            return await _connect(flow, request)
+        host = name_asked(request.target)
+        if host is None:
+            return await forward.serve_requests(flow, request, None)
+        await _answer_name(flow, host)
+        flow.allow(limits.head_seconds)
+    return "done"
+
+
+def _check_identity(flow: Flow, request: Request) -> None:
+    """The socket says who asks. Credentials can only agree: a name in them that is another one's is an attempt."""
+    said = request.value(b"proxy-authorization")
+    if said is None:
+        return
+    scheme, _, encoded = said.partition(b" ")
+    try:
+        user = base64.b64decode(encoded.strip(), validate=True).partition(b":")[0]
+    except binascii.Error:
+        user = b""
+    if scheme.lower() != b"basic" or user != flow.sandbox.id.encode():
+        raise Refused(Reason.IDENTITY)
+
+
+async def _answer_name(flow: Flow, host: Host) -> None:
+    """Tell the guest's name server whether a name may be reached; nobody else is asked."""
+    if not isinstance(host, Name):
+        raise Refused(Reason.BAD_HOST)
+    sandbox = flow.sandbox
+    flow.via = "dns"
+    if host.text in (PROXY_NAME, BROKER_NAME):
+        await flow.client.send(_KNOWN)
+        return
+    if not sandbox.names.take(flow.now()):
+        raise Refused(Reason.LIMIT)
+    verdict = may_resolve(sandbox.policy, host)
+    if verdict.allowed:
+        await flow.client.send(_KNOWN)
+        return
+    refusal = refusal_of(verdict)
+    flow.services.outbox.refuse(
+        Fact(
+            sandbox=sandbox.id,
+            generation=sandbox.generation,
+            code="egress.dns_denied",
+            decision="deny",
+            reason=refusal.reason,
+            outcome="refused",
+            details={"host": host.text, "via": "dns", "policy_version": sandbox.policy.version},
+        )
+    )
+    await flow.client.send(answer(refusal, None, keep=True))
+
+
+async def _connect(flow: Flow, request: Request) -> str:
+    if request.value(b"gatehouse-via") == _TRANSPARENT:
+        flow.via = "transparent"
+    target = of_connect(request.target)
+    flow.asked = target
+    said = request.value(b"host")
+    if said is not None and of_authority(said).host != target.host:
+        raise Refused(Reason.HOST_MISMATCH)
+    if target.name == PROXY_NAME:
+        raise Refused(Reason.LOOP)
+    if target.name == BROKER_NAME:
+        return await _connect_broker(flow, target)
+    flow.passage = Passage(flow.services, flow.sandbox, target, flow.via)
+    # Before the client is told that it has its tunnel: it can still be told why not.
+    route = await find_route(flow.services, flow.sandbox, target)
+    if "tcp" in flow.passage.verdict.protocols:
+        flow.passage.protocol = "tcp"
+        await _open(flow, route)
+        await flow.client.send(_GRANTED)
+        return await _relay(flow)
+    await flow.client.send(_GRANTED)
+    flow.can_answer = False
+    return await _sniff(flow, route)
+
+
+async def _connect_broker(flow: Flow, target: Target) -> str:
+    if target.port != forward.BROKER_PORT:
+        raise Refused(Reason.PORT)
+    await flow.client.send(_GRANTED)
+    return await forward.serve_requests(flow, None, target)
+
+
+async def _sniff(flow: Flow, route: Route) -> str:
+    """Let the first bytes say what is spoken, and go on with it if the rule allows that."""
+    assert flow.passage is not None  # noqa: S101 - made by the caller
+    flow.allow(flow.services.settings.limits.sniff_seconds)
+    while not flow.client.ahead:
+        if not await flow.client.more():
+            return "done"
+    tls = looks_like_tls(flow.client.ahead[0])
+    if tls and speaks(flow.passage.verdict, "tls"):
+        flow.passage.protocol = "tls"
+        _check_hello(flow, await _greeting(flow))
+        await _open(flow, route)
+        return await _relay(flow)
+    if not tls and speaks(flow.passage.verdict, "http"):
+        flow.can_answer = True
+        return await forward.serve_requests(flow, None, route.target)
+    raise Refused(Reason.NOT_TLS if speaks(flow.passage.verdict, "tls") else Reason.NOT_HTTP)
+
+
+async def _greeting(flow: Flow) -> Hello:
+    most = flow.services.settings.limits.hello
+    while True:
+        try:
+            hello = read_hello(bytes(flow.client.ahead[:most]))
+        except NotTls:
+            raise Refused(Reason.NOT_TLS) from None
+        if hello is not None:
+            return hello
+        if len(flow.client.ahead) >= most or not await flow.client.more():
+            raise Refused(Reason.NOT_TLS)
+
+
+def _check_hello(flow: Flow, hello: Hello) -> None:
+    passage, policy = flow.passage, flow.sandbox.policy
+    assert passage is not None  # noqa: S101 - made before a greeting is read
+    host, port = passage.target.host, passage.target.port
+    named: Name | None = None
+    if hello.sni is not None:
+        passage.sni = hello.sni.decode("latin-1")
+        named = _name_of(hello.sni)
+    passage.ech = hello.ech
+    if hello.ech and policy.tls.ech == "deny":
+        raise Refused(Reason.ECH)
+    if isinstance(host, Name) and policy.tls.sni == "require" and named != host:
+        raise Refused(Reason.SNI_MISSING if named is None else Reason.SNI_MISMATCH)
+    # An address may be allowed, and any name be asked for there; but none that is denied.
+    refusal = None if named is None or named == host else forbidden(flow.sandbox, named, port)
+    if refusal is not None:
+        raise refusal
+
+
+def _name_of(sni: bytes) -> Name:
+    try:
+        named = canonical(sni)
+    except BadHost:
+        raise Refused(Reason.BAD_HOST) from None
+    if not isinstance(named, Name):
+        raise Refused(Reason.BAD_HOST)
+    return named
+
+
+async def _open(flow: Flow, route: Route) -> None:
+    assert flow.passage is not None  # noqa: S101 - made by the caller
+    flow.allow(flow.services.settings.limits.connect_seconds + 1)
+    flow.passage.direct = route.direct
+    flow.server, flow.passage.address = await dial(flow.services, route)
+
+
+async def _relay(flow: Flow) -> str:
+    assert flow.server is not None  # noqa: S101 - opened by the caller
+    flow.can_answer = False
+    flow.run_on()
+    how = await relay(flow.client, flow.server, flow.count_out, flow.count_in)
+    flow.end_passage(how)
+    return how

@@ -1,0 +1,85 @@
+"""Alice's sandbox at a running egress, in an internet of the tests' own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.egress import nets
+from tests.egress.place import ALICE, Node, Process, Socket, document
+from tests.egress.servers import Names, Server
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from tests.egress.servers import Handler
+
+
+@dataclass
+class Place:
+    """Everything that a test speaks to."""
+
+    directory: Path
+    process: Process
+    node: Node
+    names: Names
+    alice: Socket
+    namespace: str
+    servers: list[Server] = field(default_factory=list)
+
+    async def server(self, address: str, port: int, handler: Handler, context: ssl.SSLContext | None = None) -> Server:
+        """Start a server in the internet."""
+        made = Server(handler)
+        await made.start(self.namespace, address, port, context)
+        self.servers.append(made)
+        return made
+
+
+@pytest.fixture(scope="session")
+def namespaces() -> Iterator[tuple[str, str]]:
+    """The namespaces of egress and of the internet."""
+    with nets.internet() as made:
+        yield made
+
+
+@pytest.fixture
+def quick() -> dict[str, float]:
+    """Limits of the process that differ from the usual ones; a test file that needs some overrides this."""
+    return {}
+
+
+@pytest.fixture
+async def place(tmp_path: Path, namespaces: tuple[str, str], quick: dict[str, float]) -> AsyncIterator[Place]:
+    """Egress with Alice's sandbox on the usual policy."""
+    ours, theirs = namespaces
+    names = Names()
+    names.zone = {
+        "api.allowed.test": [nets.API],
+        "pypi.allowed.test": [nets.API],
+        "a.wild.allowed.test": [nets.API],
+        "plain.allowed.test": [nets.API],
+        "db.allowed.test": [nets.API],
+        "evil.test": [nets.EVIL],
+    }
+    await names.start(theirs, nets.RESOLVER)
+    process = Process(tmp_path / "home", ours, broker=tmp_path / "broker.sock", **quick)
+    process.start()
+    node = Node(process.control_path)
+    alice = Socket(tmp_path / "egress.sock")
+    made = Place(tmp_path, process, node, names, alice, theirs)
+    try:
+        await node.connect()
+        assert (await node.put(document(), ident=ALICE, listener=alice.listener))["op"] == "done"
+        assert (await node.ask("synced"))["op"] == "done"
+        yield made
+    finally:
+        await node.close()
+        process.stop()
+        await alice.close()
+        await names.stop()
+        for server in made.servers:
+            await server.stop()
