@@ -46,8 +46,9 @@ PACKAGES = (
 )
 # What only `make bench` needs: strace slows a disk down, the ledger is measured on PostgreSQL as well.
 BENCH_PACKAGES = ("postgresql", "strace")
-# What only `make test` needs: gVisor is a runtime that hosts may have and need not; a browser looks at the console.
-TEST_PACKAGES = ("chromium", "postgresql", "redis-server", "runsc")
+# What only `make test` needs: gVisor is a runtime that hosts may have and need not; a browser looks at the console;
+# ip makes the namespaces of the internet that sandboxes meet in tests.
+TEST_PACKAGES = ("chromium", "iproute2", "postgresql", "redis-server", "runsc")
 _NOBODY = 65534
 
 
