@@ -36,10 +36,12 @@ _WORKSPACE = _compiled(_TABLE["workspace"])
 _CLASSES = [(entry["class"], entry.get("write_only", False), _compiled(entry["paths"])) for entry in _TABLE["classes"]]
 _EXAMPLES = [(entry["class"], path) for entry in _TABLE["classes"] for path in entry["examples"]]
 _ROOTS = frozenset(_TABLE["roots"])
+_PRIVATE = _compiled(_TABLE["private"])
 _METADATA = frozenset(_TABLE["metadata_hosts"])
 _DROPS: list[str] = _TABLE["exfiltration_hosts"]
 
 
+@functools.lru_cache(maxsize=4096)
 def normal_path(path: str) -> str:
     """Return a path as it is compared: home as `~`, no `.`, no detour through /proc, climbing resolved."""
     path = path.removeprefix("file://")
@@ -72,6 +74,14 @@ def _may_match(example: str, pattern: str) -> bool:
     if len(ours) != len(theirs) or not any(part.strip("*?[]") for part in theirs):
         return False
     return all(fnmatchcase(part, mask) for part, mask in zip(ours, theirs, strict=True))
+
+
+def is_private(path: str) -> bool:
+    """Whether a file holds credentials that the workspace may use, but that nobody sends away."""
+    return (
+        not path_classes(path).isdisjoint({"secret", "environment"})
+        or _PRIVATE.fullmatch(normal_path(path)) is not None
+    )
 
 
 def is_root(path: str) -> bool:

@@ -6,7 +6,7 @@ import ast
 import copy
 from typing import TYPE_CHECKING
 
-from audit.risk.places import path_classes
+from audit.risk.places import is_private
 from audit.risk.python import folding, rules, texts
 from audit.risk.python.values import (
     HOLE,
@@ -111,14 +111,14 @@ class Call:
 
     __slots__ = ("args", "attr", "base", "given", "keywords", "node")
 
-    def __init__(self, ev: Evaluator, node: ast.Call) -> None:
+    def __init__(self, ev: Evaluator, node: ast.Call, names: Sequence[str]) -> None:
         self.node = node
         self.args = positional(ev, node)
         self.keywords = keywords(ev, node)
         # The method's name and its object.
         self.attr, self.base = receiver(ev, node)
         # Where the arguments come from. A child's own environment is not handed to anybody.
-        self.given = merged_taints((*self.args, *(value for key, value in self.keywords.items() if key != "env"))) or {}
+        self.given = sent(names, self.args, {key: value for key, value in self.keywords.items() if key != "env"}) or {}
 
     @property
     def reaching(self) -> Mapping[str, ast.AST]:
@@ -131,6 +131,29 @@ class Call:
         other = copy.copy(self)
         other.args, other.keywords = list(args), {}
         return other
+
+
+def sent(names: Sequence[str], args: Sequence[Value], keywords: Mapping[str, Value]) -> Mapping[str, ast.AST] | None:
+    """Return where what a call is given comes from, but for a credential that stands where one belongs."""
+    taints = merged_taints((*args, *keywords.values()))
+    if not taints or "variable" not in taints:
+        return taints
+    logs_in = any(map(_logs_in, names))
+    apart = [] if logs_in else list(args)
+    for key, value in keywords.items():
+        if key in rules.CREDENTIAL_TABLES or (value.items and "grant_type" in [name for name, _ in value.items]):
+            apart += [part for name, part in value.items or ((None, value),) if not rules.carries_credentials(name)]
+        elif key not in rules.CREDENTIAL_ARGUMENTS:
+            apart.append(value)
+    if "variable" in (merged_taints(apart) or {}):
+        return taints
+    return {label: node for label, node in taints.items() if label != "variable"}
+
+
+def _logs_in(name: str) -> bool:
+    """Return whether the arguments of a call say who is calling: a client that is made, or a log-in."""
+    last = name.rpartition(".")[2]
+    return last in rules.CREDENTIAL_CALLS or (last[:1].isupper() and not last.endswith("Request"))
 
 
 def result(ev: Evaluator, node: ast.Call) -> Value:
@@ -149,11 +172,15 @@ def result(ev: Evaluator, node: ast.Call) -> Value:
         given = UNKNOWN
     if func.dynamic and not given.names:
         given = replace(given, dynamic=True)
+    if attr == "hex" and not given.consts:
+        given = tainted(given, {"encoded": node})
     if any(name in rules.KEEP_NOTHING for name in func.names):
         return replace(given, taints=None) if given.taints else given
     if any(name in _VARIABLES for name in func.names):
         return tainted(given, merged_taints(args[1:]))
-    return tainted(given, merged_taints([base, func, *args, *named_ones.values()]))
+    taints = sent(func.names, args, named_ones)
+    own = merged_taints((base, func))
+    return tainted(given, {**own, **taints} if own and taints else own or taints)
 
 
 def receiver(ev: Evaluator, node: ast.Call) -> tuple[str, Value]:
@@ -207,21 +234,15 @@ def _outside(
     if name in _PASSED_ON and args:
         given = replace(first, names=(*first.names, f"{name}()"))
     label = rules.source_of(name)
-    if label == "file" and args and _reads_secret(first):
+    if label == "file" and _reads_secret(first if args else receiver(ev, node)[1]):
         label = "secret"
-    if label in {"file", "net", "input", "secret"}:
-        given = tainted(given, {label: node})
-    if label == "decoded":
+    if label in {"file", "net", "input", "secret", "decoded", "encoded"}:
         given = tainted(given, {label: node})
     return given
 
 
 def _reads_secret(path: Value) -> bool:
-    return any(
-        not path_classes(const.replace(HOLE, "*")).isdisjoint({"secret", "environment"})
-        for const in path.consts
-        if isinstance(const, str)
-    )
+    return any(is_private(const.replace(HOLE, "*")) for const in path.consts if isinstance(const, str))
 
 
 def _special(
@@ -277,6 +298,9 @@ def _decoded(node: ast.Call, name: str, func: Value, args: Sequence[Value]) -> V
     if name in {"ast.literal_eval", "json.loads"} and args and args[0].consts and not args[0].open:
         read = [folding.literal(name, const) for const in args[0].consts]
         return replace(merge(map(texts.plain, read)), built=True) if None not in read else None
+    if name == "shlex.split" and args and args[0].consts and not args[0].open:
+        words = [folding.words(const) for const in args[0].consts]
+        return merge(map(texts.plain, words)) if None not in words else None
     if name == "str.maketrans" and args:
         table = args[0] if len(args) == 1 else texts.plain(folding.maketrans(*(_only(arg) for arg in args)))
         return table if table.items else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from audit.risk.python.scopes import Outline
     from audit.risk.python.values import Value
 
+_HUNTED = re.compile(
+    r"(?:^|[/*.])(?:id_(?:rsa|dsa|ecdsa|ed25519)|[\w-]*\.?(?:pem|kdbx|keystore|ppk|p12|pfx|ovpn)|wallet(?:\.dat)?|shadow"
+    r"|credentials|htpasswd|netrc|pgpass|npmrc|env|aws|gnupg|ssh)$",
+    re.IGNORECASE,
+)
 _STARTS = frozenset({"py.proc.argv", "py.proc.shell", "py.proc.shell.plain", "py.dyn.run", "py.dyn.load"})
 
 
@@ -50,6 +56,7 @@ def correlate(facts: Facts, report: Report) -> None:
     _flows(facts, report)
     _files(facts, report)
     _forks(facts, report)
+    _hunts(facts, report)
     for row in rules.TOGETHER:
         if all(not report.rules.isdisjoint(group) for group in row["all"]):
             report.add(row["id"], _first_node(facts))
@@ -58,12 +65,14 @@ def correlate(facts: Facts, report: Report) -> None:
 def _flows(facts: Facts, report: Report) -> None:
     for row in rules.FLOWS:
         label, groups = row["flow"]
+        if report.rules.isdisjoint(row.get("beside", report.rules)):
+            continue
         for group, node, taints, first in facts.sinks:
             if group not in groups or label not in taints:
                 continue
             if label == "decoded" and first.consts and not first.open:
                 continue  # the text is known, and judged
-            if group == "dns" and label == "file" and not _inside_a_name(first):
+            if group == "dns" and label in {"file", "encoded"} and not _inside_a_name(first):
                 continue
             report.add(row["id"], node, chain=(taints[label], node))
 
@@ -102,6 +111,15 @@ def _start_of(facts: Facts, path: str) -> ast.AST | None:
     if path.endswith(".py") and path[:-3] in facts.imported:
         return facts.outline.module.node
     return None
+
+
+def _hunts(facts: Facts, report: Report) -> None:
+    """A walk over everybody's files, and names of credentials in the text."""
+    if "py.fs.sweep" not in report.rules:
+        return
+    for node in ast.walk(facts.outline.module.node):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and _HUNTED.search(node.value):
+            report.add("py.fs.hunt", node)
 
 
 def _forks(facts: Facts, report: Report) -> None:

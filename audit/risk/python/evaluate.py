@@ -36,6 +36,8 @@ _NAMESPACES = ("__dict__", "globals()", "locals()", "vars()", "sys.modules", "__
 _SAME_OBJECT = frozenset({"__call__", "__func__", "__wrapped__", "__get__", "__await__", "__enter__", "__iter__"})
 _ENVIRONMENT = frozenset({"os.environ", "os.environb"})
 _FRAME_TABLES = frozenset({"__globals__", "f_globals", "f_locals", "f_builtins", "func_globals"})
+# What leads from a class of this file to those above it: harmless, as long as it ends there.
+CLIMBS = frozenset({"__bases__", "__base__", "__mro__", "mro"})
 _MODULE_NAMES = {"__name__": "__main__", "__file__": "main.py"}
 
 
@@ -210,8 +212,12 @@ class Evaluator:
             return Value(scopes=((parent, True),))
         self._memo.guess()
         given = self.arguments.get((id(scope), name), [])
-        default = [self.value(binding.node)] if binding.node is not None else []
-        return merge([*given, *default]) if given else merge([UNKNOWN, *default])
+        told = [calls.instance_of(self.value(scope.annotation(name)))]
+        if binding.node is not None:
+            told.append(self.value(binding.node))
+        if name in rules.FIXTURES:
+            told.append(named(rules.FIXTURES[name]))
+        return merge([*(given or [UNKNOWN]), *told])
 
     # Expressions
 
@@ -235,6 +241,8 @@ class Evaluator:
         if "pathlib.Path()" in base.names and attr in {"parent", "name"}:
             consts = [folding.path_method(const, attr, ()) for const in base.consts]
             found.append(Value(names=("pathlib.Path()",), consts=tuple(const for const in consts if const)))
+        if attr in CLIMBS and is_own_class(base):
+            found.append(Value(names=("object",), items=((None, named("object")),), open=True))
         if attr == "__dict__":
             found.append(Value(scopes=base.scopes))
         result = tainted(merge(found) if found else UNKNOWN, merged_taints([base]))
@@ -449,6 +457,11 @@ class Evaluator:
 
     def _call(self, node: ast.Call) -> Value:
         return calls.result(self, node)
+
+
+def is_own_class(value: Value) -> bool:
+    """Return whether a value can be nothing but a class of this file."""
+    return bool(value.scopes) and not value.names and not value.consts and not value.dynamic
 
 
 def _holed(const: Constant) -> bool:

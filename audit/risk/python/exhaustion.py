@@ -1,4 +1,4 @@
-"""Programs that take all the memory there is: loops that only grow, and texts of a size that nobody needs."""
+"""Programs that take all there is: loops that only grow or start something, and numbers that nobody needs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ if TYPE_CHECKING:
     from audit.risk.python.evaluate import Evaluator
     from audit.risk.python.scopes import Outline
 
+_ENDLESS_ITERATORS = frozenset({"itertools.count", "itertools.cycle"})
+_COLLECTING = frozenset({"list", "tuple", "set", "frozenset", "sorted", "sum", "deque"})
 _ENORMOUS = 1 << 32
+_ENDLESS_POWER = 1 << 28
 _EXITS = (ast.Break, ast.Return, ast.Raise, ast.Yield, ast.YieldFrom, ast.Await)
 _ENDLESS = frozenset({"count", "cycle", "repeat"})
-_GROWING = frozenset({"append", "appendleft", "extend", "insert", "add", "update"})
+_GROWING = frozenset({"append", "appendleft", "extend", "insert", "add", "update", "write", "writelines"})
+# What takes a thread or starts a program each time; forks have a rule of their own.
+_STARTING = frozenset({"Thread", "Timer", "Popen", "start_new_thread", "start", "submit"})
+_SHOWN = frozenset({"stdout", "stderr", "__stdout__", "__stderr__"})
+# Calls without arguments that never give anything else.
+_CONSTANT_MAKERS = frozenset({"int", "str", "float", "bool", "bytes", "list", "dict", "tuple", "set", "object"})
 # What makes things without waiting for anybody: a loop that calls anything else may be a server.
 _MAKING = frozenset(
     {"bytes", "bytearray", "str", "list", "dict", "set", "tuple", "object", "range", "len", "print", "urandom"}
     | {"zeros", "ones", "empty", "full", "copy", "chr", "deepcopy", "token_bytes", "token_hex", "array"}
+    | {"open", "socket", "urandom", "randbytes", "format", "encode", "append"}
 )
 
 
@@ -27,7 +36,15 @@ def places(outline: Outline, ev: Evaluator) -> Iterator[ast.AST]:
     for loop in (*outline.endless, *outline.counted):
         if _only_grows(loop):
             yield loop
+    for call in (node for node in outline.nodes if isinstance(node, ast.Call)):
+        given = call.args[0] if _name(call) in _COLLECTING and len(call.args) == 1 else None
+        if isinstance(given, ast.Call) and not _ENDLESS_ITERATORS.isdisjoint(ev.value(given.func).names):
+            yield call
     for product in outline.products:
+        if isinstance(product.op, ast.Pow):
+            if _is_endless_power(ev, product):
+                yield product
+            continue
         sizes = [size for side in (product.left, product.right) for size in ev.value(side).consts]
         if any(isinstance(size, int) and size >= _ENORMOUS for size in sizes):
             yield product
@@ -36,8 +53,24 @@ def places(outline: Outline, ev: Evaluator) -> Iterator[ast.AST]:
 def counts_for_ever(loop: ast.For | ast.AsyncFor) -> bool:
     """Return whether a loop goes over something without an end."""
     call = loop.iter
-    endless = isinstance(call, ast.Call) and _name(call) in _ENDLESS
-    return endless or (isinstance(call, ast.Call) and _name(call) == "iter" and len(call.args) == 2)
+    if not isinstance(call, ast.Call):
+        return False
+    if _name(call) == "iter" and len(call.args) == 2:
+        # `iter(read, b"")` ends when there is no more; `iter(int, 1)` never does.
+        maker = call.args[0]
+        if isinstance(maker, ast.Lambda):
+            return not any(isinstance(part, ast.Call) for part in ast.walk(maker.body))
+        return isinstance(maker, ast.Name) and maker.id in _CONSTANT_MAKERS
+    return _name(call) in _ENDLESS
+
+
+def _is_endless_power(ev: Evaluator, power: ast.BinOp) -> bool:
+    bases, exponents = ev.value(power.left).consts, ev.value(power.right).consts
+    return any(
+        isinstance(base, int) and isinstance(exponent, int) and abs(base) > 1 and exponent >= _ENDLESS_POWER
+        for base in bases
+        for exponent in exponents
+    )
 
 
 def _only_grows(loop: ast.While | ast.For | ast.AsyncFor) -> bool:
@@ -47,13 +80,18 @@ def _only_grows(loop: ast.While | ast.For | ast.AsyncFor) -> bool:
             return False
         if isinstance(part, ast.Call):
             name = _name(part)
-            if name in _GROWING:
+            if name in _STARTING or (name in _GROWING and not _is_shown(part)):
                 grows = True
             elif name not in _MAKING:
                 return False
         elif isinstance(part, ast.AugAssign | ast.Assign):
             grows = grows or _is_growth(part)
     return grows
+
+
+def _is_shown(call: ast.Call) -> bool:
+    owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+    return isinstance(owner, ast.Attribute) and owner.attr in _SHOWN
 
 
 def _is_growth(node: ast.AugAssign | ast.Assign) -> bool:

@@ -13,11 +13,12 @@ import json
 import lzma
 import posixpath
 import re
+import shlex
 import urllib.parse
 import zlib
 from collections.abc import Callable, Sequence
 
-from audit.risk.python.values import MAX_ALTERNATIVES, Constant
+from audit.risk.python.values import HOLE, MAX_ALTERNATIVES, Constant
 
 MAX_TEXT = 1 << 16
 _MAX_NUMBER = 1 << 512
@@ -129,6 +130,16 @@ def indexed(text: Constant, index: Constant) -> Constant:
     if not isinstance(text, str | bytes) or not isinstance(index, int):
         return None
     return bounded(lambda: text[index])
+
+
+def words(text: Constant) -> list[str] | None:
+    """Return the words of a command line as `shlex.split` does; None if there are none or some part is not known."""
+    if not isinstance(text, str) or HOLE in text or len(text) > _MAX_LITERAL:
+        return None
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return None
 
 
 def literal(name: str, text: Constant) -> object:
@@ -362,6 +373,9 @@ FUNCTIONS: dict[str, Callable[..., Constant]] = DECODERS | {
 }
 
 
+SEARCHES = frozenset({"glob", "rglob", "iterdir"})
+
+
 def path_method(path: Constant, name: str, args: _Args) -> Constant:
     """Return the path that a method of a `pathlib` path returns, or None."""
     if not isinstance(path, str):
@@ -370,6 +384,8 @@ def path_method(path: Constant, name: str, args: _Args) -> Constant:
         return path
     if name in {"joinpath", "__truediv__", "__rtruediv__"}:
         return _path(path, *args)
+    if name in SEARCHES:
+        return _path(path, *(["**"] if name == "rglob" else []), *(args[:1] or ["*"]))
     if name == "with_name" and args:
         return _path(posixpath.dirname(path), args[0])
     if name == "parent":

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from audit.risk.findings import Finding, Tier, higher, snippet_of
-from audit.risk.python.rules import RULES_BY_ID
+from audit.risk.python.rules import RULES_BY_ID, SAME
 
 if TYPE_CHECKING:
     import ast
@@ -20,7 +20,7 @@ _MAX_PER_RULE = 10
 # Known text inside code is judged on its own; the outer call has been counted already.
 _INNER_STRONG, _INNER_WEAK = 0.8, 0.45
 _TECHNIQUES = ("py.dyn.", "py.reflect.", "py.text.", "py.deser.", "py.native")
-_STRONG = 40
+_STRONG = 30
 _BESIDE_TECHNIQUE = 0.6
 
 
@@ -82,6 +82,22 @@ class Report:
                 self._take(replace(finding, span=None))
 
     def settle(self) -> None:
+        """Count for less what says again what another finding has said."""
+        for row in SAME:
+            if row["rule"] in self.rules and not self.rules.isdisjoint(row["as"]):
+                self._repeated(row)
+        self._beside_technique()
+
+    def _repeated(self, row: dict[str, Any]) -> None:
+        places = {found.span for found in self.findings if found.rule in row["as"]}
+        self.findings = [
+            replace(found, weight=round(found.weight * row["share"]))
+            if found.rule == row["rule"] and (row["place"] == "any" or found.span in places)
+            else found
+            for found in self.findings
+        ]
+
+    def _beside_technique(self) -> None:
         """Count a plain shell line for less where a technique that hides or reaches it has been counted."""
         techniques = {
             found.rule: found.weight

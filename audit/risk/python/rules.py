@@ -46,10 +46,14 @@ _NAMES = _read("names")
 _ROWS: list[dict[str, Any]] = [row for table in _TABLES for row in table["rules"]]
 FLOWS: list[dict[str, Any]] = [row for row in _ROWS if "flow" in row]
 TOGETHER: list[dict[str, Any]] = [row for row in _ROWS if "all" in row]
+# Findings that say again what a heavier one has said.
+SAME: list[dict[str, Any]] = _TABLES[-1]["same"]
 SINKS_OF: dict[str, list[str]] = {}
 for _group, _ids in _TABLES[-1]["sinks"].items():
     for _id in _ids:
         SINKS_OF.setdefault(_id, []).append(_group)
+# Methods that mean the same on whatever client of a service.
+ALWAYS_JUDGED = frozenset(name for row in _ROWS if row["id"].startswith("py.cloud.") for name in row["names"])
 RULES_BY_ID = {
     row["id"]: Rule(row["id"], row["title"], row["kind"], row["weight"], row["tier"], row["message"]) for row in _ROWS
 }
@@ -67,6 +71,13 @@ KEEP_NOTHING = frozenset(_NAMES["keep_nothing"])
 DISTINCT = frozenset(_NAMES["distinct_methods"])
 LEAVES = frozenset(_NAMES["leaf_modules"])
 LOOPHOLES = frozenset(_NAMES["loopholes"])
+DOCTESTS = frozenset(_NAMES["doctests"])
+FIXTURES: dict[str, str] = _NAMES["fixtures"]
+_HARMLESS = frozenset(_NAMES["harmless"])
+CREDENTIAL_ARGUMENTS = frozenset(_NAMES["credential_arguments"])
+CREDENTIAL_TABLES = frozenset(_NAMES["credential_tables"])
+CREDENTIAL_CALLS = frozenset(_NAMES["credential_calls"])
+_CREDENTIAL_HEADERS: tuple[str, ...] = tuple(_NAMES["credential_headers"])
 POWERFUL = _REACHABLE - {
     "io",
     "types",
@@ -110,7 +121,7 @@ def canonical(name: str) -> str:
     plain = last.lstrip("_")
     if dot and plain in _REACHABLE and "(" not in head and last not in {"__builtins__"}:
         top = head.partition(".")[0]
-        if top in STANDARD and top not in _OWN_SUBMODULES and top != plain:
+        if top in STANDARD and top not in _OWN_SUBMODULES and head != plain:
             return plain
     first, dot, rest = name.partition(".")
     if dot and first in _SAME:
@@ -123,6 +134,8 @@ def rule_of(name: str) -> str | None:
     """Return the id of the rule for a name: its own, or that of the module or object it belongs to."""
     if name in _BY_NAME:
         return _BY_NAME[name]
+    if name in _HARMLESS:
+        return None
     head = name
     while "." in head:
         head, _, last = head.rpartition(".")
@@ -167,6 +180,11 @@ def import_rule(module: str) -> str | None:
     if top in STANDARD:
         return "py.import.plain"
     return "py.import.library" if f"{top}.*" in _BY_NAME else "py.import.unknown"
+
+
+def carries_credentials(header: object) -> bool:
+    """Return whether a header of a request is one in which credentials belong."""
+    return isinstance(header, str) and any(word in header.lower() for word in _CREDENTIAL_HEADERS)
 
 
 def looks_secret(variable: str) -> bool:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from audit.risk.python import exhaustion, folding, rules
 from audit.risk.python.calls import LOOKED_UP, Call
 from audit.risk.python.correlate import Facts, correlate
-from audit.risk.python.sinks import Sinks
+from audit.risk.python.evaluate import CLIMBS, is_own_class
+from audit.risk.python.sinks import Sinks, by_shell
 from audit.risk.python.values import UNKNOWN, Value
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ _KEEPS = frozenset(
 )
 _PLAIN = frozenset({"L0", "L1", "L2"})
 _LONG = 400
+_EXAMPLE = re.compile(r"^[ \t]*((?:>>>|\.\.\.) .*)", re.MULTILINE)
 _CALLERS = frozenset(
     {"map", "filter", "functools.partial", "functools.reduce", "atexit.register", "signal.signal", "itertools.starmap"}
 )
@@ -95,7 +97,7 @@ class Scan:
 
     def _call(self, node: ast.Call) -> None:
         func = self.ev.value(node.func)
-        call = Call(self.ev, node)
+        call = Call(self.ev, node, func.names)
         names = self._callee(node, func, call.base)
         if func.dynamic and not any(map(rules.rule_of, names)):
             self.report.add("py.dyn.unresolved", node, chain=(node.func,))
@@ -107,6 +109,8 @@ class Scan:
         if "operator.methodcaller()" in names and call.args:
             self._called_later(call, func)
         self._known_danger(call, names)
+        if not rules.DOCTESTS.isdisjoint(names):
+            self._doctests(node)
         if "env" in call.given and not func.scopes and not any(name in _KEEPS for name in names):
             self.report.add("py.env.all", node)
         if call.args or call.keywords:
@@ -119,14 +123,17 @@ class Scan:
         attr = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         if attr not in rules.DISTINCT or func.scopes or base.scopes or base.consts:
             return names
-        return names if any(map(rules.rule_of, names)) else (*names, f"?.{attr}")
+        told = any(map(rules.rule_of, names)) and f"?.{attr}" not in rules.ALWAYS_JUDGED
+        return names if told else (*names, f"?.{attr}")
 
     def _called(self, call: Call, name: str, func: Value) -> None:
         node, args = call.node, call.args
         rule = self.sinks.rule_for(name, args, call.keywords)
         does = self.sinks.roles(node, name, args, call.keywords, call.base)
         if rule == "py.proc.shell" and does in _PLAIN:
-            rule = "py.proc.shell.plain"
+            # `shell=True` is what people write for a pipe; who calls a shell by name wants more.
+            asked = does != "L2" and by_shell(call.keywords)
+            rule = "py.proc.shell.known" if asked else "py.proc.shell.plain"
         if rule is None and func.built and name.rpartition(".")[0] in rules.POWERFUL:
             # A name in pieces that no rule knows: nobody hides what is harmless.
             self.report.add("py.dyn.unresolved", node, name)
@@ -191,8 +198,15 @@ class Scan:
                     does = [self.sinks.roles(node, name, [part], {}, UNKNOWN) for part in rest]
                 else:
                     does = [self.sinks.roles(node, name, rest, {}, UNKNOWN)] if rest else []
-                if does and rules.rule_of(name) == "py.proc.shell" and all(tier in _PLAIN for tier in does):
-                    self.report.add("py.proc.shell.plain", node, name)
+                if does and (rules.rule_of(name) == "py.proc.shell" or by_shell(keywords)):
+                    plain = all(tier in _PLAIN for tier in does)
+                    self.report.add("py.proc.shell.plain" if plain else "py.proc.shell", node, name)
+
+    def _doctests(self, node: ast.Call) -> None:
+        """Judge the examples in texts, which are run."""
+        for text in (part for part in ast.walk(self.outline.module.node) if isinstance(part, ast.Constant)):
+            if isinstance(text.value, str) and (lines := _EXAMPLE.findall(text.value)):
+                self.report.nested("\n".join(line[4:] for line in lines), "python", text)
 
     # References
 
@@ -228,7 +242,7 @@ class Scan:
     def _attribute(self, node: ast.Attribute) -> None:
         if isinstance(node.ctx, ast.Store):
             self._stored(node, self.ev.value(node.value), node.attr)
-        elif node.attr in rules.ATTRIBUTES:
+        elif node.attr in rules.ATTRIBUTES and not (node.attr in CLIMBS and is_own_class(self.ev.value(node.value))):
             self.report.add(rules.ATTRIBUTES[node.attr], node)
 
     def _item(self, node: ast.Subscript) -> None:

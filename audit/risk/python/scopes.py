@@ -95,6 +95,14 @@ class Scope:
             return []
         return [arg.arg for arg in (*self.node.args.posonlyargs, *self.node.args.args)]
 
+    def annotation(self, name: str) -> ast.expr | None:
+        """Return what a function says about the type of a parameter."""
+        if not isinstance(self.node, _Function):
+            return None
+        arguments = self.node.args
+        named = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+        return next((arg.annotation for arg in named if arg.arg == name), None)
+
 
 class Outline:
     """All scopes of a file, and the nodes that rules look at, in the order of the text."""
@@ -297,11 +305,12 @@ class Outline:
             self.endless.append(node)
 
     def _product(self, node: ast.BinOp, *_: object) -> None:
-        if isinstance(node.op, ast.Mult) and any(
+        repeats = isinstance(node.op, ast.Mult) and any(
             isinstance(side, ast.List | ast.Tuple)
             or (isinstance(side, ast.Constant) and isinstance(side.value, str | bytes))
             for side in (node.left, node.right)
-        ):
+        )
+        if repeats or isinstance(node.op, ast.Pow):
             self.products.append(node)
 
     def _membership(self, node: ast.Compare, *_: object) -> None:

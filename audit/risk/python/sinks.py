@@ -8,7 +8,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from audit.risk.findings import higher
-from audit.risk.places import bare_host, host_classes, normal_path, path_classes, url_host
+from audit.risk.places import bare_host, host_classes, is_root, normal_path, path_classes, url_host
 from audit.risk.python import rules
 from audit.risk.python.values import HOLE, UNKNOWN, Value, merged_taints
 
@@ -26,6 +26,7 @@ _PLACES = {
     "secret": "py.fs.secret",
     "environment": "py.fs.environment",
     "device": "py.fs.device",
+    "escape": "py.fs.escape",
     "socket": "py.fs.socket",
     "traffic": "py.net.socket",
     "keys": "py.fs.persist",
@@ -41,8 +42,12 @@ _PRELOADS = re.compile(
 _DUNDER_FIELD = re.compile(r"\{[^{}]*(?:\.|\[)_{1,2}[a-z]+_*")
 _HIDDEN_FIELD = re.compile(rf"\{{[^{{}}]*[.\[][^{{}}]*{HOLE}")
 _ALL_OF_IT = re.compile(r"(?:/|/\*|~|~/\*|/home|/home/[^/]*|/home/\*|~/\.\*)")
+_OPEN_TO_ALL = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - looked for
+# What a child takes from its environment before it does anything of its own.
+_CHILD_PRELOADS = re.compile(
+    r"LD_(?:PRELOAD|AUDIT)|BASH_ENV|PYTHONSTARTUP|PYTHONINSPECT|PERL5OPT|RUBYOPT|PROMPT_COMMAND"
+)
 _WRITE_MODES = re.compile(r"[wax+]")
-_SHELL_RULES = {"L0": "py.proc.shell.known", "L1": "py.proc.shell.known", "L2": "py.proc.shell.plain"}
 _MAX_COMMANDS = 8
 _SWEEPERS = frozenset({"os.walk", "os.fwalk", "pathlib.Path().rglob", "glob.glob", "glob.iglob"})
 _PICKLE_NAMES = frozenset({"GLOBAL", "STACK_GLOBAL", "INST", "REDUCE", "BUILD", "OBJ", "NEWOBJ"})
@@ -69,6 +74,8 @@ class Sinks:
             return "py.fs.read"
         if name == "torch.load" and True in keywords.get("weights_only", UNKNOWN).consts:
             return "py.fs.read"
+        if rule == "py.proc.argv" and by_shell(keywords):
+            return "py.proc.shell"
         if name == "logging.config.dictConfig" and args and args[0].items is not None:
             return None
         return None if name == "compile" and len(args) < 2 and not keywords else rule
@@ -100,7 +107,7 @@ class Sinks:
             elif role.kind == "shell":
                 does = self._shell(node, value)
             elif role.kind == "argv":
-                self._argv(node, value, keywords)
+                does = self._argv(node, value, keywords)
             else:
                 _ROLES[role.kind](self, node, value)
         if False in keywords.get("verify", UNKNOWN).consts and (rules.rule_of(name) or "").startswith("py.net"):
@@ -176,6 +183,24 @@ class Sinks:
         if writing:
             self.report.add("py.fs.write", node, name)
         self.path(node, value, writing=writing)
+
+    def _tree(self, node: ast.AST, value: Value) -> None:
+        """Judge a folder that is read with all in it."""
+        self.path(node, value, writing=False)
+        for text in _texts(value):
+            if text.startswith(("/", "~")) and is_root(text):
+                self.report.add("py.fs.secret", node, text)
+
+    def _modules(self, node: ast.AST, value: Value) -> None:
+        for part in (value, *value.items_values()):
+            for text in _texts(part):
+                if text.startswith(_OPEN_TO_ALL):
+                    self.report.add("py.sys.path.open", node, text)
+
+    def _remote(self, node: ast.AST, value: Value) -> None:
+        """Judge what another machine is told to run, as far as it is known."""
+        for text in _texts(value)[:_MAX_COMMANDS]:
+            self.report.nested(text.replace(HOLE, "$UNKNOWN") if text != HOLE else "", "bash", node)
 
     def _mode(self, node: ast.AST, value: Value) -> None:
         if any(isinstance(mode, str) and _WRITE_MODES.search(mode) for mode in value.consts):
@@ -269,15 +294,17 @@ class Sinks:
             return "L3"
         return "L3" if value.built else tier
 
-    def _argv(self, node: ast.AST, value: Value, keywords: Mapping[str, Value]) -> None:
-        shell = keywords.get("shell")
-        if shell is not None and (True in shell.consts or 1 in shell.consts or not shell.consts):
+    def _argv(self, node: ast.AST, value: Value, keywords: Mapping[str, Value]) -> Tier | None:
+        for name, _ in keywords.get("env", UNKNOWN).items or ():
+            if isinstance(name, str) and _CHILD_PRELOADS.fullmatch(name):
+                self.report.add("py.env.preload", node, name)
+        if by_shell(keywords):
             line = value.items_values()[0] if value.items_values() else value
             does = self._shell(node, line)
             self._feed(node, _texts(line)[:_MAX_COMMANDS], keywords.get("input"))
-            self.report.add(_SHELL_RULES.get(does, "py.proc.shell"), node, "shell=True")
-        else:
-            self._feed(node, self._words(node, value.items_values() or [value]), keywords.get("input"))
+            return does
+        self._feed(node, self._words(node, value.items_values() or [value]), keywords.get("input"))
+        return None
 
     def _feed(self, node: ast.AST, lines: Sequence[str], given: Value | None) -> None:
         """Judge what a command reads on its standard input: for an interpreter that is code."""
@@ -336,6 +363,15 @@ class Sinks:
         if not 0 < len(texts) <= 2 * _MAX_COMMANDS or value.open or holes:
             self.report.add("py.dyn.text", node)
 
+    def _formula(self, node: ast.AST, value: Value) -> None:
+        """Judge what a library evaluates: a constant formula is harmless, anything else is code."""
+        texts = [const for const in value.consts if isinstance(const, str)]
+        known = texts and not value.open and not any(HOLE in text for text in texts)
+        if value.consts and not texts:
+            return
+        if not known or any(self.report.nested(text, "python", node) > "L0" for text in texts[:_MAX_COMMANDS]):
+            self.report.add("py.dyn.formula", node)
+
     def _pickled(self, node: ast.AST, value: Value) -> None:
         for const in value.consts:
             crafted = _calls_when_loaded(const) if isinstance(const, bytes) else _NAMED_CALL.search(str(const))
@@ -387,6 +423,9 @@ class Sinks:
 
 _ROLES = {
     "mode": Sinks._mode,
+    "tree": Sinks._tree,
+    "modules": Sinks._modules,
+    "remote": Sinks._remote,
     "bits": Sinks._bits,
     "fetched": Sinks._fetched,
     "text": Sinks._text,
@@ -400,6 +439,7 @@ _ROLES = {
     "address": Sinks._address,
     "bind": Sinks._bind,
     "code": Sinks._code,
+    "formula": Sinks._formula,
     "pickled": Sinks._pickled,
     "template": Sinks._template,
     "variable": Sinks.variable,
@@ -411,6 +451,12 @@ _ROLES = {
     "library": Sinks._nothing,
     "module": Sinks._nothing,
 }
+
+
+def by_shell(keywords: Mapping[str, Value]) -> bool:
+    """Return whether a program is started through a shell, or may be."""
+    shell = keywords.get("shell")
+    return shell is not None and (True in shell.consts or 1 in shell.consts or not shell.consts)
 
 
 def _is_active(factory: Value) -> bool:

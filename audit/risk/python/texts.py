@@ -178,7 +178,11 @@ def _path(base: Value, attr: str, args: Sequence[Value]) -> list[Value]:
     choices = [base.consts, *(arg.consts or (HOLE,) for arg in args)]
     made = [folding.path_method(path, attr, rest) for path, *rest in folding.combinations(choices)]
     consts = tuple(const for const in made if const is not None)
-    return [Value(("pathlib.Path()",), consts, open=base.open)] if consts else []
+    if not consts:
+        return []
+    found = Value(("pathlib.Path()",), consts, open=base.open)
+    # Searching a folder gives many paths.
+    return [Value(items=((None, found),), open=True) if attr in folding.SEARCHES else found]
 
 
 def _formatted(base: Value, args: Sequence[Value], keywords: dict[str, Value]) -> list[Value]:
