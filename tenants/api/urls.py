@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from tenants.api import views
+from tenants.api import networks, views
 
 _TENANT = "tenants/<str:tenant_id>"
 
@@ -19,4 +19,12 @@ urlpatterns = [
     path(f"{_TENANT}/keys/<str:key_id>", views.Key.as_view()),
     path(f"{_TENANT}/quota", views.Quota.as_view()),
     path(f"{_TENANT}/limit-range", views.LimitRange.as_view()),
+    path(f"{_TENANT}/network", networks.TenantNetwork.as_view()),
+    path("network-policies", networks.Policies.as_view()),
+    path("network-policies/check", networks.Check.as_view()),
+    path("network-policies/<str:policy_id>", networks.Policy.as_view()),
+    path("network-policies/<str:policy_id>/versions", networks.Versions.as_view()),
+    path("network-bundles", networks.Bundles.as_view()),
+    path("network-bundles/<str:bundle_name>", networks.Bundle.as_view()),
+    path("network-deny-list", networks.DenyList.as_view()),
 ]

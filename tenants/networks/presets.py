@@ -1,4 +1,4 @@
-"""The policies that every installation has. Rows of the platform hold them, made after each migration."""
+"""The policies and bundles that every installation has. Rows of the platform hold them, made after each migration."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ISOLATED, RESTRICTED, PROXIED = "isolated", "restricted", "proxied"
+BUNDLES = ("python", "npm", "debian", "git")
+"""Bundles that every policy may name, also before anybody filled them."""
 PROXY = "proxy.internal:8080"
 """The alias of the explicit proxy inside every sandbox that has a network."""
 PROXY_URL = f"http://{PROXY}"
@@ -51,8 +53,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 def make_missing(**_: object) -> None:
-    """Add the presets that have no row. What an operator made of one stays."""
-    from tenants.models import NetworkPolicy, NetworkPolicyVersion
+    """Add the presets and the bundles that have no row. What an operator made of one stays."""
+    from tenants.models import Bundle, NetworkPolicy, NetworkPolicyVersion
+
+    Bundle.objects.bulk_create([Bundle(name=name) for name in BUNDLES], ignore_conflicts=True)
 
     known = set(NetworkPolicy.objects.filter(tenant=None, deleted_at=None).values_list("name", flat=True))
     for name, spec in PRESETS.items():

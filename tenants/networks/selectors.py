@@ -8,7 +8,6 @@ from corekit import ids
 from corekit.errors import InvalidInput, NotFound
 from tenants import policy
 from tenants.models import Bundle, NetworkPolicy, NetworkPolicyVersion, PlatformNetwork, Tenant
-from tenants.networks import bundles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,10 +60,10 @@ def versions_of(chosen: NetworkPolicy) -> QuerySet[NetworkPolicyVersion]:
     return chosen.versions.all()
 
 
-def bundles_for(actor: Actor) -> list[Bundle]:
-    """Return all bundles, also those that stand for nothing yet."""
+def bundles_for(actor: Actor) -> QuerySet[Bundle]:
+    """Return all bundles, also those that stand for nothing yet: they are the platform's, and everybody's to name."""
     policy.require(actor, READ)
-    return bundles.listed()
+    return Bundle.objects.all()
 
 
 def denied_for(actor: Actor) -> PlatformNetwork:

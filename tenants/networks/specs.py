@@ -105,8 +105,8 @@ def _check_egress(
         if not isinstance(text, str):
             checked.wrong(where, "An entry is a text like `api.example.com:443`.")
         elif text.startswith("@"):
-            _check_bundle(checked, where, text, bundles=bundles, filled=filled)
-            kept.setdefault(text, text)
+            if _check_bundle(checked, where, text, bundles=bundles, filled=filled):
+                kept.setdefault(text, text)
         elif text.lower() == PROXY:
             kept.setdefault(PROXY, text)
         elif (entry := _entry(checked, where, text, any_port=any_port)) is not None:
@@ -119,12 +119,14 @@ def _check_egress(
 
 def _check_bundle(
     checked: Checked, where: str, text: str, *, bundles: Collection[str], filled: Collection[str]
-) -> None:
+) -> bool:
     if text[1:] not in bundles:
         known = ", ".join(f"@{name}" for name in sorted(bundles))
         checked.wrong(where, f"There is no bundle {text[:40]}: the bundles are {known}.")
-    elif text[1:] not in filled:
+        return False
+    if text[1:] not in filled:
         checked.warn(where, "bundle_empty", f"{text} stands for no host yet; {DISCOVER}.")
+    return True
 
 
 def _entry(checked: Checked, where: str, text: str, *, any_port: bool) -> Entry | None:

@@ -15,7 +15,8 @@ from audit import operations
 from audit.models import PLATFORM_CHAIN, Checkpoint, Delivery, Event, RiskSuppression, Verdict, Webhook
 from corekit import clock
 from sandboxes.models import Execution, Node, Sandbox, Template
-from tenants.models import ApiKey, Membership, Tenant, User
+from tenants.models import ApiKey, Bundle, Membership, NetworkPolicy, NetworkPolicyVersion, Tenant, User
+from tenants.networks.presets import CLOSED
 from tests.api.rest import Operator, Rest, Route, routes
 from tests.factories import OPERATOR
 
@@ -44,6 +45,9 @@ QUERIES = {
     "tenants/{tenant_id}/members": 2,
     "tenants/{tenant_id}/keys": 2,
     "sandboxes/{sandbox_id}/events": 2,
+    "network-policies": 1,
+    "network-policies/{policy_id}/versions": 2,
+    "network-bundles": 1,
 }
 MANY = 10_000
 RISK: dict[str, object] = {
@@ -114,7 +118,23 @@ def fill(alice: Caller, base: Template, count: int) -> dict[str, str]:
             object_id=rows[0].pk,
         ).save()
     webhook = fill_ledger(alice, count)
-    return {"tenant_id": tenant.pk.hex, "sandbox_id": rows[0].pk, "webhook_id": webhook.pk}
+    policy = fill_networks(alice, count)
+    return {
+        "tenant_id": tenant.pk.hex,
+        "sandbox_id": rows[0].pk,
+        "webhook_id": webhook.pk,
+        "policy_id": policy.pk,
+    }
+
+
+def fill_networks(alice: Caller, count: int) -> NetworkPolicy:
+    """Add rows to the lists of network policies and bundles; return the policy that has versions."""
+    for number in range(count):
+        policy = NetworkPolicy.objects.create(tenant=alice.tenant, name=f"n{number}", spec=CLOSED)
+        Bundle.objects.create(name=f"b{number}")
+    for number in range(count):
+        NetworkPolicyVersion.objects.create(policy=policy, version=number + 1, spec=CLOSED)
+    return policy
 
 
 def fill_ledger(alice: Caller, count: int) -> Webhook:

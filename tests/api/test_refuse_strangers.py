@@ -12,7 +12,19 @@ from audit.models import Delivery, Event, Operation, RiskSuppression, Verdict, W
 from corekit import clock
 from corekit.ids import new_event_id, new_key_id, new_sandbox_id
 from sandboxes.models import Execution, Sandbox, Template, new_template_id
-from tenants.models import ApiKey, LimitRange, Membership, Quota, Tenant
+from tenants.models import (
+    ApiKey,
+    Bundle,
+    LimitRange,
+    Membership,
+    NetworkPolicy,
+    NetworkPolicyVersion,
+    PlatformNetwork,
+    Quota,
+    Tenant,
+    TenantNetwork,
+)
+from tenants.networks.presets import CLOSED
 from tests.api.rest import Rest, Route, problem, routes
 from tests.factories import OPERATOR
 
@@ -47,9 +59,14 @@ BODIES: dict[str, Any] = {
     "post sandboxes/{sandbox_id}/extend": {"timeout": 60},
     "post tenants/{tenant_id}/offboard": {"confirm": "acme"},
     "post executions": {"code": "print(1)"},
+    "post network-policies": {"name": "mine"},
+    "put network-policies/{policy_id}": {"version": 1, "mode": "allow"},
+    "put network-bundles/{bundle_name}": {"entries": ["evil.example:443"]},
+    "put network-deny-list": {"deny": []},
+    "patch tenants/{tenant_id}/network": {"default": "isolated"},
 }
 DENIALS = ("sandbox.denied", "tenant.denied")
-OPERATORS_ONLY = {"nodes", "nodes/{node_id}"}
+OPERATORS_ONLY = {"nodes", "nodes/{node_id}", "network-bundles/{bundle_name}"}
 
 
 @pytest.fixture
@@ -83,6 +100,8 @@ def theirs(node: NodeDouble, base: Template, alice: Caller) -> dict[str, str]:
         "delivery_id": Delivery.objects.create(webhook=webhook, event_id="e1", code="quota.set").pk,
         "template_id": Template.objects.create(tenant=tenant, name="private", build_id="b-2").pk,
         "node_id": "node-double",
+        "policy_id": NetworkPolicy.objects.create(tenant=tenant, name="private", spec=CLOSED).pk,
+        "bundle_name": Bundle.objects.create(name="mirror", entries=["index.example:443"]).pk,
     }
 
 
@@ -102,12 +121,14 @@ def unknown() -> dict[str, str]:
         "delivery_id": new_event_id(),
         "template_id": new_template_id(),
         "node_id": "node-unknown",
+        "policy_id": new_event_id(),
+        "bundle_name": "unknown",
     }
 
 
 def world() -> list[Any]:
     """Return all rows that a call could change, but for the events that say that it was refused."""
-    owned = (ApiKey, Membership, Quota, LimitRange, Sandbox, Execution)
+    owned = (ApiKey, Membership, Quota, LimitRange, Sandbox, Execution, TenantNetwork)
     kept: list[list[Any]] = [list(model.everywhere().order_by("pk").values()) for model in owned]
     for rows in kept:
         for row in rows:
@@ -119,6 +140,7 @@ def world() -> list[Any]:
         Template.objects,
     )
     plain += (RiskSuppression.objects.all(), Verdict.objects.all())
+    plain += (NetworkPolicy.objects, NetworkPolicyVersion.objects, Bundle.objects, PlatformNetwork.objects)
     return [*kept, *(list(rows.order_by("pk").values()) for rows in plain)]
 
 
@@ -190,7 +212,9 @@ def test_no_list_shows_anything_of_another_tenant(mallorys_rest: Rest, theirs: d
 
     assert answer.status_code == (403 if route.path in OPERATORS_ONLY else 200)
     shown = answer.content.decode()
-    assert [value for name, value in theirs.items() if name != "user_id" and value in shown] == []
+    # A small number may be in anything, and bundles are everybody's to name.
+    private = {name: value for name, value in theirs.items() if name not in {"user_id", "bundle_name"}}
+    assert [value for value in private.values() if value in shown] == []
     for value in (theirs["tenant_id"],):
         filtered = mallorys_rest.call("get", f"{route.path}?tenant_id={value}")
         assert filtered.status_code in {400, 403} or filtered.json()["items"] == []

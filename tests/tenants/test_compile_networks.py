@@ -81,8 +81,8 @@ def test_the_alias_of_the_proxy_beside_hosts_is_no_host(acme: Tenant) -> None:
 
 
 def test_bundles_expand_in_every_layer(acme: Tenant) -> None:
-    Bundle.objects.create(
-        name="python", entries=["index.example:443", "files.example:443"], private=["10.1.2.3/32"], source="pip"
+    Bundle.objects.filter(name="python").update(
+        entries=["index.example:443", "files.example:443"], private=["10.1.2.3/32"]
     )
 
     found = compile_network(acme, version=5)
@@ -94,7 +94,7 @@ def test_bundles_expand_in_every_layer(acme: Tenant) -> None:
 
 
 def test_a_bundle_that_no_layer_names_grants_nothing(acme: Tenant) -> None:
-    Bundle.objects.create(name="npm", entries=["npm.example:443"], private=["10.1.2.3/32"])
+    Bundle.objects.filter(name="npm").update(entries=["npm.example:443"], private=["10.1.2.3/32"])
 
     assert compile_network(acme).document["private"] == []
 
