@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 _INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 # What two things do that are each allowed is little more than what one does: danger is in how they are joined.
+# So are two signs of the same thing: a name in pieces that is evaluated is one disguise, not two.
 _BESIDE = 0.3
+_SAME_SIGN = {"sh.dyn": "disguise", "sh.evade": "disguise", "sh.priv": "privilege", "sh.fs.write.system": "privilege"}
 
 
 def analyse(code: bytes, inner: Inner) -> list[Finding]:
@@ -85,16 +87,18 @@ _HOLDS_CODE = (
 
 
 def _weighed(findings: list[Finding]) -> list[Finding]:
-    """Lower the weight of capabilities that stand beside a heavier one."""
-    beside = [found for found in findings if _is_plain(found)]
-    if not beside:
-        return findings
-    first = max(beside, key=lambda found: (found.weight, found.rule)).rule
+    """Lower the weight of what stands beside a heavier finding of its kind."""
+    heaviest: dict[str, tuple[int, str]] = {}
+    kinds = [_kind_of(found) for found in findings]
+    for kind, found in zip(kinds, findings, strict=True):
+        heaviest[kind] = max(heaviest.get(kind, (0, "")), (found.weight, found.rule))
     return [
-        replace(found, weight=round(found.weight * _BESIDE)) if found.rule != first and _is_plain(found) else found
-        for found in findings
+        found if not kind or found.rule == heaviest[kind][1] else replace(found, weight=round(found.weight * _BESIDE))
+        for kind, found in zip(kinds, findings, strict=True)
     ]
 
 
-def _is_plain(found: Finding) -> bool:
-    return found.kind == "capability" and found.tier < "L3"
+def _kind_of(found: Finding) -> str:
+    if found.kind == "capability" and found.tier < "L3":
+        return "capability"
+    return _SAME_SIGN.get(found.rule) or _SAME_SIGN.get(found.rule.rpartition(".")[0], "")

@@ -64,8 +64,8 @@ def set_alias(judge: Judge, command: Command, stdin: Value, node: Node | None) -
 def set_trap(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
     """Judge what runs on a signal."""
     words = [word for word in command.arguments if word.text != "--"]
-    if len(words) > 1 and words[0].text not in {"-", "-l", "-p", ""}:
-        programs.run_shell(judge, words[0], node, own=True)
+    if len(words) > 1 and words[0].text not in {"-", "-l", "-p"}:
+        programs.run_shell(judge, words[0], node, own=True, quoted=not words[0].text.startswith(UNKNOWN))
     return EMPTY
 
 

@@ -72,8 +72,17 @@ class Command:
         """Return all values of an option."""
         return [word for flag in flags for word in self.options.get(flag, ())]
 
+    def _key(self) -> str:
+        """Return the name under which the options are listed: some programs have others for each verb."""
+        if self.name in table.HAVE_VERBS:
+            for word in self.arguments[:8]:
+                key = f"{self.name} {word.text}"
+                if key in table.VALUES:
+                    return key
+        return self.name
+
     def _parse(self) -> None:
-        takes = table.VALUES.get(self.name, NOTHING)
+        takes = table.VALUES.get(self._key(), NOTHING)
         waiting = list(self.arguments)
         while waiting:
             word = waiting.pop(0)
@@ -89,7 +98,9 @@ class Command:
                 if equals:
                     self.options.setdefault(text, [])
                 elif flag in takes and waiting:
-                    self._option(flag, waiting.pop(0))
+                    following = waiting.pop(0)
+                    self._option(flag, following)
+                    self.options.setdefault(f"{flag}={following.text}", [])
             else:
                 self._short(word, takes, waiting)
 

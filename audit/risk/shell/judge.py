@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from audit.risk.places import normal_path, path_classes
 from audit.risk.shell import programs, specials, table
 from audit.risk.shell.command import Command, canonical
 from audit.risk.shell.filters import DECODED, apply
+from audit.risk.shell.spots import spot_classes
 from audit.risk.shell.values import EMPTY, NOTHING, UNKNOWN, Value, Word, joined
 
 if TYPE_CHECKING:
@@ -43,12 +45,16 @@ _WRITE_RULES = {
     "service": "sh.persist.service",
     "hook": "sh.persist.hook",
     "accounts": "sh.priv.accounts",
+    "way out": "sh.priv.host",
+    "cache": "sh.fs.write.cache",
+    "log": "sh.fs.write.system",
     "system": "sh.fs.write.system",
     "workspace": "sh.fs.write",
 }
 _TAINT_OF = {"secret": "secret", "environment": "environment", "traffic": "network"}
 _RUN_LATER = frozenset({"profile", "schedule", "service", "hook"})
 _SILENT = frozenset({"/dev/null", "/dev/stdout", "/dev/stderr", "/dev/stdin", "/dev/tty", "/dev/zero", "-"})
+_SILENT_COMMANDS = frozenset({":", "true", "false", "exit", "return", "shift", "wait", "sleep", "break", "continue"})
 _TIMES = re.compile(r"^\s*(?:@\w+|(?:[\d*/,\-A-Za-z]+\s+){5})(?:root\s+)?", re.MULTILINE)
 _UNIT = re.compile(r"^\s*Exec\w*=[-@:+!]*", re.MULTILINE)
 # Their arguments are no files to read: letters, verbs, devices that another rule stands for.
@@ -56,6 +62,9 @@ _NO_FILES = frozenset({"tr", "openssl", "mount", "umount", "losetup"})
 _UNPACKERS = frozenset({"unzip", "7z", "unrar", "cpio", "gunzip", "bunzip2", "unxz"})
 _DECODERS = frozenset({"base64", "base32", "xxd", "openssl", "gpg", "uudecode"})
 _DECODES = frozenset({"-d", "-D", "--decode", "-r", "--decrypt"})
+# They leave less of a file than there was.
+_WIPES = frozenset({"truncate", "shred", "sed", "rm", "unlink"})
+_POOL = re.compile(r"\bstratum\d?(?:\+\w+)?://")
 _ASSIGNMENT = re.compile(r"^[A-Za-z_]\w*\+?=")
 
 
@@ -68,7 +77,8 @@ class Judge:
         self.walker = walker
         self.piped = False
         self.role = ""
-        self._folder = ""
+        self.lost = False
+        """Whether words of the command at hand are variables that nothing here has set."""
 
     def run(self, argv: Sequence[Word], stdin: Value, targets: Sequence[Word], node: Node | None) -> Value:
         """Judge one command with its redirections and return what it writes."""
@@ -109,9 +119,14 @@ class Judge:
 
     def judge(self, command: Command, stdin: Value, node: Node | None) -> Value:
         """Judge a command whose name is known."""
+        if any("stratum" in word.text and _POOL.search(word.text) for word in command.arguments):
+            self.report.add("sh.net.mining", node)
+        matching = table.rules_of(command)
         if command.is_local and command.name not in table.WRAPPERS:
+            if "sh.net.mining" in matching:
+                self.report.add("sh.net.mining", node)
             return programs.run_file(self, Word(command.path), stdin, node)
-        for rule in table.rules_of(command):
+        for rule in matching:
             self.report.add(rule, node)
         special = specials.of(command)
         if special is not None:
@@ -153,6 +168,8 @@ class Judge:
         if name not in table.KNOWN:
             self.report.add("sh.code.unknown", node, name)
         words = [] if name in _NO_FILES else list(command.positionals)
+        if name in _SILENT_COMMANDS:
+            return EMPTY
         if name in table.TEXT:
             return Value(UNKNOWN, command.taints)
         if name in table.FIRST_IS_TEXT and not any(
@@ -162,7 +179,7 @@ class Judge:
         written, read = _roles(command, words)
         sources = [self.read(word, node) for word in read]
         for word in written:
-            self.touch(word, node, writing=True)
+            self.touch(word, node, writing=True, wiping=name in _WIPES)
         if name in table.LISTS or (name in table.FIRST_IS_TEXT and {"-r", "-R"} & command.flags and not read):
             self.report.add("sh.fs.read", node)
         given = joined(sources) if sources else stdin
@@ -192,14 +209,18 @@ class Judge:
         taints = frozenset(_TAINT_OF[name] for name in classes if name in _TAINT_OF) or frozenset({"file"})
         return Value(UNKNOWN, taints | word.taints)
 
-    def touch(self, word: Word | Value, node: Node | None, *, writing: bool = False) -> frozenset[str]:
+    def touch(
+        self, word: Word | Value, node: Node | None, *, writing: bool = False, wiping: bool = False
+    ) -> frozenset[str]:
         """Report what a path means when it is read or written, and return its classes."""
         if word.text in _SILENT or word.text.startswith("/dev/fd/") or "://" in word.text:
             return NOTHING
-        classes = path_classes(self.walker.state.located(word.text), writing=writing)
+        classes = spot_classes(self.walker.state.located(word.text), writing=writing)
         rules = _WRITE_RULES if writing else _READ_RULES
         for name in sorted(classes):
-            if name in rules:
+            if wiping and name == "log":
+                self.report.add("sh.destroy.traces", node, word.text)
+            elif name in rules:
                 self.report.add(rules[name], node, word.text if name not in {"workspace"} else "")
         if isinstance(word, Word) and word.pattern and classes & {"secret", "accounts"}:
             self.report.add("sh.evade.pattern", node, word.text)
@@ -210,7 +231,7 @@ class Judge:
         for word in targets:
             if word.text in _SILENT:
                 continue
-            classes = self.touch(word, node, writing=True)
+            classes = self.touch(word, node, writing=True, wiping=not value.text.strip() and not value.taints)
             if "traffic" in classes:
                 self.sink(value.taints, node)
             path = normal_path(self.walker.state.located(word.text))
@@ -261,16 +282,34 @@ class Judge:
 
     def watch_bomb(self, name: str, body: Node, node: Node) -> None:
         """Report a function that starts itself more than once at a time."""
-        waiting = [body]
-        calls = background = 0
-        while waiting:
-            current = waiting.pop()
-            if current.type == "command_name" and (current.text or b"").decode("utf-8", "replace") == name:
-                calls += 1
-            background += current.type == "&"
-            waiting += current.children
-        if calls > 1 or (calls and background):
+        if (body.text or b"").count(name.encode()) == 0:
+            return
+        if _multiplies(body, name.encode()):
             self.report.add("sh.destroy.fork-bomb", node)
+
+
+def _multiplies(body: Node, name: bytes) -> bool:
+    """Whether a function starts itself in the background, or twice in one pipeline: each start makes more of it."""
+    waiting = [body]
+    while waiting:
+        node = waiting.pop()
+        children = node.children
+        if any(after.type == "&" and _calls(child, name) for child, after in pairwise(children)):
+            return True
+        if node.type == "pipeline" and sum(_calls(child, name) for child in children) > 1:
+            return True
+        waiting += children
+    return False
+
+
+def _calls(node: Node, name: bytes) -> bool:
+    waiting = [node]
+    while waiting:
+        current = waiting.pop()
+        if current.type == "command_name" and current.text == name:
+            return True
+        waiting += current.children
+    return False
 
 
 def _roles(command: Command, words: list[Word]) -> tuple[list[Word], list[Word]]:

@@ -22,12 +22,29 @@ _STARTED = re.compile(
     r"(?:system|exec|popen|spawn|shell_exec|passthru|execute|execSync|IO\.popen|execl?p?)\s*[( ]?\s*"
     r"(?:(['\"])((?:\\.|(?!\1)[^\\])*)\1|q[qx]?\{([^}]*)\})|`([^`]*)`|qx\s*[{(/]([^})/]*)[})/]"
 )
+# A substitution without `e`, a translation, a printed or skipped line.
+_PERL_EDIT = re.compile(
+    r"(?:(?:s|tr|y)([/|#,!@~%:])(?:(?!\1)[^\\]|\\.)*\1(?:(?!\1)[^\\]|\\.)*\1[gimsxrcdn]*"
+    r"|s\{[^{}]*\}\{[^{}]*\}[gimsxr]*|(?:print|next|last|chomp|print \$_|\$n\+\+)?)"
+    r"(?:\s*(?:if|unless)\s*(?:/(?:[^/\\]|\\.)*/i?|\$\.\s*[<>=!]=?\s*\d+|eof))?",
+    re.DOTALL,
+)
+_PERL_RUNS = re.compile(r"`|@\{|\$\{|\(\?\??\{")
+_SOCKET_SHELLS = [pattern for rule, pattern in _WORDS if rule == "sh.net.reverse-shell"]
 _MAX_STRINGS = 20
 _STRANGE_PATH = re.compile(r"^[\w./~@+-]+$")
 
 
-def run_shell(judge: Judge, code: Value, node: Node | None, *, own: bool, arguments: list[Word] | None = None) -> Value:
-    """Follow a script that stands in a string."""
+def run_shell(
+    judge: Judge,
+    code: Value,
+    node: Node | None,
+    *,
+    own: bool,
+    arguments: list[Word] | None = None,
+    quoted: bool = False,
+) -> Value:
+    """Follow a script that stands in a string; `quoted` when what is unknown in it is taken for plain words."""
     _origins(judge, code, node)
     if not code.text.strip():
         if "unset" in code.taints:
@@ -43,7 +60,7 @@ def run_shell(judge: Judge, code: Value, node: Node | None, *, own: bool, argume
         return MYSTERY
     context.depth += 1
     try:
-        if not code.known:
+        if not code.known and not quoted:
             # What nobody knows may hold more than a word.
             judge.report.add("sh.dyn.eval", node)
         with judge.report.anchored(node):
@@ -64,10 +81,21 @@ def run_code(judge: Judge, language: str, code: Value, node: Node | None) -> Val
             judge.report.add("sh.dyn.eval", node)
             text = text.replace(UNKNOWN, "unknown")
         judge.report.take(judge.context.ask(text.encode("utf-8", "surrogateescape"), language, 1), node)
-    else:
+    elif language != "perl" or not _is_edit(code.text):
         run_words(judge, code.text, node)
         judge.report.add("sh.code.other", node, language)
+    if language == "javascript":
+        for pattern in _SOCKET_SHELLS:
+            if pattern.search(code.text):
+                judge.report.add("sh.net.reverse-shell", node)
     return Value(UNKNOWN, code.taints & {"secret", "environment", "network"})
+
+
+def _is_edit(program: str) -> bool:
+    """Whether a Perl program only edits lines, as `sed` would: what it may run is then nothing."""
+    return not _PERL_RUNS.search(program) and all(
+        _PERL_EDIT.fullmatch(step.strip()) for step in re.split(r";\s+|;$", program.strip()) if step.strip()
+    )
 
 
 def run_words(judge: Judge, text: str, node: Node | None) -> None:

@@ -24,7 +24,7 @@ class Report:
         self.findings: list[Finding] = []
         self._seen: set[tuple[str, int]] = set()
         self._counts: dict[str, int] = {}
-        self._anchor: tuple[Span, str] | None = None
+        self._anchor: Node | None = None
 
     def add(self, rule_id: str, node: Node | None, detail: str = "") -> None:
         """Add a finding of a rule; the same rule at the same place counts once."""
@@ -54,21 +54,19 @@ class Report:
         """Within this, places are the node's: what is read now stands inside one of its strings."""
         before = self._anchor
         if before is None and node is not None:
-            self._anchor = _place(node)
+            self._anchor = node
         try:
             yield
         finally:
             self._anchor = before
 
     def _offset(self, node: Node | None) -> int:
-        if self._anchor is not None:
-            return self._anchor[0].offset
+        node = self._anchor or node
         return node.start_byte if node is not None else -1
 
     def place(self, node: Node | None) -> tuple[Span | None, str]:
         """Return the span and the text that a finding at a node shows."""
-        if self._anchor is not None:
-            return self._anchor
+        node = self._anchor or node
         return _place(node) if node is not None else (None, "")
 
 

@@ -75,6 +75,7 @@ _SPECIALS: dict[str, Special] = {
     "tar": starters.tar,
     "trap": builtins.set_trap,
     "unset": builtins.unset,
+    "shred": tools.rm,
     "unlink": tools.rm,
     "xargs": starters.xargs,
 }

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from audit.risk.shell.judge import Judge
 
 _ASSIGNMENT = re.compile(r"^([A-Za-z_]\w*)=(.*)$", re.DOTALL)
+_DELETES = frozenset({"rm", "unlink", "shred", "rmdir", "truncate"})
+# With one of these, find picks some of what is there.
+_CHOOSES = frozenset(
+    {"-name", "-iname", "-path", "-ipath", "-regex", "-iregex", "-mtime", "-atime", "-ctime", "-mmin", "-newer"}
+    | {"-size", "-empty", "-user", "-group", "-perm", "-nouser", "-xtype"}
+)
 _SED_RUNS = re.compile(r"(?:^|[;{}\n]|\d|\$|/)\s*e(?:\s+(.+))?$|(?:^|[;\s])s(.).*\2.*\2\w*e\w*\s*$", re.MULTILINE)
 _AWK_RUNS = re.compile(r"\bsystem\s*\(|\|&?\s*getline|\bprintf?\b[^\n;}]*\|&?\s*[\"'(\w]|/inet/|\"\s*\|\s*getline")
 _RECIPE = re.compile(r"^\t[@+\-\s]*")
@@ -104,6 +110,9 @@ def wrapper(judge: Judge, command: Command, stdin: Value, node: Node | None) -> 
         text = word.text
         code = programs.code_after(word, words, wrapper.code)
         if code is not None:
+            if command.name == "env":
+                # `-S` is for the first line of a file; anywhere else it hides what is started.
+                judge.report.add("sh.dyn.hidden-shell", node, code.text)
             return programs.run_shell(judge, code, node, own=False)
         if text in wrapper.values and words:
             _unset(judge, command.name, text, words.pop(0), node)
@@ -127,6 +136,9 @@ def _unset(judge: Judge, wrapper: str, flag: str, word: Word, node: Node | None)
 
 def _bare_wrapper(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
     name = command.name
+    if judge.lost:
+        # The command to start is a variable that nothing here has set.
+        judge.report.add("sh.dyn.unresolved", node)
     if name == "env" and not {"-i", "-", "--version"} & command.flags:
         judge.report.add("sh.env.all", node)
         return Value(UNKNOWN, frozenset({"environment"}))
@@ -186,7 +198,12 @@ def xargs(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Va
             value = words.pop(0)
             stdin = judge.read(value, node) if flag == "-a" else stdin
     if not words:
+        if judge.lost:
+            judge.report.add("sh.dyn.unresolved", node)
         return Value(stdin.text, stdin.taints)
+    if not stdin.known and Command(words[0].text, []).name in _DELETES:
+        # How much goes is as open as what is found.
+        judge.report.add("sh.fs.delete.tree", node)
     given = stdin.text.split("\n") if mark and stdin.known else stdin.text.split()
     items = [Word(text, stdin.taints, node) for text in (given if stdin.known else [UNKNOWN])][:200]
     if not mark:
@@ -215,6 +232,8 @@ def find(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Val
     judge.report.add("sh.fs.read", node)
     wide = bool(classes - {"workspace"}) or any(normal_path(start.text).startswith("~") for start in starts)
     taints = frozenset({"file"})
+    everywhere = any(is_root(judge.walker.state.located(start.text)) for start in starts)
+    everywhere = everywhere and not any(word.text in _CHOOSES for word in words)
     for place, word in enumerate(words):
         value = words[place + 1] if place + 1 < len(words) else Word()
         if word.text in {"-name", "-iname", "-path", "-regex", "-wholename", "-ipath"}:
@@ -223,12 +242,19 @@ def find(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Val
                 taints |= {"secret"}
         elif word.text == "-perm" and wide and re.search(r"[-/]?(?:[2467][0-7]{3}|[ug]=?\+?s)", value.text):
             judge.report.add("sh.fs.hunt", node, value.text)
-        elif word.text == "-delete" and any(is_root(judge.walker.state.located(start.text)) for start in starts):
-            judge.report.add("sh.destroy.root", node)
+        elif word.text == "-delete":
+            if everywhere:
+                judge.report.add("sh.destroy.root", node)
+            else:
+                for start in starts:
+                    judge.touch(start, node, writing=True)
         elif word.text in {"-exec", "-execdir", "-ok", "-okdir"}:
+            if everywhere and Command(value.text, []).name in _DELETES:
+                judge.report.add("sh.destroy.root", node)
             _found(judge, starts, words[place + 1 :], taints, node)
         elif word.text in {"-fprint", "-fprintf", "-fls", "-fprint0"}:
             judge.touch(value, node, writing=True)
+    taints |= {"everywhere"} if everywhere else frozenset()
     return Value(UNKNOWN, taints - {"file"} or frozenset({"name"}))
 
 

@@ -60,6 +60,7 @@ WRITES_LAST = frozenset(_TABLE["writes_last"])
 READS_ANY = frozenset(_TABLE["reads"])
 VALUES = {name: frozenset(values) for name, values in _TABLE["values"].items()}
 WRITES_OPTION = {name: frozenset(values) for name, values in _TABLE["writes_option"].items()}
+HAVE_VERBS = frozenset(name.partition(" ")[0] for name in VALUES if " " in name)
 SAME_AS: dict[str, str] = _TABLE["same_as"]
 SHELLS = frozenset(_TABLE["shells"])
 INTERPRETERS: dict[str, dict[str, Any]] = _TABLE["interpreters"]

@@ -31,7 +31,9 @@ def rm(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value
     for word in command.positionals:
         place = judge.walker.state.located(word.text)
         classes = path_classes(place, writing=True)
-        if is_root(place) and (recursive or "*" in word.text):
+        if "everywhere" in word.taints:
+            judge.report.add("sh.destroy.root", node)
+        elif is_root(place) and (recursive or "*" in word.text):
             judge.report.add("sh.destroy.root", node, place)
         elif re.search(r"_history$|/var/log(?:/|$)", normal_path(place)):
             judge.report.add("sh.destroy.traces", node, word.text)

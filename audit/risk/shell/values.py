@@ -27,7 +27,8 @@ _MAX_BRACES = 64
 NOTHING: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+# Nobody changes one; but to freeze them costs more than all else that is done with most of them.
+@dataclass(slots=True)
 class Value:
     """A text and its origins: `secret`, `environment`, `network`, `file`, `decoded`."""
 
@@ -40,7 +41,7 @@ class Value:
         return UNKNOWN not in self.text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Word(Value):
     """One word of a command after all expansions, and how it was written."""
 

@@ -94,7 +94,8 @@ class Walker:
 
     def _all(self, nodes: list[Node], stdin: Value) -> Value:
         outputs = [self._statement(node, stdin) for node in nodes if node.is_named]
-        return joined(output for output in outputs if output != EMPTY)
+        written = [output for output in outputs if output.text or output.taints]
+        return written[0] if len(written) == 1 else joined(written)
 
     def _statement(self, node: Node, stdin: Value) -> Value:
         self._context.spend()
@@ -224,9 +225,11 @@ class Walker:
         """Follow one command, for each value that the variables in it may have."""
         output = EMPTY
         pick, widest = 0, 1
+        judged: list[list[str]] = []
         while pick < widest:
             self._expander.pick, self._expander.widest = pick, 1
             argv: list[Word] = []
+            lost = False
             given = stdin
             targets = []
             for child in node.children:
@@ -236,19 +239,28 @@ class Walker:
                     redirects = [*redirects, child]
                 elif child.is_named and child.type != "comment":
                     words = self._expander.words(child)
-                    if not words and child.type == "command_name":
-                        self._judge.missing(self._expander.value(child), node)
+                    if not words:
+                        value = self._expander.value(child)
+                        lost = lost or "unset" in value.taints
+                        if child.type == "command_name":
+                            self._judge.missing(value, node)
                     argv += words
             for redirect in redirects:
                 given, target = self._redirect(redirect, given)
                 targets += target
             widest = self._expander.widest
             self._expander.pick = 0
+            pick += 1
+            texts = [word.text for word in argv]
+            if widest > 1:
+                if texts in judged:
+                    continue
+                judged.append(texts)
             piped = self._judge.piped
             self._judge.piped = piped or given is not stdin
+            self._judge.lost = lost
             output = self._judge.run(argv, given, targets, node)
             self._judge.piped = piped
-            pick += 1
         return output
 
     def _redirected(self, node: Node, stdin: Value) -> Value:

@@ -65,7 +65,9 @@ class Expander:
         if (is_name or node.type == "word") and not before:
             raw = _text(node)
             if _PLAIN.match(raw):
-                return [Word(raw, node=node)]
+                return [Word(raw, NOTHING, node)]
+        elif not before and (quoted := _constant(node)) is not None:
+            return [Word(quoted, NOTHING, node)]
         flat, taints = self._flat(node)
         flat = before + flat
         # Only a command's name is suspicious when it is put together; looking costs time.
@@ -77,13 +79,15 @@ class Expander:
             if not parts and _is_quoted(node):
                 parts = [""]
             for part in parts:
-                pattern = any(mark in part for mark in "*?[")
+                pattern = "*" in part or "?" in part or "[" in part
                 text = show(_home(part))[:MAX_TEXT]
                 found.append(Word(text, taints, node, pattern=pattern, assembled=assembled, escaped=escaped))
         return found
 
     def value(self, node: Node) -> Value:
         """Return what a word is where the shell doesn't split: assignments, here-strings, patterns."""
+        if (quoted := _constant(node)) is not None:
+            return Value(quoted)
         flat, taints = self._flat(node)
         return Value(show(_home(flat.replace(SPLIT, " ")))[:MAX_TEXT], taints)
 
@@ -138,6 +142,9 @@ class Expander:
     def _inside(self, node: Node, *, here: bool = False) -> tuple[str, frozenset[str]]:
         """Return what stands between double quotes. The tree leaves blanks out of its nodes: read the gaps as well."""
         raw, begin = node.text or b"", node.start_byte
+        if b"$" not in raw and b"`" not in raw and not here:
+            text = raw.decode("utf-8", "surrogateescape")[1:-1]
+            return hide(_IN_QUOTES.sub(_quoted_backslash, text) if "\\" in text else text), NOTHING
         texts, taints, at = [], NOTHING, begin
 
         def literal(end: int) -> None:
@@ -262,6 +269,18 @@ class Expander:
 
 def _text(node: Node) -> str:
     return (node.text or b"").decode("utf-8", "surrogateescape")
+
+
+def _constant(node: Node) -> str | None:
+    """Return what stands between quotes when it means only itself."""
+    kind = node.type
+    if kind == "raw_string":
+        return _text(node)[1:-1][:MAX_TEXT]
+    if kind == "string":
+        text = _text(node)
+        if text.startswith('"') and "$" not in text and "`" not in text and "\\" not in text:
+            return text[1:-1][:MAX_TEXT]
+    return None
 
 
 def _unquoted_backslash(found: re.Match[str]) -> str:

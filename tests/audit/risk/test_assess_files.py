@@ -39,7 +39,7 @@ def test_each_line_gets_its_answer(tmp_path: Path) -> None:
     assert (status, errors) == (0, "")
     assert [(one["id"], one["tier"], one["band"], one["range"]) for one in answers] == [
         ("ada", "L0", "low", "0-24"),
-        ("bob", "L3", "medium", "25-49"),
+        ("bob", "L3", "high", "50-74"),
     ]
     assert [found["rule"] for found in answers[1]["findings"]] == ["sh.priv.root", "sh.sys.info"]
     assert answers[1]["ms"] > 0

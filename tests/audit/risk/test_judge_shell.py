@@ -36,7 +36,7 @@ def test_dangers_are_found_in_every_spelling(code: str) -> None:
 def test_a_finding_names_its_rule_its_place_and_its_words() -> None:
     judged = assess(b"echo one\nsudo id\n", "bash")
     found = next(found for found in judged.findings if found.rule == "sh.priv.root")
-    assert (found.title, found.kind, found.weight, found.tier) == ("Becomes another user", "indicator", 30, "L3")
+    assert (found.title, found.kind, found.weight, found.tier) == ("Becomes another user", "indicator", 50, "L3")
     assert found.span is not None
     assert (found.span.line, found.span.column, found.span.end_line, found.span.end_column) == (2, 0, 2, 7)
     assert found.snippet == "sudo id"
