@@ -35,6 +35,15 @@ class AuditFeed(AsyncJsonWebsocketConsumer):
     Every message carries `after`: the place in the chain up to which the page has seen everything.
     """
 
+    channel_name = ""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection; whichever way it ends, nobody watches for it any longer."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await watch.leave(self.channel_name)
+
     async def connect(self) -> None:
         """Begin after the place that the page has seen."""
         query: QueryDict = self.scope["query"]
@@ -50,10 +59,6 @@ class AuditFeed(AsyncJsonWebsocketConsumer):
         watch.join(self.channel_name, viewer.tenant_id)
         await self.send_json({"type": "ready", "after": self.after})
         await self.audit_grown()
-
-    async def disconnect(self, code: int) -> None:
-        """Watch no longer."""
-        watch.leave(self.channel_name)
 
     async def receive_json(self, content: Any, **kwargs: Any) -> None:
         """Ignore what a page says: a new filter is a new connection."""

@@ -65,12 +65,13 @@ class Watch:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
-    def leave(self, channel: str) -> None:
-        """Wake a channel no longer."""
+    async def leave(self, channel: str) -> None:
+        """Wake a channel no longer. After the last one nothing of the watch is left running."""
         self._channels.pop(channel, None)
         if not self._channels and self._task is not None:
-            self._task.cancel()
-            self._task = None
+            task, self._task = self._task, None
+            task.cancel()
+            await asyncio.wait([task])
 
     async def _run(self) -> None:
         async with contextlib.aclosing(heard() if settings.REDIS_URL else seen()) as news:
