@@ -128,7 +128,7 @@ _CODES = {
             "sandbox.created",
             "{actor} created the sandbox {object}.",
             fields="template build tier profile runtime cpu_milli memory_mib disk_mib timeout_ms on_timeout"
-            " auto_resume public_traffic node metadata",
+            " auto_resume public_traffic network node metadata",
         ),
         _code(
             "sandbox.create_failed",
@@ -141,6 +141,12 @@ _CODES = {
         _code("sandbox.refreshed", "{actor} extended the sandbox {object}.", fields="timeout_ms end_at"),
         _code("sandbox.pausing", "{actor} paused the sandbox {object}.", fields="reason"),
         _code("sandbox.resuming", "{actor} resumed the sandbox {object}.", fields="timeout_ms reason"),
+        _code(
+            "sandbox.network_changed",
+            "{actor} changed what the sandbox {object} may reach.",
+            "notice",
+            "policy version reason",
+        ),
         _code("sandbox.killed", "{actor} killed the sandbox {object}.", fields="reason"),
         _code(
             "sandbox.denied",

@@ -23,6 +23,7 @@ from sandboxes import (
     idempotency,
     isolation,
     launch,
+    networks,
     node_client,
     nodes,
     pausing,
@@ -34,8 +35,10 @@ from sandboxes.access import Access
 from sandboxes.errors import StateDiffers, UnknownAtNode
 from sandboxes.launch import Ingress
 from sandboxes.models import Sandbox, Template
+from sandboxes.networks import Wish
 from sandboxes.states import EndReason, SandboxState
 from tenants import policy, quota
+from tenants.models import Tenant
 from tenants.states import TenantState
 
 if TYPE_CHECKING:
@@ -70,7 +73,7 @@ def create_sandbox(
     auto_pause: bool = False,
     auto_resume: bool = False,
     ingress: Ingress | None = None,
-    allow_internet_access: bool | None = None,
+    network: Wish | None = None,
     idempotency_key: str | None = None,
     request_digest: str = "",
 ) -> Access:
@@ -79,7 +82,7 @@ def create_sandbox(
     `timeout_s` is its lifetime from the moment it is ready; at its end it is paused with `auto_pause`, else
     killed. With `auto_resume` a request to one of its ports wakes it. Isolation and sizes that are not given are the
     template's; a weaker isolation than the template's is refused. Raises NotFound (template), InvalidInput
-    (lifetime, isolation, sizes), QuotaExceeded, RateLimited, TierUnavailable, NoRoom, StartFailed or
+    (lifetime, isolation, sizes, network), QuotaExceeded, RateLimited, TierUnavailable, NoRoom, StartFailed or
     NodeUnavailable; afterwards nothing is reserved and nothing runs. With an idempotency key a repeated
     request gets the first one's sandbox.
     """
@@ -111,7 +114,7 @@ def create_sandbox(
         auto_pause=auto_pause,
         auto_resume=auto_resume,
         ingress=ingress or Ingress(),
-        allow_internet_access=allow_internet_access,
+        network=networks.plan(Tenant.objects.get(pk=actor.tenant_id), network or Wish()),
         idempotency_key=idempotency_key,
         request_digest=request_digest,
     )
@@ -321,6 +324,22 @@ def refresh_sandbox(*, actor: Actor, sandbox_id: str, duration_s: int, field: st
     sandbox = selectors.sandbox_for(actor, sandbox_id)
     longest_s = _require_lifetime(sandbox.tenant_id, duration_s, field)
     _move_deadline(actor, sandbox, duration_s, "sandbox.refreshed", longest_s=longest_s, extend_only=True)
+
+
+def set_network(*, actor: Actor, sandbox_id: str, wish: Wish) -> None:
+    """Change what a running sandbox may reach; returns once that holds, also for what is open.
+
+    Raises NotFound, NetworkFixed, Conflict unless it runs, InvalidInput for an unknown policy; NodeUnavailable or
+    EgressUnavailable when it can't be told now: it is then written down and told as soon as it can.
+    """
+    policy.require(actor, WRITE)
+    sandbox = selectors.sandbox_for(actor, sandbox_id)
+    networks.change(actor, sandbox, wish)
+    client = node_client.local_node()
+    try:
+        networks.tell(client, sandbox)
+    except UnknownAtNode:
+        raise _gone(client, sandbox) from None
 
 
 def kill_sandbox(*, actor: Actor, sandbox_id: str) -> None:

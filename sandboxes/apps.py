@@ -13,11 +13,15 @@ class SandboxesConfig(AppConfig):
     verbose_name = "Sandboxes"
 
     def ready(self) -> None:
-        """Tell the nodes about every API key that is revoked and every tenant that is suspended or activated."""
-        from sandboxes import revocation
+        """Tell the nodes about every API key that is revoked, every tenant that is suspended and every new policy."""
+        from sandboxes import networks, revocation
         from tenants import hooks
 
         if revocation.revoke_at_node not in hooks.on_key_revoked:
             hooks.on_key_revoked.append(revocation.revoke_at_node)
-        if revocation.follow_tenant not in hooks.on_tenant_state_changed:
-            hooks.on_tenant_state_changed.append(revocation.follow_tenant)
+        # The way out is shut before the sandboxes are paused, which takes longer.
+        for follow in (networks.follow_tenant, revocation.follow_tenant):
+            if follow not in hooks.on_tenant_state_changed:
+                hooks.on_tenant_state_changed.append(follow)
+        if networks.follow_policies not in hooks.on_network_changed:
+            hooks.on_network_changed.append(networks.follow_policies)

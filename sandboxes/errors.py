@@ -66,3 +66,18 @@ class IdempotencyInProgress(Conflict):
 
     code = "idempotency_in_progress"
     title = "The first request with this Idempotency-Key is still running"
+
+
+class NetworkFixed(Conflict):
+    """The sandbox was made without a network, for its whole life."""
+
+    code = "network_fixed"
+    title = "This sandbox has no network, and can't get one"
+
+
+class EgressUnavailable(Unavailable):
+    """The node's way out is away: what it is to obey is written down and told to it later."""
+
+    code = "egress_unavailable"
+    title = "The way out of the node is not available at the moment; the change follows as soon as it is"
+    default_retry_after = 2

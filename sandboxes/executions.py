@@ -16,12 +16,25 @@ from audit.risk.scoring import combine
 from corekit import clock, ids
 from corekit.errors import Forbidden, GatehouseError, InvalidInput, TierUnavailable, Unavailable
 from corekit.tiers import named, strongest
-from sandboxes import access, actions, assessing, executionrows, floors, inside, node_client, selectors, turns
+from sandboxes import (
+    access,
+    actions,
+    assessing,
+    executionrows,
+    floors,
+    inside,
+    networks,
+    node_client,
+    selectors,
+    turns,
+)
 from sandboxes.executionrows import OBJECT, OUTPUT_KEPT, WRAP_UP_S
 from sandboxes.launch import Ingress
 from sandboxes.models import Execution
 from sandboxes.states import ExecutionState
 from tenants import policy, quota
+from tenants.models import Tenant
+from tenants.networks.presets import ISOLATED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,6 +75,7 @@ class Wish:
     timeout_s: int = DEFAULT_S
     template: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
+    network: str = ISOLATED
     idempotency_key: str | None = None
     request_digest: str = ""
 
@@ -70,7 +84,7 @@ class Wish:
 
     def arguments(self) -> dict[str, object]:
         """Return what the audit hashes."""
-        return {"code": self.code, "language": self.language, "env": dict(self.env)}
+        return {"code": self.code, "language": self.language, "env": dict(self.env), "network": self.network}
 
 
 def execute(*, actor: Actor, wish: Wish) -> Execution:
@@ -119,6 +133,8 @@ def _check(owner: UUID, wish: Wish) -> None:
             field="timeout_s",
             maximum=longest_s,
         )
+    if wish.network != ISOLATED:
+        networks.plan(Tenant.objects.get(pk=owner), networks.Wish(policy=wish.network))
 
 
 def _judge_and_run(actor: Actor, owner: UUID, wish: Wish) -> Execution:
@@ -231,6 +247,7 @@ def _carry_out(actor: Actor, wish: Wish, row: Execution) -> None:
             metadata={OBJECT: row.pk},
             env=wish.env,
             ingress=Ingress(public=False),
+            network=networks.Wish(policy=wish.network),
             idempotency_key=executionrows.sandbox_key(row),
         )
     except GatehouseError as error:

@@ -15,7 +15,7 @@ from django.conf import settings
 from audit import argument_copies, recording
 from corekit import clock, tokens
 from corekit.errors import GatehouseError, StartFailed, TierUnavailable
-from sandboxes import access, endings, statements, turns
+from sandboxes import access, endings, networks, statements, turns
 from sandboxes.errors import BuildMissing, NodeSilent, NodeUnavailable, NoRoom
 from sandboxes.models import Sandbox, metadata_digests
 from sandboxes.node_client import StartSpec
@@ -57,7 +57,7 @@ class Wanted:
     auto_pause: bool
     auto_resume: bool
     ingress: Ingress
-    allow_internet_access: bool | None
+    network: networks.Plan
     idempotency_key: str | None
     request_digest: str
 
@@ -71,12 +71,13 @@ class Wanted:
             "timeout": self.timeout_s,
             "metadata": dict(self.metadata),
             "env": dict(self.env),
+            "network": self.network.wish.policy or dict(self.network.wish.words),
         }
 
     def row(self, actor: Actor) -> Sandbox:
         """Return the unsaved row."""
         return Sandbox(
-            tenant_id=self.tenant_id,
+            tenant=self.network.tenant,
             template=self.template,
             template_name=self.template.name,
             build_id=self.template.build_id,
@@ -90,7 +91,9 @@ class Wanted:
             pids=self.template.pids,
             metadata=dict(self.metadata),
             metadata_terms=metadata_digests(self.metadata),
-            allow_internet_access=self.allow_internet_access,
+            network_mode=self.network.mode,
+            ingress_ports=self.network.ingress_ports,
+            **self.network.wish.columns(),
             allow_public_traffic=self.ingress.public,
             mask_request_host=self.ingress.mask_host,
             https_ports=list(self.ingress.https_ports),
@@ -139,6 +142,7 @@ def _described(sandbox: Sandbox) -> dict[str, object]:
         "on_timeout": on_timeout(sandbox),
         "auto_resume": sandbox.auto_resume,
         "public_traffic": sandbox.allow_public_traffic,
+        "network": sandbox.network_policy or str(sandbox.network_mode),
         "node": sandbox.node_id,
     }
 
@@ -172,7 +176,8 @@ def _spec(actor: Actor, sandbox: Sandbox, wanted: Wanted) -> StartSpec:
             "disk_mib": sandbox.disk_mib,
             "pids": sandbox.pids,
         },
-        env=wanted.env,
+        # What the user says of a proxy goes before what the policy says.
+        env={**wanted.network.environment, **wanted.env},
         template_id=wanted.template.pk,
         ttl_ms=wanted.timeout_s * 1000,
         access_key=access.access_key(sandbox.pk, sandbox.generation).hex(),
@@ -185,10 +190,12 @@ def _spec(actor: Actor, sandbox: Sandbox, wanted: Wanted) -> StartSpec:
             "traffic_token": access.traffic_token(sandbox) or "",
             "mask_host": sandbox.mask_request_host,
             "https_ports": sandbox.https_ports,
+            "ports": sandbox.ingress_ports,
         },
         runtime=sandbox.runtime,
         on_timeout=on_timeout(sandbox),
         auto_resume=sandbox.auto_resume,
+        network=networks.in_spec(sandbox),
     )
 
 

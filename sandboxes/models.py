@@ -11,7 +11,7 @@ from django.db import models
 from django.db.models import Q
 
 from corekit import clock, ids
-from sandboxes.states import EXECUTION_ENDS, EndReason, ExecutionState, SandboxState
+from sandboxes.states import EXECUTION_ENDS, EndReason, ExecutionState, NetworkMode, SandboxState
 from tenants.models import Tenant, TenantOwned
 
 if TYPE_CHECKING:
@@ -104,6 +104,11 @@ class Sandbox(TenantOwned):
     when the node ends it, or pauses it with `auto_pause`; None while it starts, and of no meaning while
     `paused_at` says since when it is paused. `resumed_at` is when it last went on: a tenant's longest lifetime
     counts from there. `created_by` is the id of the API key.
+
+    `network` is what was asked for in E2B's words, `network_policy` the name of the policy that it is under instead;
+    the parts of an upstream proxy that nobody is shown are encrypted in `network_secrets`. `network_version` counts
+    what its egress rules should be, and `network_acked` says up to which the node took them. `ingress_ports` None
+    serves every port. While `network_cut` nothing is let out, whatever was asked for.
     """
 
     id = models.CharField(primary_key=True, max_length=64, default=ids.new_sandbox_id)
@@ -127,6 +132,14 @@ class Sandbox(TenantOwned):
     allow_public_traffic = models.BooleanField(default=True)
     mask_request_host = models.CharField(max_length=255, blank=True, default="")
     https_ports = models.JSONField(default=list, blank=True)
+    ingress_ports = models.JSONField(null=True, blank=True)
+    network_policy = models.CharField(max_length=63, blank=True, default="")
+    network_mode = models.CharField(max_length=8, choices=NetworkMode, default=NetworkMode.NONE)
+    network = models.JSONField(default=dict, blank=True)
+    network_secrets = models.TextField(blank=True, default="")
+    network_version = models.PositiveIntegerField(default=1)
+    network_acked = models.PositiveIntegerField(default=1)
+    network_cut = models.BooleanField(default=False)
     auto_pause = models.BooleanField(default=False)
     auto_resume = models.BooleanField(default=False)
     timeout_s = models.PositiveBigIntegerField()
@@ -157,6 +170,13 @@ class Sandbox(TenantOwned):
             models.Index(fields=("-started_at", "id"), condition=Q(ended_at=None), name="sandboxes_sandbox_all_live"),
             models.Index(fields=("-started_at", "id"), name="sandboxes_sandbox_all_page"),
             models.Index(fields=("state", "node"), name="sandboxes_sandbox_node"),
+            # What a node has still to be told, and what is cut: a few rows, looked for each second.
+            models.Index(
+                fields=("id",),
+                condition=Q(ended_at=None, network_acked__lt=models.F("network_version")),
+                name="sandboxes_sandbox_untold",
+            ),
+            models.Index(fields=("id",), condition=Q(ended_at=None, network_cut=True), name="sandboxes_sandbox_cut"),
         )
         constraints = (
             models.CheckConstraint(condition=Q(state__in=SandboxState.values), name="sandboxes_sandbox_state"),

@@ -25,6 +25,8 @@ from corekit import tracing
 from corekit.errors import GatehouseError, TierUnavailable
 from sandboxes.errors import (
     BuildMissing,
+    EgressUnavailable,
+    NetworkFixed,
     NodeRefused,
     NodeSilent,
     NodeUnavailable,
@@ -72,6 +74,7 @@ class StartSpec:
     auto_resume: bool = False
     audit_key_id: str = ""
     copies_key: str = ""
+    network: Mapping[str, object] | None = None
 
     def __repr__(self) -> str:
         return f"StartSpec({self.id!r}, generation={self.generation})"
@@ -215,6 +218,17 @@ class NodeClient:
         body = {"generation": generation, "ttl_ms": ttl_ms, "extend_only": extend_only}
         return self._call("POST", f"{_path(sandbox_id)}/deadline", body)
 
+    def set_network(
+        self, sandbox_id: str, generation: int, document: Json, ingress_ports: Sequence[int] | None
+    ) -> Json:
+        """Let a sandbox reach what a document says, and nothing else; returns the version once egress obeys it.
+
+        Raises NetworkFixed for a sandbox without a network, EgressUnavailable when nobody can obey at the moment.
+        """
+        ports = None if ingress_ports is None else list(ingress_ports)
+        body = {"generation": generation, "document": document, "ingress_ports": ports}
+        return self._call("PUT", f"{_path(sandbox_id)}/network", body)
+
     def grant(self, sandbox_id: str, generation: int, key_id: str, expires_at: int | None) -> None:
         """Let the tokens of one API key open one sandbox, until `expires_at` (ms) or for good."""
         body = {"generation": generation, "expires_at": expires_at}
@@ -325,6 +339,10 @@ def _error(status: int, answer: Json) -> GatehouseError:
         return BuildMissing()
     if code == "no_room":
         return NoRoom(retry_after=5, **_details(error))
+    if code == "egress_unavailable":
+        return EgressUnavailable()
+    if code == "network_fixed":
+        return NetworkFixed()
     if status == 404:
         return UnknownAtNode()
     if status == 409 and code != "generation_conflict":

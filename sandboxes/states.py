@@ -68,6 +68,13 @@ HALTED = (SandboxState.PAUSING, SandboxState.PAUSED)
 """What clients see as paused. Every other live state is running to them: the protocol has no third word."""
 
 
+class NetworkMode(models.TextChoices):
+    """Whether a sandbox has a way out at all: `none` is for its whole life, what is `open` follows its policy."""
+
+    NONE = "none", "None"
+    OPEN = "open", "By its policy"
+
+
 class EndReason(models.TextChoices):
     """Why a sandbox ended, as the node or the control plane names it."""
 

@@ -7,7 +7,7 @@ from celery import shared_task
 
 from audit import sealing
 from corekit.errors import GatehouseError
-from sandboxes import events, executionrows, offboarding, revocation, verdicts
+from sandboxes import events, executionrows, networks, offboarding, revocation, verdicts
 from sandboxes import reconcile as reconciling
 from sandboxes.models import Sandbox
 from sandboxes.node_client import local_node
@@ -34,6 +34,13 @@ def collect_events() -> None:
         logger.warning("collect_failed", error=error.code)
     # Right after the events that ask for it, and each second in any case.
     verdicts.carry_out()
+
+
+@shared_task(name="sandboxes.tell_networks")  # type: ignore[untyped-decorator]
+def tell_networks() -> None:
+    """Tell the node what sandboxes may reach, where it does not know it yet. Each second."""
+    if told := networks.tell_all(local_node()):
+        logger.info("networks_told", sandboxes=told)
 
 
 @shared_task(name="sandboxes.reconcile")  # type: ignore[untyped-decorator]

@@ -12,6 +12,7 @@ CONTROL, WORK = "control", "work"
 # Name of the task → seconds between two runs, on the queue `control`.
 PERIODIC = {
     "sandboxes.collect_events": 1.0,
+    "sandboxes.tell_networks": 1.0,
     "sandboxes.reconcile": 10.0,
     "sandboxes.sweep_reservations": 30.0,
     "sandboxes.erase_tenants": 5.0,

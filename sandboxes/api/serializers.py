@@ -10,7 +10,6 @@ from rest_framework import serializers
 
 from audit import judging
 from audit.api.risk import LevelSerializer
-from corekit.errors import NotYetAvailable
 from corekit.tiers import LEVELS, TIERS, named
 from corekit.web.fields import Body, Flag, Text, WholeNumber
 from corekit.web.views import PageQuery
@@ -37,6 +36,7 @@ else:
 _LIMITS = ("cpu_milli", "memory_mib", "disk_mib", "pids")
 _MAX_PORT = 65535
 DEFAULT_TIMEOUT_S = 300
+MAX_POLICY = 63
 
 
 class MetadataField(TextMap):
@@ -101,6 +101,15 @@ class NewSandboxBody(Body):
     ingress = IngressBody(required=False)
     metadata = MetadataField(child=serializers.CharField(), required=False)
     env = EnvironmentField(child=serializers.CharField(), required=False, help_text="Handed on, never kept.")
+    network = Text(
+        required=False, max_length=MAX_POLICY, help_text="A network policy's name; the tenant's default without it."
+    )
+
+
+class NetworkBody(Body):
+    """What a sandbox may reach from now on."""
+
+    policy = Text(max_length=MAX_POLICY, help_text="A network policy's name.")
 
 
 class TimeoutBody(Body):
@@ -142,6 +151,38 @@ class IngressSerializer(Plain):
     https_ports = serializers.ListField(child=serializers.IntegerField())
 
 
+class NetworkSerializer(Plain):
+    """What it may reach: under a policy, or as E2B's words say."""
+
+    mode = serializers.CharField(help_text="`none` for its whole life, or `open`: what its policy allows.")
+    policy = serializers.CharField(allow_null=True, help_text="null: what `asked` says, under the tenant's ceiling.")
+    asked = serializers.DictField(help_text="E2B's `network` without what is secret in it.")
+    ingress_ports = serializers.ListField(
+        child=serializers.IntegerField(), allow_null=True, help_text="Ports that are reached from outside; null: all."
+    )
+    version = serializers.IntegerField(help_text="Counts the changes.")
+    in_force = serializers.IntegerField(help_text="The version that the node obeys.")
+    cut = serializers.BooleanField(help_text="Nothing is let out, for its risk.")
+
+    def to_representation(self, instance: Sandbox) -> dict[str, Any]:
+        """Return the network of a sandbox."""
+        asked = dict(instance.network)
+        if instance.allow_internet_access is not None:
+            asked["allow_internet_access"] = instance.allow_internet_access
+        return {
+            "mode": str(instance.network_mode),
+            "policy": instance.network_policy or None,
+            "asked": asked,
+            "ingress_ports": instance.ingress_ports,
+            "version": instance.network_version,
+            "in_force": instance.network_acked,
+            "cut": instance.network_cut,
+        }
+
+
+_NETWORK = NetworkSerializer()
+
+
 class LifecycleSerializer(Plain):
     """What happens at the end of its time."""
 
@@ -166,6 +207,7 @@ class SandboxSerializer(SandboxModel):
     limits = SandboxLimitsSerializer(source="*", read_only=True)
     lifecycle = LifecycleSerializer(source="*", read_only=True)
     ingress = IngressSerializer(source="*", read_only=True)
+    network = NetworkSerializer(source="*", read_only=True)
     metadata = serializers.DictField(child=serializers.CharField(), read_only=True)
     timeout = serializers.IntegerField(source="timeout_s", read_only=True)
 
@@ -173,8 +215,8 @@ class SandboxSerializer(SandboxModel):
         model = Sandbox
         fields = (
             *("id", "tenant", "state", "template", "template_id", "build", "tier", "profile", "runtime", "node"),
-            *("limits", "lifecycle", "ingress", "metadata", "timeout", "created_by", "created_at", "started_at"),
-            *("end_at", "paused_at", "ended_at", "end_reason"),
+            *("limits", "lifecycle", "ingress", "network", "metadata", "timeout", "created_by", "created_at"),
+            *("started_at", "end_at", "paused_at", "ended_at", "end_reason"),
         )
         read_only_fields = fields
 
@@ -206,6 +248,7 @@ class SandboxSerializer(SandboxModel):
                 "mask_host": instance.mask_request_host,
                 "https_ports": instance.https_ports,
             },
+            "network": _NETWORK.to_representation(instance),
             "metadata": instance.metadata,
             "timeout": instance.timeout_s,
             "created_by": instance.created_by,
@@ -283,7 +326,7 @@ class NewExecutionBody(Body):
     timeout_s = WholeNumber(minimum=1, maximum=LONGEST_S, default=DEFAULT_S, help_text="Seconds that the code may run.")
     template = Text(required=False, max_length=fields.MAX_NAME, help_text="The tier's public one without it.")
     env = EnvironmentField(child=serializers.CharField(), required=False, help_text="Handed on, never kept.")
-    network = Text(required=False, max_length=32, help_text="`isolated`, as it is without it.")
+    network = Text(required=False, max_length=MAX_POLICY, help_text="A network policy's name; `isolated` without it.")
 
     def validate_tier(self, value: str) -> str:
         """Return the tier's name."""
@@ -291,14 +334,6 @@ class NewExecutionBody(Body):
         if found is None:
             raise serializers.ValidationError(f"Must be one of {', '.join((*TIERS, *LEVELS))}.")
         return found
-
-    def validate_network(self, value: str) -> str:
-        """Let pass what there is."""
-        if value in {"restricted", "proxied"}:
-            raise NotYetAvailable(f"This version does not offer the network {value} yet.", field="network")
-        if value != "isolated":
-            raise serializers.ValidationError("Must be one of isolated, restricted, proxied.")
-        return value
 
 
 class SeedRiskSerializer(Plain):

@@ -15,6 +15,7 @@ urlpatterns = [
     path(f"{_SANDBOX}/extend", views.Extend.as_view()),
     path(f"{_SANDBOX}/pause", views.Pause.as_view()),
     path(f"{_SANDBOX}/resume", views.Resume.as_view()),
+    path(f"{_SANDBOX}/network", views.Network.as_view()),
     path(f"{_SANDBOX}/attestation", views.Attestation.as_view()),
     path(f"{_SANDBOX}/metrics", views.Metrics.as_view()),
     path(f"{_SANDBOX}/events", views.Events.as_view()),

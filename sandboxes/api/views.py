@@ -19,6 +19,7 @@ from sandboxes import access, actions, catalog, executions, node_client, offboar
 from sandboxes.api import serializers as shapes
 from sandboxes.e2b.requests import digest, idempotency_key, metadata_filter
 from sandboxes.launch import Ingress
+from sandboxes.networks import Wish
 from tenants import policy
 from tenants import selectors as tenant_selectors
 from tenants.api.views import OfTenant
@@ -105,6 +106,7 @@ def _create_arguments(wanted: Mapping[str, Any]) -> dict[str, Any]:
         "auto_pause": lifecycle.get("on_timeout") == "pause",
         "auto_resume": lifecycle.get("auto_resume", False),
         "ingress": Ingress(**ingress),
+        "network": Wish(policy=wanted.get("network")),
     }
 
 
@@ -204,6 +206,24 @@ class Resume(OfSandbox):
         return Response(opened(actions.resume_sandbox(actor=self.actor, sandbox_id=sandbox_id, timeout_s=timeout)))
 
 
+class Network(OfSandbox):
+    """`/sandboxes/{sandbox}/network`."""
+
+    @documented(
+        "set_network",
+        "Sandboxes",
+        "Change what a sandbox may reach",
+        scope="sandboxes:write",
+        body=shapes.NetworkBody,
+        answer=shapes.SandboxSerializer,
+    )
+    def put(self, request: Request, sandbox_id: str) -> Response:
+        """Put a running sandbox under another policy; answers once that holds, also for what is open."""
+        wish = Wish(policy=self.body(shapes.NetworkBody)["policy"])
+        actions.set_network(actor=self.actor, sandbox_id=sandbox_id, wish=wish)
+        return Response(shapes.SandboxSerializer(catalog.sandbox_for(self.actor, sandbox_id)).data)
+
+
 class Attestation(OfSandbox):
     """`/sandboxes/{sandbox}/attestation`."""
 
@@ -296,9 +316,10 @@ class Executions(ApiView):
         With an Idempotency-Key a repeated call gets the first one's result.
         """
         key = idempotency_key(request.headers.get("Idempotency-Key"))
-        wanted = {name: value for name, value in self.body(shapes.NewExecutionBody).items() if name != "network"}
         wish = executions.Wish(
-            **wanted, idempotency_key=key, request_digest=digest(request.data) if key is not None else ""
+            **self.body(shapes.NewExecutionBody),
+            idempotency_key=key,
+            request_digest=digest(request.data) if key is not None else "",
         )
         row = executions.execute(actor=self.actor, wish=wish)
         return Response(shapes.ExecutionSerializer(row).data, status=201)

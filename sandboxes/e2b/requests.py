@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote
 
 from corekit import clock
 from corekit.errors import InvalidInput, NotYetAvailable
-from sandboxes.e2b import fields
+from sandboxes.e2b import fields, outbound
 from sandboxes.launch import Ingress
 from sandboxes.logs import LEVELS, MAX_ENTRIES, LogQuery
 from sandboxes.selectors import MAX_PAGE, ListQuery, decode_page_token
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from django.http import QueryDict
+
+    from sandboxes.networks import Wish
 
 DEFAULT_TIMEOUT_V1_S = 15
 DEFAULT_TIMEOUT_V2_S = 300
@@ -32,6 +34,7 @@ _IDEMPOTENCY_KEY = re.compile(r"[a-z0-9-]{1,255}")
 _BLANK_OFFSET = re.compile(r"(?<=T)(.*) (?=\d\d:\d\d$)")
 _STATES = frozenset({"running", "paused"})
 _INGRESS = frozenset({"allowPublicTraffic", "maskRequestHost", "httpsPorts"})
+_KNOWN = _INGRESS | outbound.FIELDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class CreateBody:
     auto_pause: bool
     auto_resume: bool
     ingress: Ingress
-    allow_internet_access: bool | None
+    network: Wish
 
     def __repr__(self) -> str:
         return f"CreateBody({self.template!r}, timeout_s={self.timeout_s})"
@@ -54,6 +57,7 @@ class CreateBody:
 def create_body(data: object, *, default_timeout_s: int) -> CreateBody:
     """Read the body of a create call. What a later version brings is refused by name, never ignored."""
     body = fields.as_object(data)
+    network = fields.optional_object(body, "network")
     parsed = CreateBody(
         template=fields.name(body, "templateID"),
         timeout_s=fields.timeout(body, default=default_timeout_s),
@@ -61,8 +65,8 @@ def create_body(data: object, *, default_timeout_s: int) -> CreateBody:
         env=fields.environment(body),
         auto_pause=_auto_pause(body),
         auto_resume=_auto_resume(body),
-        ingress=_ingress(fields.optional_object(body, "network")),
-        allow_internet_access=fields.boolean(body, "allow_internet_access", default=None),
+        ingress=_ingress(network),
+        network=outbound.wish(network, body, inside="network"),
     )
     fields.boolean(body, "secure", default=None)
     fields.refuse_unless_empty(body, "mcp", dict)
@@ -87,9 +91,9 @@ def _auto_resume(body: Mapping[str, object]) -> bool:
 
 
 def _ingress(network: Mapping[str, object]) -> Ingress:
-    """Read how requests come in. What says how they go out is of a later version."""
+    """Read how requests come in. What nobody knows is refused by name, unless it asks for nothing."""
     for key, value in network.items():
-        if key not in _INGRESS and value is not None and value != [] and value != {}:
+        if key not in _KNOWN and value is not None and value != [] and value != {}:
             label = f"network.{key[:64]}"
             raise NotYetAvailable(f"This version does not offer {label} yet.", field=label)
     return Ingress(
@@ -134,11 +138,13 @@ def pause_body(data: object) -> None:
     fields.boolean(body, "requireHealthyGuest", default=None)
 
 
-def network_body(data: object) -> None:
-    """Check the body of a network change. How requests come in is said once, when the sandbox is made."""
-    for key in fields.as_object(data):
+def network_body(data: object) -> Wish:
+    """Return what a network change asks for: all of it anew. How requests come in is said once, at create."""
+    body = fields.as_object(data)
+    for key in body:
         if key in _INGRESS:
             raise InvalidInput(f"{key} can't be changed.", field=key)
+    return outbound.wish(body, body)
 
 
 def _require_memory(body: Mapping[str, object]) -> None:

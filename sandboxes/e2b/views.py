@@ -89,7 +89,7 @@ def create(request: Request, *, default_timeout_s: int) -> Response:
         auto_pause=body.auto_pause,
         auto_resume=body.auto_resume,
         ingress=body.ingress,
-        allow_internet_access=body.allow_internet_access,
+        network=body.network,
         idempotency_key=key,
         request_digest=requests.digest([default_timeout_s, request.data]) if key else "",
     )
@@ -258,12 +258,9 @@ class Network(E2bView):
     """`PUT /sandboxes/{id}/network`."""
 
     def put(self, request: Request, sandbox_id: str) -> Response:
-        """Say for a sandbox of one's own that its way out can't be changed yet."""
-        actor = actor_of(request)
-        policy.require(actor, actions.WRITE)
-        requests.network_body(request.data)
-        selectors.sandbox_for(actor, sandbox_id)
-        raise NotYetAvailable("This version does not offer changing the network of a running sandbox yet.")
+        """Replace what a running sandbox may reach; 204 once that holds."""
+        actions.set_network(actor=actor_of(request), sandbox_id=sandbox_id, wish=requests.network_body(request.data))
+        return Response(status=204)
 
 
 class NotYet(E2bView):

@@ -28,7 +28,7 @@ OPERATIONS = {
     "list_webhook_deliveries retry_webhook_delivery get_argument_copies set_argument_copies open_arguments",
     "get_risk get_risk_policy set_risk_policy list_risk_suppressions create_risk_suppression delete_risk_suppression",
     "list_verdicts override_verdict",
-    "execute get_execution list_executions",
+    "execute get_execution list_executions set_network",
     "list_network_policies create_network_policy get_network_policy replace_network_policy delete_network_policy",
     "list_network_policy_versions check_network_policy list_network_bundles set_network_bundle",
     "get_network_deny_list set_network_deny_list get_tenant_network set_tenant_network",

@@ -195,16 +195,6 @@ def test_a_request_that_is_none_names_its_field(
     assert (Execution.everywhere().count(), gateway.calls) == (0, [])
 
 
-def test_networks_of_later_versions_are_refused_by_name(rest: Rest) -> None:
-    assert run(rest, network="isolated")["state"] == "completed"
-    for name in ("restricted", "proxied"):
-        assert rest.refused("post", "executions", {"code": PURE, "network": name}) == (
-            501,
-            "not_implemented",
-            "network",
-        )
-
-
 def test_longer_than_the_tenants_longest_lifetime(rest: Rest, alice: Caller) -> None:
     tenant_actions.set_quota(actor=OPERATOR, tenant=alice.tenant, max_lifetime_s=60)
 

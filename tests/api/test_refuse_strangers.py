@@ -57,6 +57,7 @@ BODIES: dict[str, Any] = {
     "put audit-argument-copies": {"keep": False},
     "post webhooks": {"url": "https://hooks.example.com/"},
     "post sandboxes/{sandbox_id}/extend": {"timeout": 60},
+    "put sandboxes/{sandbox_id}/network": {"policy": "restricted"},
     "post tenants/{tenant_id}/offboard": {"confirm": "acme"},
     "post executions": {"code": "print(1)"},
     "post network-policies": {"name": "mine"},

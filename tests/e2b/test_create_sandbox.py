@@ -11,6 +11,7 @@ from audit.models import Event
 from corekit import clock, tokens
 from sandboxes.models import Sandbox
 from tenants.models import Reservation
+from tenants.networks import E2BNetwork, compile_network
 from tests.conftest import SEED
 from tests.sandboxes.fixtures import caller, client, used
 
@@ -65,10 +66,11 @@ def test_it_creates(node: NodeDouble, base: Template, alice: Caller) -> None:
         "audit_key_id": epoch,
         "copies_key": "",
         "grants": {alice.key.pk: None},
-        "ingress": {"public": True, "traffic_token": "", "mask_host": "", "https_ports": []},
+        "ingress": {"public": True, "traffic_token": "", "mask_host": "", "https_ports": [], "ports": None},
         "runtime": "",
         "on_timeout": "kill",
         "auto_resume": False,
+        "network": {"mode": "open", "document": compile_network(alice.tenant, e2b=E2BNetwork()).document},
     }
     row = Sandbox.everywhere().get()
     assert (row.pk, row.state, row.metadata, row.created_by) == (sandbox_id, "running", {"a": "b"}, alice.key.pk)
@@ -251,8 +253,8 @@ def test_it_rejects_bad_input_naming_the_field(
 
 LATER = [
     ({"autoPause": True, "autoPauseMemory": False}, "autoPauseMemory"),
-    ({"network": {"denyOut": ["0.0.0.0/0"]}}, "network.denyOut"),
     ({"network": {"rules": {"a.example": []}}}, "network.rules"),
+    ({"network": {"fieldOfTomorrow": True}}, "network.fieldOfTomorrow"),
     ({"mcp": {"server": {}}}, "mcp"),
     ({"iam": {"tokens": {"t": {"audience": "x", "tokenType": "JWT-SVID"}}}}, "tokens"),
     ({"volumeMounts": [{"name": "v", "path": "/mnt"}]}, "volumeMounts"),

@@ -9,9 +9,7 @@ import pytest
 from tests.sandboxes.fixtures import client
 
 if TYPE_CHECKING:
-    from sandboxes.models import Template
     from tests.sandboxes.fixtures import Caller
-    from tests.sandboxes.node_double import NodeDouble
 
 pytestmark = pytest.mark.django_db
 
@@ -92,24 +90,3 @@ def test_a_body_that_is_no_json_by_type_is_415(alice: Caller) -> None:
     )
 
     assert (answer.status_code, answer.json()["code"]) == (415, 415)
-
-
-def test_changing_the_network_is_501_for_a_sandbox_of_ones_own(
-    node: NodeDouble, base: Template, alice: Caller, mallory: Caller
-) -> None:
-    sandbox_id = alice.create()["sandboxID"]
-
-    answer = alice.call("PUT", f"/sandboxes/{sandbox_id}/network", {"denyOut": ["0.0.0.0/0"]})
-
-    assert (answer.status_code, answer["Should-Retry"]) == (501, "false")
-    assert alice.call("PUT", "/sandboxes/iunknown/network", {}).status_code == 404
-    assert mallory.call("PUT", f"/sandboxes/{sandbox_id}/network", {}).status_code == 404
-
-
-@pytest.mark.parametrize("field", ["allowPublicTraffic", "maskRequestHost", "httpsPorts"])
-def test_how_requests_come_in_can_not_be_changed(node: NodeDouble, base: Template, alice: Caller, field: str) -> None:
-    sandbox_id = alice.create()["sandboxID"]
-
-    answer = alice.call("PUT", f"/sandboxes/{sandbox_id}/network", {field: None})
-
-    assert (answer.status_code, answer.json()["field"]) == (400, field)

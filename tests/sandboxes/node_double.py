@@ -330,6 +330,19 @@ class NodeDouble:
             guest.grants[url.path.split("/")[5]] = body["expires_at"]
             return 200, {}
 
+    def _on_network(self, url: Any, body: Json) -> Answer:
+        with self.lock:
+            guest = self.guests.get(url.path.split("/")[3])
+            if guest is None or guest.state == "ended":
+                return _unknown()
+            assert body["generation"] == guest.generation
+            network = guest.spec["network"]
+            if network is None:
+                return 409, {"error": {"code": "network_fixed", "message": "it has no network", "details": {}}}
+            network["document"] = body["document"]
+            guest.spec["ingress"]["ports"] = body["ingress_ports"]
+            return 200, {"version": body["document"]["version"]}
+
     def _on_revoke(self, url: Any, _body: Json) -> Answer:
         key_id = url.path.split("/")[3]
         with self.lock:
@@ -388,6 +401,7 @@ _ROUTES = (
     ("POST", r"/v1/sandboxes/[^/]+/resume", "resume"),
     ("GET", r"/v1/sandboxes/[^/]+/samples", "samples"),
     ("POST", r"/v1/sandboxes/[^/]+/deadline", "deadline"),
+    ("PUT", r"/v1/sandboxes/[^/]+/network", "network"),
     ("PUT", r"/v1/sandboxes/[^/]+/grants/[^/]+", "grant"),
     ("DELETE", r"/v1/grants/[^/]+", "revoke"),
     ("GET", r"/v1/sandboxes/[^/]+/metrics", "metrics"),

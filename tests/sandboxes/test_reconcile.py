@@ -199,7 +199,10 @@ def test_leaked_reservations_are_swept_and_live_ones_kept(
 
 
 def test_the_worker_runs_these_tasks() -> None:
-    known = (tasks.collect_events, tasks.reconcile, tasks.sweep_reservations, tasks.erase_tenants)
+    known = (
+        *(tasks.collect_events, tasks.tell_networks, tasks.reconcile, tasks.sweep_reservations),
+        tasks.erase_tenants,
+    )
     names = {task.name for task in known}
 
     assert names == {name for name in queues.PERIODIC if name.startswith("sandboxes.")}
