@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"gatehouse/guest/config"
+	"gatehouse/guest/network"
 	"gatehouse/guest/reaper"
 	"gatehouse/guest/server"
 	"gatehouse/guest/threads"
@@ -55,7 +56,7 @@ func serve() error {
 	if err := limitProcesses(settings.MaxProcesses); err != nil {
 		nodeLog{}.tell(err)
 	}
-	handler := server.New(settings, reaper.Start(), nodeLog{})
+	handler := server.New(settings, reaper.Start(), network.Start(settings.Network, nodeLog{}), nodeLog{})
 	if settings.OnlyUser != "" {
 		hideFromUser()
 	}

@@ -25,6 +25,8 @@ type Config struct {
 	// MemoryMiB and CPUs are the sandbox's limits, which cannot be seen from inside; 0 stands for those of the machine.
 	MemoryMiB uint64 `json:"memory_mib"`
 	CPUs      int    `json:"cpus"`
+	// Network says what programs in the sandbox find where the network would be.
+	Network Network `json:"network"`
 }
 
 // Read reads one object until the end of source.
@@ -48,6 +50,9 @@ func Read(source io.Reader) (*Config, error) {
 	}
 	if config.MaxProcesses < 0 {
 		return nil, errors.New("max_processes is negative")
+	}
+	if err := config.Network.check(); err != nil {
+		return nil, err
 	}
 	for name, value := range config.Env {
 		if name == "" || strings.ContainsAny(name, "=\x00") || strings.Contains(value, "\x00") {

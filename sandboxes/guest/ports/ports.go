@@ -2,36 +2,37 @@
 package ports
 
 import (
-	"bufio"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 
 	"gatehouse/guest/plain"
+	"gatehouse/guest/relay"
 )
 
 const (
 	dialTimeout = 5 * time.Second
-	bufferSize  = 32 << 10
 	reason      = "X-Gatehouse-Reason"
 )
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
+// Tunnels leads to all ports but these, which are the guest's own and closed to whoever comes from outside: they would
+// be a way through the sandbox to wherever it may connect to.
+type Tunnels []int
 
-// Connect answers `CONNECT 127.0.0.1:<port>` with a raw connection to that port on the sandbox's own addresses.
-func Connect(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP answers `CONNECT 127.0.0.1:<port>` with a raw connection to that port on the sandbox's own addresses.
+func (own Tunnels) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	host, port, err := net.SplitHostPort(r.RequestURI)
 	number, numberErr := strconv.ParseUint(port, 10, 16)
 	if err != nil || numberErr != nil || number == 0 || (host != "127.0.0.1" && host != "::1" && host != "localhost") {
 		plain.Error(w, http.StatusBadRequest, "only 127.0.0.1:<port> can be connected to")
 		return
 	}
-	server, err := dial(strconv.FormatUint(number, 10))
+	server, err := own.dial(int(number))
 	if err != nil {
 		w.Header().Set(reason, why(err))
 		plain.Error(w, http.StatusBadGateway, "the port is not open")
@@ -48,16 +49,22 @@ func Connect(w http.ResponseWriter, r *http.Request) {
 	if _, err := io.WriteString(client, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
 		return
 	}
-	relay(client, buffered.Reader, server)
+	relay.Both(client.(relay.Conn), buffered.Reader, server)
 }
 
-func dial(port string) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
-	server, err := dialer.Dial("tcp4", "127.0.0.1:"+port)
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		return dialer.Dial("tcp6", "[::1]:"+port)
+func (own Tunnels) dial(port int) (*net.TCPConn, error) {
+	if slices.Contains(own, port) {
+		return nil, syscall.ECONNREFUSED
 	}
-	return server, err
+	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
+	server, err := dialer.Dial("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		server, err = dialer.Dial("tcp6", net.JoinHostPort("::1", strconv.Itoa(port)))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return server.(*net.TCPConn), nil
 }
 
 func why(err error) string {
@@ -66,69 +73,4 @@ func why(err error) string {
 		return "port_timeout"
 	}
 	return "port_closed"
-}
-
-// relay copies both ways until both directions have ended, or one has failed.
-func relay(client net.Conn, ahead *bufio.Reader, server net.Conn) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if forward(client, nil, server) != nil {
-			client.Close()
-			server.Close()
-		}
-	}()
-	if forward(server, ahead, client) != nil {
-		client.Close()
-		server.Close()
-	}
-	<-done
-}
-
-// forward copies ahead and then source to target, and passes the end on.
-func forward(target net.Conn, ahead *bufio.Reader, source net.Conn) error {
-	if ahead != nil && ahead.Buffered() > 0 {
-		early, _ := ahead.Peek(ahead.Buffered())
-		if _, err := target.Write(early); err != nil {
-			return err
-		}
-	}
-	raw, err := source.(syscall.Conn).SyscallConn()
-	if err != nil {
-		return err
-	}
-	for {
-		buffer, n, err := readWhenReady(raw)
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			return target.(interface{ CloseWrite() error }).CloseWrite()
-		}
-		_, err = target.Write((*buffer)[:n])
-		buffers.Put(buffer)
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// readWhenReady waits without holding a buffer, so that silent connections cost none.
-func readWhenReady(raw syscall.RawConn) (buffer *[]byte, n int, err error) {
-	rawErr := raw.Read(func(fd uintptr) bool {
-		buffer = buffers.Get().(*[]byte)
-		n, err = syscall.Read(int(fd), *buffer)
-		for err == syscall.EINTR {
-			n, err = syscall.Read(int(fd), *buffer)
-		}
-		if n > 0 {
-			return true
-		}
-		buffers.Put(buffer)
-		return err != syscall.EAGAIN
-	})
-	if rawErr != nil {
-		return nil, 0, rawErr
-	}
-	return buffer, max(n, 0), err
 }

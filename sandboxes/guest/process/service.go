@@ -22,11 +22,13 @@ type Service struct {
 	table    *table
 	badness  *badness
 	defaults map[string]string
+	// network is closed when programs find what the sandbox has of a network.
+	network <-chan struct{}
 }
 
-// New makes the service of a sandbox.
-func New(c *config.Config, r *reaper.Reaper) *Service {
-	return &Service{config: c, reaper: r, table: newTable(), badness: openBadness(), defaults: c.Defaults()}
+// New makes the service of a sandbox. No program is started before network is closed.
+func New(c *config.Config, r *reaper.Reaper, network <-chan struct{}) *Service {
+	return &Service{config: c, reaper: r, table: newTable(), badness: openBadness(), defaults: c.Defaults(), network: network}
 }
 
 // Handlers returns a handler for each call by its URL path.
@@ -113,6 +115,7 @@ func (s *Service) launch(
 		return nil, nil, err
 	}
 	threads.Warm()
+	<-s.network
 	var plan *plan
 	threads.Disk(func() {
 		var user *accounts.User

@@ -29,20 +29,22 @@ const (
 	healthPath     = "/health"
 )
 
+// routes has the handlers of paths, and that of tunnels, whose requests have no path, by the method.
 type routes map[string]http.Handler
 
-// New makes the server of a sandbox.
+// New makes the server of a sandbox, which starts programs once network is closed.
 // It tells what goes wrong inside to problems, a line at a time.
-func New(c *config.Config, r *reaper.Reaper, problems io.Writer) *http.Server {
+func New(c *config.Config, r *reaper.Reaper, network <-chan struct{}, problems io.Writer) *http.Server {
 	all := routes{
-		healthPath: http.HandlerFunc(health),
-		"/metrics": &metrics.Meter{CPUs: c.CPUs, Memory: c.MemoryMiB << 20},
-		"/envs":    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { plain.JSON(w, http.StatusOK, c.Defaults()) }),
+		http.MethodConnect: ports.Tunnels(c.Network.Ports()),
+		healthPath:         http.HandlerFunc(health),
+		"/metrics":         &metrics.Meter{CPUs: c.CPUs, Memory: c.MemoryMiB << 20},
+		"/envs":            http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { plain.JSON(w, http.StatusOK, c.Defaults()) }),
 	}
 	transfer := files.New(c)
 	all["/files"] = transfer
 	all["/files/compose"] = http.HandlerFunc(transfer.Compose)
-	for path, handler := range process.New(c, r).Handlers() {
+	for path, handler := range process.New(c, r, network).Handlers() {
 		all[path] = handler
 	}
 	for path, handler := range filesystem.New(c).Handlers() {
@@ -77,7 +79,7 @@ func Serve(s *http.Server, listener net.Listener) error {
 // ServeHTTP finds the handler of a path.
 func (all routes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodConnect {
-		ports.Connect(w, r)
+		all[http.MethodConnect].ServeHTTP(w, r)
 		return
 	}
 	if handler, known := all[r.URL.Path]; known {

@@ -45,6 +45,7 @@ func TestMain(m *testing.M) {
 			must(syscall.Mount(filepath.Join(etc, name), filepath.Join("/etc", name), "", syscall.MS_BIND, ""))
 		}
 		os.Unsetenv(underTest)
+		layNetwork(etc)
 		dropRights(etc)
 		os.Exit(boot.Run())
 	}
