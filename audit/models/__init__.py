@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from audit.models.events import AppendOnly, Band, Decision, Event, EventQuerySet, ImmutableError, Outcome, Phase
+from audit.models.events import (
+    EGRESS_CODES,
+    AppendOnly,
+    Band,
+    Decision,
+    Event,
+    EventQuerySet,
+    ImmutableError,
+    Outcome,
+    Phase,
+)
 from audit.models.ledger import (
     PLATFORM_CHAIN,
     AnchorPosition,
@@ -22,6 +32,7 @@ from audit.models.risk import RiskLevel, RiskPolicy, RiskSuppression, Verdict, V
 from audit.models.webhooks import Delivery, DeliveryState, Webhook
 
 __all__ = [
+    "EGRESS_CODES",
     "PLATFORM_CHAIN",
     "AnchorPosition",
     "AppendOnly",

@@ -112,6 +112,10 @@ def _object() -> models.JSONField[dict[str, object], dict[str, object]]:
     return models.JSONField(default=dict, encoder=DjangoJSONEncoder)
 
 
+EGRESS_CODES = ("egress.closed", "egress.denied", "egress.dns_denied")
+"""What is recorded of traffic: a flow that was let through at its end, a refused one, and a name that was not told."""
+
+
 class Event(AppendOnly):
     """One act or fact. It holds copies, no references, so that it outlives what it speaks of.
 
@@ -192,6 +196,9 @@ class Event(AppendOnly):
             models.Index(fields=("sandbox_id", "-at", "-id"), condition=~Q(sandbox_id=""), name="audit_event_sandbox"),
             models.Index(fields=("tenant_id", "-at", "-id"), condition=Q(risk_score__gte=50), name="audit_event_risky"),
             models.Index(fields=("tenant_id", "-at", "-id"), condition=Q(decision="deny"), name="audit_event_denied"),
+            models.Index(
+                fields=("tenant_id", "-at", "-id"), condition=Q(code__in=EGRESS_CODES), name="audit_event_egress"
+            ),
             models.Index(fields=("host", "-at", "-id"), condition=~Q(host=""), name="audit_event_host"),
             models.Index(fields=("token_id", "-at", "-id"), condition=~Q(token_id=""), name="audit_event_token"),
         )

@@ -133,9 +133,9 @@ def ceiling_of(network: TenantNetwork) -> dict[str, Any]:
 
 
 def policy_named(
-    tenant: Tenant, name: str | None, network: TenantNetwork | None = None, *, running: bool = False
+    tenant: Tenant | None, name: str | None, network: TenantNetwork | None = None, *, running: bool = False
 ) -> NetworkPolicy:
-    """Return a tenant's policy of a name, else the platform's; with None the tenant's default. Raises InvalidInput."""
+    """Return a tenant's policy of a name, else the platform's; with no name the default. Raises InvalidInput."""
     if name is None:
         chosen = (network or network_of(tenant)).default
         if chosen is not None:

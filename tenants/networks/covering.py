@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tenants.networks.specs import Checked
 
 
+_WEB = {443: ("tls",), 80: ("http", "ws")}
+
+
 def warn_of_ceiling(checked: Checked, document: Mapping[str, Any]) -> None:
     """Add a warning for every entry that the tenant's ceiling or the platform's deny list stops, whole or in part.
 
@@ -39,11 +42,19 @@ def warn_of_ceiling(checked: Checked, document: Mapping[str, Any]) -> None:
         elif any(_overlap(one, entry) for one in forbidden):
             checked.warn(where, "operator_deny", f"{entry.shown} meets what the operator denies to every sandbox.")
         elif any(_overlap(one, entry) for one in denied) or not (
-            ceiling["mode"] == "allow" or any(_covers(one, entry) for one in allowed)
+            any(_covers(one, entry) for one in allowed) or (ceiling["mode"] == "allow" and _is_usual(entry))
         ):
             checked.warn(
                 where, "not_in_ceiling", f"{entry.shown} does not get through the tenant's ceiling, or not all of it."
             )
+
+
+def _is_usual(entry: Entry) -> bool:
+    """Say whether a rule passes where every public host does: there, the web's ports speak the web's protocols."""
+    if not isinstance(entry.host, Name | Suffix):
+        return True
+    first, last = entry.ports
+    return all(entry.protocol_at(port) in spoken for port, spoken in _WEB.items() if first <= port <= last)
 
 
 def _is_special(host: Target) -> bool:

@@ -227,6 +227,15 @@ def test_a_wide_ceiling_lets_wildcards_and_networks_through(alice: Person) -> No
     ]
 
 
+def test_the_public_internet_speaks_the_webs_protocols_on_the_webs_ports(alice: Person) -> None:
+    actions.set_ceiling(actor=OPERATOR, tenant=alice.tenant, public_internet=True)
+    body = {"egress": ["a.example:443", "a.example:443/tcp", "a.example:80/ws", "a.example:22", "8.8.8.8:443"]}
+
+    saved = actions.create_policy(actor=alice.actor, tenant=alice.tenant, name="mine", body=body)
+
+    assert [(one.field, one.code) for one in saved.warnings] == [("egress[1]", "not_in_ceiling")]
+
+
 def test_an_empty_bundle_is_said(alice: Person) -> None:
     saved = actions.create_policy(actor=alice.actor, tenant=alice.tenant, name="mine", body={"egress": ["@python"]})
     assert [(one.field, one.code) for one in saved.warnings] == [("egress[0]", "bundle_empty")]
