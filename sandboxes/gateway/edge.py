@@ -111,6 +111,7 @@ class RouteFeed:
             audit_key_id=str(row.get("audit_key_id") or ""),
             tier=str(row.get("tier") or ""),
             copies_key=bytes.fromhex(str(row.get("copies_key") or "")),
+            network=row.get("network") is True,
         )
         if self._seen is not None:
             self._seen.add(sandbox_id)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from sandboxes.gateway.routes import Route, Stream
     from sandboxes.gateway.tunnels import Tunnel
 
-# The platform's own ports inside a sandbox: DNS, the egress proxy and its redirect, the agent.
-REFUSED_PORTS = frozenset({53, 3128, 3129, AGENT_PORT})
+# The platform's own ports inside a sandbox: DNS, the proxy, what is led to them, the agent.
+REFUSED_PORTS = frozenset({53, 3128, 15001, 15053, AGENT_PORT})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -59,7 +59,7 @@ class PortCall:
         request, sandbox_id = self._request, self._route.id
         try:
             key_id = self._authenticate()
-            if self._port in REFUSED_PORTS:
+            if self._port in REFUSED_PORTS or not self._route.ingress.serves(self._port):
                 return errors.port_closed(request, sandbox_id, self._port)
             with self._route.open_stream(key_id) as stream:
                 return await self._serve(stream)

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 _RUNS = "command.start"
 _SHORT = 1024
-# A sandbox has no link to anywhere.
-_NETWORK = False
 
 
 async def of_act(assessor: Assessor, route: Route, code: str, arguments: Mapping[str, object]) -> Assessment:
@@ -35,7 +33,7 @@ async def of_act(assessor: Assessor, route: Route, code: str, arguments: Mapping
     else:
         found = await assessor.assess(*_cell(arguments))
     level = tiers.level(route.tier) if route.tier in tiers.TIERS else ""
-    return in_context(found, Circumstances(level, _NETWORK, route.denials.value(time.monotonic())))
+    return in_context(found, Circumstances(level, route.network, route.denials.value(time.monotonic())))
 
 
 def _known(command: tuple[str, ...]) -> Assessment | None:

@@ -101,6 +101,7 @@ class Route:
     pool: Pool
     ingress: Ingress = OPEN
     auto_resume: bool = False
+    network: bool = False
     running: bool = True
     closed: bool = False
     streams: set[Stream] = field(default_factory=set)
@@ -277,6 +278,7 @@ class RouteTable:
         audit_key_id: str = "",
         tier: str = "",
         copies_key: bytes = b"",
+        network: bool = False,
     ) -> Route:
         """Add or replace a row. Streams survive only under the same generation, socket and keys."""
         old = self._routes.get(sandbox_id)
@@ -305,6 +307,7 @@ class RouteTable:
             audit_key_id=audit_key_id,
             tier=tier,
             copies_key=copies_key,
+            network=network,
         )
         self._routes[sandbox_id] = route
         self._dropped.pop(sandbox_id, None)

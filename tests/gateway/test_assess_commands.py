@@ -104,6 +104,17 @@ async def test_code_that_needs_more_isolation_than_there_is_weighs_more(place: P
     assert weak["risk_score"] > plain["risk_score"]
 
 
+async def test_to_use_the_network_counts_half_where_there_is_none(place: Place) -> None:
+    without = await ran(place, command("python -c 'import socket; socket.create_connection((\"a.example\", 1))'"))
+    await place.change(network=True, generation=2)
+    token = doubles.token(ALICE, ALICE_KEY, generation=2)
+    within = await ran(
+        place, command("python -c 'import socket; socket.create_connection((\"a.example\", 1))'"), token=token
+    )
+    assert within["risk_reasons"] == without["risk_reasons"]
+    assert within["risk_score"] > without["risk_score"]
+
+
 async def test_a_key_that_lost_its_right_counts_against_the_sandbox(place: Place) -> None:
     lost = doubles.token(ALICE, "c" * 16)
     async with place.rpc("filesystem.Filesystem/ListDir", {"path": "/home/user"}, token=lost) as response:

@@ -128,6 +128,49 @@ class TestPrivatePorts:
         assert (await waiting)[0] == 401
 
 
+class TestServedPorts:
+    """A network policy may name the ports that are reached at all."""
+
+    async def test_a_port_of_the_list_is_reached(self, place: Place, site: Site) -> None:
+        await place.change(ingress={"ports": [3000, 8080]})
+
+        assert (await place.raw("GET / HTTP/1.1", Host=HOST))[0] == 200
+
+    @pytest.mark.parametrize("ports", [[], [3000]])
+    async def test_any_other_answers_as_a_closed_one(self, place: Place, site: Site, ports: list[int]) -> None:
+        await place.change(ingress={"ports": ports})
+
+        status, _, body = await place.raw("GET / HTTP/1.1", Host=HOST)
+
+        closed = {"sandboxId": ALICE, "message": "The sandbox is running but port is not open", "port": 8080}
+        assert (status, body) == (502, closed | {"code": 502})
+        assert place.guest.requests == []
+
+    async def test_a_list_does_not_replace_the_token(self, place: Place, site: Site) -> None:
+        await place.change(ingress=PRIVATE | {"ports": [8080]})
+
+        assert (await place.raw("GET / HTTP/1.1", Host=HOST))[0] == 403
+        assert (await place.raw("GET / HTTP/1.1", Host=HOST, E2B_Traffic_Access_Token=TRAFFIC))[0] == 200
+
+    async def test_the_agent_is_reached_under_an_empty_list(self, place: Place) -> None:
+        await place.change(ingress={"ports": []})
+
+        async with place.start({"process": {"cmd": "x"}}) as response:
+            assert response.status == 200
+
+    async def test_what_was_open_ends_when_its_port_leaves_the_list(self, place: Place, site: Site) -> None:
+        assert (await place.raw("GET / HTTP/1.1", Host=HOST))[0] == 200
+
+        await place.change(ingress={"ports": []})
+
+        assert (await place.raw("GET / HTTP/1.1", Host=HOST))[0] == 502
+
+    @pytest.mark.parametrize("ports", ["all", [0], [65536], ["80"], {}])
+    def test_a_list_that_is_none_is_refused(self, ports: object) -> None:
+        with pytest.raises(ValueError, match="ports"):
+            ingress.parse({"ports": ports})
+
+
 class TestHostMask:
     """A server may be told another host name than the public one."""
 

@@ -91,7 +91,7 @@ async def test_a_program_reads_json(place: Place, more: dict[str, str]) -> None:
     assert body == CLOSED
 
 
-@pytest.mark.parametrize("port", [53, 3128, 3129])
+@pytest.mark.parametrize("port", [53, 3128, 15001, 15053])
 async def test_the_platforms_own_ports_are_closed(place: Place, port: int) -> None:
     place.guest.open_port(port, Site())
 
