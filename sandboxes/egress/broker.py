@@ -23,19 +23,16 @@ def identity(sandbox: Sandbox) -> list[tuple[bytes, bytes]]:
     ]
 
 
-async def connect(services: Services) -> Wire:
+def connect(services: Services) -> Wire:
     """Connect to the broker. Raises Refused with 503 where there is none."""
     path = services.settings.broker_socket
     if path is None:
         raise Refused(Reason.CONNECT_FAILED, status=503)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        async with asyncio.timeout(services.settings.limits.connect_seconds):
-            await asyncio.get_running_loop().sock_connect(sock, str(path))
-    except (OSError, TimeoutError):
+        # At once, or not at all: a unix socket whose queue is full says so.
+        sock.connect(str(path))
+    except OSError:
         sock.close()
         raise Refused(Reason.CONNECT_FAILED, status=503) from None
-    except BaseException:
-        sock.close()
-        raise
-    return Wire(sock)
+    return Wire(services.poller, sock, asyncio.get_running_loop())

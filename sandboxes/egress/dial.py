@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -94,15 +95,16 @@ async def dial(services: Services, route: Route, *, tunnel: bool = True) -> tupl
     Without a `tunnel` it leads to the corporate proxy, which is to be asked in its own way.
     """
     try:
-        async with asyncio.timeout(services.settings.limits.connect_seconds):
-            wire, address = await _first_of(route.addresses, route.port)
+        wire, address = await _first_of(services, route.addresses, route.port)
+        if tunnel and not route.direct:
             try:
-                return (await _through(route, wire) if tunnel else wire), address
+                wire = await _through(route, wire)
             except BaseException:
                 wire.reset()
                 raise
-    except (TimeoutError, OSError, Gone):
+    except (OSError, Gone):
         raise Refused(Reason.CONNECT_FAILED) from None
+    return wire, address
 
 
 async def _through(route: Route, wire: Wire) -> Wire:
@@ -113,16 +115,16 @@ async def _through(route: Route, wire: Wire) -> Wire:
     return wire
 
 
-async def _first_of(addresses: tuple[Address, ...], port: int) -> tuple[Wire, Address]:
+async def _first_of(services: Services, addresses: tuple[Address, ...], port: int) -> tuple[Wire, Address]:
     if len(addresses) == 1:
-        return await _connected(addresses[0], port), addresses[0]
+        return await _connected(services, addresses[0], port), addresses[0]
     waiting: dict[asyncio.Task[Wire], Address] = {}
     left = list(addresses)
     try:
         while left or waiting:
             if left:
                 address = left.pop(0)
-                waiting[asyncio.create_task(_connected(address, port))] = address
+                waiting[asyncio.create_task(_connected(services, address, port))] = address
             done, _ = await asyncio.wait(
                 waiting, timeout=_STAGGER_S if left else None, return_when=asyncio.FIRST_COMPLETED
             )
@@ -142,13 +144,21 @@ def _discard(task: asyncio.Task[Wire]) -> None:
         task.result().reset()
 
 
-async def _connected(address: Address, port: int) -> Wire:
+async def _connected(services: Services, address: Address, port: int) -> Wire:
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        error = sock.connect_ex((str(address), port))
+        if error not in (0, errno.EINPROGRESS):
+            raise OSError(error, "the connection was not begun")
     except BaseException:
         sock.close()
         raise
-    return Wire(sock)
+    wire = Wire(services.poller, sock, asyncio.get_running_loop())
+    try:
+        await wire.connected()
+    except BaseException:
+        wire.reset()
+        raise
+    return wire

@@ -7,10 +7,10 @@ recorded does not happen.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ class Fact:
     def event(self) -> Event:
         """Return it as the node takes it."""
         return {
-            "id": uuid4().hex,
+            "id": os.urandom(16).hex(),
             "sandbox": self.sandbox,
             "generation": self.generation,
             "code": self.code,

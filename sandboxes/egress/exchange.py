@@ -14,7 +14,7 @@ from sandboxes.egress.refusals import Refused
 from sandboxes.egress.wire import Gone
 
 if TYPE_CHECKING:
-    from h11._headers import Headers as Parsed
+    from collections.abc import Iterable
 
     from sandboxes.egress.flow import Flow
     from sandboxes.egress.head import Headers, Request
@@ -30,7 +30,7 @@ class Exchange:
         assert flow.server is not None  # noqa: S101 - the caller has reached it
         self._flow = flow
         self._client, self._server = flow.client, flow.server
-        self._inner = request.parser
+        self._inner = request.parser()
         self._outer = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MOST_ANSWER_HEAD)
         self._request = request
         self._written = written
@@ -129,7 +129,7 @@ class Exchange:
 
     async def _inform(self, event: h11.InformationalResponse) -> None:
         if event.status_code == _SWITCHING:
-            headers = [*_kept(event.headers), (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+            headers = [*_kept(event.headers.raw_items()), (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
             switching = h11.InformationalResponse(status_code=_SWITCHING, headers=headers, reason=event.reason)
             await self._send_in(self._inner.send(switching))
             self._server.ahead[:0] = self._outer.trailing_data[0]
@@ -137,7 +137,7 @@ class Exchange:
             self.switched = True
         elif self._request.http11:
             plain = h11.InformationalResponse(
-                status_code=event.status_code, headers=_kept(event.headers), reason=event.reason
+                status_code=event.status_code, headers=_kept(event.headers.raw_items()), reason=event.reason
             )
             await self._send_in(self._inner.send(plain))
 
@@ -164,14 +164,17 @@ def _next_answer(parser: h11.Connection) -> object:
         raise Refused(Reason.CONNECT_FAILED) from None
 
 
-def _kept(headers: Parsed) -> Headers:
-    dropped = hop_by_hop(headers)
-    return [(bytes(raw), bytes(value)) for raw, value in headers.raw_items() if raw.lower() not in dropped]
+def _kept(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    plain = [(bytes(name), bytes(value)) for name, value in headers]
+    dropped = hop_by_hop(plain)
+    return [(name, value) for name, value in plain if name.lower() not in dropped]
 
 
 def _rewritten(event: h11.Response) -> h11.Response:
     names = [name for name, _ in event.headers]
     if b"transfer-encoding" in names and b"content-length" in names:
         raise Refused(Reason.CONNECT_FAILED)
-    headers = [(name, value) for name, value in _kept(event.headers) if name.lower() != b"transfer-encoding"]
+    headers = [
+        (name, value) for name, value in _kept(event.headers.raw_items()) if name.lower() != b"transfer-encoding"
+    ]
     return h11.Response(status_code=event.status_code, headers=headers, reason=event.reason)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from sandboxes.egress.target import Target
 
 
+_OVERRUNS = {"limit": Reason.LIMIT, "connect": Reason.CONNECT_FAILED}
+
+
 class Flow:
     """Owns both sockets, and is what limits and policies end."""
 
@@ -30,7 +33,6 @@ class Flow:
     ) -> None:
         self.services = services
         self.sandbox = sandbox
-        self.client = Wire(sock)
         self.server: Wire | None = None
         self.passage: Passage | None = None
         self.asked: Target | None = None
@@ -39,16 +41,19 @@ class Flow:
         # Whether the client still reads an HTTP answer where the next bytes would go.
         self.can_answer = True
         self._loop = asyncio.get_running_loop()
+        self.client = Wire(services.poller, sock, self._loop)
         self._last = self._began = self._loop.time()
         self._deadline: float | None = None
+        self._overrun = "limit"
         self._cut: str | None = None
         self._how = "reset"
         self._task = asyncio.create_task(self._run(serve))
         self._task.add_done_callback(self._ended)
 
-    def allow(self, seconds: float) -> None:
-        """Give the client so long for what comes next."""
+    def allow(self, seconds: float, overrun: str = "limit") -> None:
+        """Give what comes next so long; `overrun` is how the flow ends else."""
         self._deadline = self._loop.time() + seconds
+        self._overrun = overrun
 
     def run_on(self) -> None:
         """Let it last as long as something moves."""
@@ -78,7 +83,7 @@ class Flow:
         """End what took too long; called every second."""
         if self._deadline is not None:
             if now > self._deadline:
-                self.cut("limit")
+                self.cut(self._overrun)
         elif now - self._last > self.idle_seconds():
             self.cut("idle")
         if self.passage is not None:
@@ -127,8 +132,8 @@ class Flow:
 
     def _stopped(self) -> None:
         """Record the end of what was never connected; a passage that was is recorded as closed."""
-        if self.server is None and (self._cut == "limit" or self.passage is not None):
-            self._refuse(Refused(Reason.POLICY_CLOSED if self._cut == "policy_closed" else Reason.LIMIT))
+        if self.server is None and (self._cut in _OVERRUNS or self.passage is not None):
+            self._refuse(Refused(_OVERRUNS.get(self._cut or "", Reason.POLICY_CLOSED)))
 
     def _refuse(self, refusal: Refused) -> None:
         if self.server is not None:

@@ -16,7 +16,7 @@ from sandboxes.egress.exchange import Exchange
 from sandboxes.egress.head import Headers, Request, parse, read_head
 from sandboxes.egress.passage import BrokerPassage, Passage, speaks
 from sandboxes.egress.refusals import Refused
-from sandboxes.egress.relay import relay
+from sandboxes.egress.relay import Relay
 from sandboxes.egress.target import BROKER_NAME, HTTP_PORT, PROXY_NAME, Target, of_absolute, of_authority
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class _Forwarder:
         await exchange.run()
         if exchange.switched:
             flow.can_answer = False
-            how = await relay(flow.client, flow.server, flow.count_out, flow.count_in)
+            how = await Relay(flow.client, flow.server, flow.count_out, flow.count_in).run()
             flow.end_passage(how)
             return how
         flow.can_answer = True
@@ -126,9 +126,9 @@ class _Forwarder:
 
     async def _open(self, passage: Passage) -> None:
         flow = self._flow
-        flow.allow(flow.services.settings.limits.connect_seconds + flow.services.settings.limits.resolve_seconds)
+        flow.allow(flow.services.settings.limits.connect_seconds, "connect")
         if isinstance(passage, BrokerPassage):
-            flow.server = await broker.connect(flow.services)
+            flow.server = broker.connect(flow.services)
             return
         route = await find_route(flow.services, flow.sandbox, passage.target)
         passage.direct = route.direct

@@ -1,6 +1,6 @@
 """The head of a request, read strictly: what could be read in two ways is refused before anybody acts.
 
-h11 parses; it forgives bare line feeds, folded lines and some spaces, so those are refused here first.
+h11 reads what is passed on; it forgives bare line feeds, folded lines and some spaces, so those are refused here first.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from corekit.netrules.reasons import Reason
 from sandboxes.egress.refusals import Refused
 
 if TYPE_CHECKING:
-    from h11._headers import Headers as Parsed
-
     from sandboxes.egress.wire import Wire
 
 Headers = list[tuple[bytes, bytes]]
@@ -35,18 +33,18 @@ _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"host"))
 
 @dataclass(slots=True)
 class Request:
-    """One request as both sides of egress understand it."""
+    """One request, read by a grammar that is narrower than anybody's."""
 
     method: bytes
     target: bytes
-    headers: Parsed
-    parser: h11.Connection
+    headers: Headers
+    head: bytes
     http11: bool
 
     def value(self, name: bytes) -> bytes | None:
         """Return a header's value; of a repeated one the first."""
         for key, value in self.headers:
-            if key == name:
+            if key.lower() == name:
                 return value
         return None
 
@@ -63,19 +61,31 @@ class Request:
         """Return the headers that are meant for the server, as they were written; framing and host not among them."""
         dropped = hop_by_hop(self.headers) | _FRAMING
         return [
-            (bytes(raw), bytes(value))
-            for raw, value in self.headers.raw_items()
-            if raw.lower() not in dropped and not raw.lower().startswith(_OWN_PREFIX)
+            (name, value)
+            for name, value in self.headers
+            if name.lower() not in dropped and not name.lower().startswith(_OWN_PREFIX)
         ]
 
+    def parser(self) -> h11.Connection:
+        """Return a parser that has read the head the same way, and goes on with the body. Raises Refused."""
+        parser = h11.Connection(h11.SERVER, max_incomplete_event_size=len(self.head) + 1)
+        try:
+            parser.receive_data(self.head)
+            event = parser.next_event()
+        except h11.RemoteProtocolError:
+            raise Refused(Reason.SMUGGLING) from None
+        if not isinstance(event, h11.Request) or (event.method, event.target) != (self.method, self.target):
+            raise Refused(Reason.SMUGGLING)
+        return parser
 
-def tokens_of(headers: Parsed, name: bytes) -> frozenset[bytes]:
+
+def tokens_of(headers: Headers, name: bytes) -> frozenset[bytes]:
     """Return the lower-case members of a header that is a list."""
-    values = b",".join(value for key, value in headers if key == name)
+    values = b",".join(value for key, value in headers if key.lower() == name)
     return frozenset(token.strip().lower() for token in values.split(b",") if token.strip())
 
 
-def hop_by_hop(headers: Parsed) -> frozenset[bytes]:
+def hop_by_hop(headers: Headers) -> frozenset[bytes]:
     """Return the names of the headers that end at a proxy."""
     return tokens_of(headers, b"connection") | _OWN
 
@@ -112,29 +122,28 @@ def parse(head: bytes) -> Request:
     method, target, minor = matched.groups()
     if not _TARGET.fullmatch(target):
         raise Refused(Reason.BAD_HOST)
-    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head) + 1)
-    try:
-        parser.receive_data(head)
-        event = parser.next_event()
-    except h11.RemoteProtocolError:
-        raise Refused(Reason.SMUGGLING) from None
-    if not isinstance(event, h11.Request) or event.method != method or event.target != target:
-        raise Refused(Reason.SMUGGLING)
-    request = Request(method, target, event.headers, parser, minor == b"1")
+    request = Request(method, target, [_header(line) for line in lines], head, minor == b"1")
     _check_framing(request, old=minor == b"0")
     return request
 
 
+def _header(line: bytes) -> tuple[bytes, bytes]:
+    name, _, value = line.partition(b":")
+    return name, value.strip(b" \t")
+
+
 def _check_framing(request: Request, *, old: bool) -> None:
-    names = [name for name, _ in request.headers]
-    coding = request.value(b"transfer-encoding")
+    names = [name.lower() for name, _ in request.headers]
+    framing = [name for name in names if name in _FRAMING]
+    coding = request.value(b"transfer-encoding") if b"transfer-encoding" in framing else None
     ambiguous = (
-        any(names.count(name) > 1 for name in _FRAMING)
+        len(framing) != len(set(framing))
         or b"trailer" in names
-        or (coding is not None and (old or b"content-length" in names or coding.lower() != b"chunked"))
+        or (coding is not None and (old or b"content-length" in framing or coding.lower() != b"chunked"))
         # A proxy that obeyed would take away what says where the request ends.
-        or bool(request.tokens(b"connection") & _FRAMING)
-        or (request.method == b"CONNECT" and request.has_body)
+        or (b"connection" in names and bool(request.tokens(b"connection") & _FRAMING))
+        or (request.method == b"CONNECT" and len(framing) > framing.count(b"host"))
+        or (not old and b"host" not in framing)
     )
     if ambiguous:
         raise Refused(Reason.SMUGGLING)

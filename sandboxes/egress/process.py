@@ -13,6 +13,7 @@ from sandboxes.egress.control import Control
 from sandboxes.egress.events import Outbox
 from sandboxes.egress.flow import Flow
 from sandboxes.egress.ownaddresses import OwnAddresses
+from sandboxes.egress.poller import Poller
 from sandboxes.egress.registry import Registry
 from sandboxes.egress.resolver import Resolver
 from sandboxes.egress.services import Services
@@ -40,7 +41,7 @@ async def run(settings: EgressSettings, stop: asyncio.Event) -> None:
     limits = settings.limits
     outbox = Outbox(limits)
     resolver = Resolver(settings.resolvers, seconds=limits.resolve_seconds, ipv6=settings.ipv6)
-    services = Services(settings, resolver, outbox, OwnAddresses(settings.own))
+    services = Services(settings, resolver, outbox, OwnAddresses(settings.own), Poller())
 
     def accepted(sandbox: Sandbox, sock: socket.socket) -> Flow:
         return Flow(services, sandbox, sock, serve)
@@ -59,6 +60,7 @@ async def run(settings: EgressSettings, stop: asyncio.Event) -> None:
     await registry.close()
     outbox.settle()
     control.close()
+    services.poller.close()
 
 
 async def _sweep(registry: Registry, every: float) -> None:

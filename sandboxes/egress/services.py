@@ -10,6 +10,7 @@ from sandboxes.egress import corporate
 if TYPE_CHECKING:
     from sandboxes.egress.events import Outbox
     from sandboxes.egress.ownaddresses import OwnAddresses
+    from sandboxes.egress.poller import Poller
     from sandboxes.egress.resolver import Resolver
     from sandboxes.egress.settings import EgressSettings
 
@@ -22,6 +23,7 @@ class Services:
     resolver: Resolver
     outbox: Outbox
     own: OwnAddresses
+    poller: Poller
 
     def credentials(self, proxy: str) -> corporate.Credentials:
         """Return what a corporate proxy wants to see."""

@@ -16,7 +16,7 @@ from sandboxes.egress.events import Fact
 from sandboxes.egress.head import Request, parse, read_head
 from sandboxes.egress.passage import Passage, forbidden, refusal_of, speaks
 from sandboxes.egress.refusals import Refused, answer
-from sandboxes.egress.relay import relay
+from sandboxes.egress.relay import Relay
 from sandboxes.egress.target import BROKER_NAME, PROXY_NAME, Target, name_asked, of_authority, of_connect
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ async def _connect(flow: Flow, request: Request) -> str:
     target = of_connect(request.target)
     flow.asked = target
     said = request.value(b"host")
-    if said is not None and of_authority(said).host != target.host:
+    if said not in (None, request.target) and of_authority(said or b"").host != target.host:
         raise Refused(Reason.HOST_MISMATCH)
     if target.name == PROXY_NAME:
         raise Refused(Reason.LOOP)
@@ -185,7 +185,7 @@ def _name_of(sni: bytes) -> Name:
 
 async def _open(flow: Flow, route: Route) -> None:
     assert flow.passage is not None  # noqa: S101 - made by the caller
-    flow.allow(flow.services.settings.limits.connect_seconds + 1)
+    flow.allow(flow.services.settings.limits.connect_seconds, "connect")
     flow.passage.direct = route.direct
     flow.server, flow.passage.address = await dial(flow.services, route)
 
@@ -194,6 +194,6 @@ async def _relay(flow: Flow) -> str:
     assert flow.server is not None  # noqa: S101 - opened by the caller
     flow.can_answer = False
     flow.run_on()
-    how = await relay(flow.client, flow.server, flow.count_out, flow.count_in)
+    how = await Relay(flow.client, flow.server, flow.count_out, flow.count_in).run()
     flow.end_passage(how)
     return how

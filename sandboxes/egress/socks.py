@@ -12,10 +12,11 @@ from corekit.netrules.hosts import Name
 from corekit.netrules.policy import SocksProxy as Proxy
 from corekit.netrules.reasons import Reason
 from sandboxes.egress.refusals import Refused
-from sandboxes.egress.wire import Gone, Wire
+from sandboxes.egress.wire import Gone
 
 if TYPE_CHECKING:
     from sandboxes.egress.target import Target
+    from sandboxes.egress.wire import Wire
 
 __all__ = ["Proxy", "connect"]
 
@@ -77,7 +78,7 @@ async def _secured(wire: Wire, proxy: Proxy) -> Wire:
     context = ssl.create_default_context(cadata=proxy.ca)
     try:
         reader, writer = await asyncio.open_connection(
-            sock=wire.sock, ssl=context, server_hostname=proxy.server_name or str(proxy.host)
+            sock=wire.release(), ssl=context, server_hostname=proxy.server_name or str(proxy.host)
         )
     except (ssl.SSLError, OSError):
         raise Refused(Reason.TLS_FAILED) from None
@@ -89,7 +90,7 @@ async def _secured(wire: Wire, proxy: Proxy) -> Wire:
         task = asyncio.create_task(_copy(source, sink))
         _bridges.add(task)
         task.add_done_callback(_bridges.discard)
-    return Wire(near)
+    return wire.beside(near)
 
 
 async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import errno
 import socket
 import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from sandboxes.egress.poller import Poller
 
 _RESET = struct.pack("ii", 1, 0)
 _PIECE = 64 * 1024
+_UNDER_WAY = (0, errno.EINPROGRESS)
 
 
 class Gone(Exception):
@@ -17,26 +26,64 @@ class Gone(Exception):
 class Wire:
     """A non-blocking stream socket with the bytes that were read ahead from it."""
 
-    __slots__ = ("_loop", "ahead", "open", "sock")
+    __slots__ = ("_descriptor", "_loop", "_poller", "_waiter", "ahead", "open", "sock")
 
-    def __init__(self, sock: socket.socket, ahead: bytes = b"") -> None:
+    def __init__(self, poller: Poller, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         self.sock = sock
-        self.ahead = bytearray(ahead)
+        self.ahead = bytearray()
         self.open = True
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._poller = poller
+        self._descriptor = sock.fileno()
+        self._waiter: asyncio.Future[None] | None = None
+        poller.add(self._descriptor, self._told)
+
+    def beside(self, sock: socket.socket) -> Wire:
+        """Return another socket's wire in the same process."""
+        return Wire(self._poller, sock, self._loop)
+
+    def _told(self, what: int) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def _news(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def tell(self, told: Callable[[int], None]) -> None:
+        """Have somebody else told what happens to the socket, from now on."""
+        self._poller.change(self._descriptor, told)
+
+    async def connected(self) -> None:
+        """Return once a connection that was begun stands. Raises OSError."""
+        while True:
+            error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error not in _UNDER_WAY:
+                raise OSError(error, "the connection was not made")
+            with contextlib.suppress(OSError):
+                self.sock.getpeername()
+                return
+            await self._news()
 
     async def more(self) -> bool:
-        """Read on behind the bytes that are there; False at the end of the stream."""
+        """Read on behind the bytes that are there; False at the end of the stream. Raises Gone."""
         data = await self.receive()
         self.ahead += data
         return bool(data)
 
     async def receive(self) -> bytes:
         """Return the next bytes from the socket, empty at its end. Raises Gone."""
-        try:
-            return await self._loop.sock_recv(self.sock, _PIECE)
-        except OSError as error:
-            raise Gone(str(error)) from None
+        while True:
+            try:
+                return self.sock.recv(_PIECE)
+            except BlockingIOError:
+                await self._news()
+            except OSError as error:
+                raise Gone(str(error)) from None
 
     def take(self) -> bytes:
         """Return and forget what was read ahead."""
@@ -46,22 +93,26 @@ class Wire:
 
     async def send(self, data: bytes) -> None:
         """Write all of it. Raises Gone."""
-        try:
-            await self._loop.sock_sendall(self.sock, data)
-        except OSError as error:
-            raise Gone(str(error)) from None
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self.sock.send(view) :]
+            except BlockingIOError:
+                await self._news()
+            except OSError as error:
+                raise Gone(str(error)) from None
 
-    def finish(self) -> None:
-        """Tell the other end that nothing more comes."""
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
+    def release(self) -> socket.socket:
+        """Give the socket to somebody else, who closes it."""
+        self.open = False
+        self._poller.release(self._descriptor)
+        return self.sock
 
     def close(self) -> None:
         """End the connection in good order. Safe to repeat."""
         if self.open:
             self.open = False
+            self._poller.forget(self._descriptor)
             self.sock.close()
 
     def reset(self) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Figure:
-    """One line: times in ms, memory in MB, rates in events a second (1/s).
+    """One line: times in ms, memory in MB, rates in events (1/s) or megabytes a second (MB/s).
 
     `floor` is what the bare tool does, measured in the same run.
     """

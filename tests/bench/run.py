@@ -253,6 +253,7 @@ def main() -> None:
         bench.add("L2 create to first result, every fsync takes 5 ms more", create_samples(stack, 30, 0.1))
         bench.add("exec round trip, every fsync takes 5 ms more", exec_samples(stack))
     measure_ledger(bench)
+    measure_egress(bench)
     if has_daemon():
         bench.add("docker run --rm base true", docker_run_ms())
     else:
@@ -267,6 +268,14 @@ def measure_ledger(bench: Bench) -> None:
     with postgresql(fsync="on", full_page_writes="on") as url:
         for name, samples in ledger_rows({"DATABASE_URL": url}).items():
             bench.add(f"{name} (PostgreSQL)", samples["samples"], samples["floor"], unit=samples.get("unit", "1/s"))
+
+
+def measure_egress(bench: Bench) -> None:
+    """The way out on one core; the floor is Debian's squid on the same one."""
+    command = [sys.executable, "-m", "tests.bench.egress"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    for name, row in json.loads(done.stdout).items():
+        bench.add(name, row["samples"], row["floor"], unit=row["unit"])
 
 
 def ledger_rows(variables: dict[str, str]) -> dict[str, Any]:

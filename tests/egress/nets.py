@@ -10,9 +10,9 @@ import ctypes
 import os
 import socket
 import subprocess
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,25 +53,38 @@ def internet() -> Iterator[tuple[str, str]]:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
+class Maker:
+    """Makes IPv4 sockets that belong to a namespace, wherever they are used, on a thread that lives in it."""
+
+    def __init__(self, namespace: str) -> None:
+        self._thread = ThreadPoolExecutor(1, initializer=_enter, initargs=(namespace,))
+
+    def make(self, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        """Return a new socket."""
+        sock = self._thread.submit(socket.socket, socket.AF_INET, kind).result()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return sock
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the thread."""
+        self._thread.shutdown()
+
+
+def _enter(namespace: str) -> None:
+    handle = os.open(f"/run/netns/{namespace}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # For this thread alone.
+        if _libc.setns(handle, _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+    finally:
+        os.close(handle)
+
+
 def socket_in(namespace: str, kind: int = socket.SOCK_STREAM) -> socket.socket:
-    """Return an IPv4 socket that belongs to the namespace, wherever it is used."""
-    made: list[socket.socket | OSError] = []
-
-    def make() -> None:
-        handle = os.open(f"/run/netns/{namespace}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            # For this thread alone, which ends right after.
-            if _libc.setns(handle, _CLONE_NEWNET):
-                made.append(OSError(ctypes.get_errno(), "setns"))
-                return
-            made.append(socket.socket(socket.AF_INET, kind))
-        finally:
-            os.close(handle)
-
-    thread = threading.Thread(target=make)
-    thread.start()
-    thread.join()
-    if isinstance(made[0], OSError):
-        raise made[0]
-    made[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    return made[0]
+    """Return one socket that belongs to the namespace."""
+    with Maker(namespace) as maker:
+        return maker.make(kind)

@@ -100,10 +100,11 @@ class Process:
 
 
 class Node:
-    """The node's end of the control socket. Events are acknowledged only when a test says so."""
+    """The node's end of the control socket. Unless told otherwise it acknowledges events only when a test says so."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, acknowledges: bool = False) -> None:
         self._path = path
+        self._acknowledges = acknowledges
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._number = 0
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -128,7 +129,10 @@ class Node:
         with contextlib.suppress(OSError):
             while data := await loop.sock_recv(self._sock, 1 << 20):
                 message = json.loads(data)
-                if message["op"] == "events":
+                if message["op"] == "events" and self._acknowledges:
+                    upto = message["events"][-1]["seq"]
+                    self._sock.send(json.dumps({"op": "acked", "upto": upto}).encode())
+                elif message["op"] == "events":
                     async with self._news:
                         self.events += message["events"]
                         self._news.notify_all()
