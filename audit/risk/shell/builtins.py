@@ -35,6 +35,11 @@ def echo(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Val
 def run_text(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
     """Judge text that the shell itself runs."""
     code = joined(command.arguments, " ")
+    words = command.arguments
+    if "parsed options" in code.taints and [word.text for word in words[:2]] in (["set", "--"], ["set", "-"]):
+        # What getopt prints is quoted to be read back in this way.
+        judge.walker.state.positional = None
+        return EMPTY
     if not code.taints & {"decoded", "network"}:
         judge.report.add("sh.dyn.eval", node)
     return programs.run_shell(judge, code, node, own=True)
@@ -97,6 +102,11 @@ def list_variables(judge: Judge, command: Command, stdin: Value, node: Node | No
         values = [judge.walker.state.get(word.text) or MYSTERY for word in command.positionals]
         return joined(values)
     return EMPTY
+
+
+def parse_options(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Note that what getopt prints is quoted."""
+    return Value(UNKNOWN, command.taints - {"network", "decoded"} | {"parsed options"})
 
 
 def load_builtin(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:

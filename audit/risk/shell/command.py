@@ -57,7 +57,7 @@ class Command:
 
     def has(self, token: str) -> bool:
         """Whether an option, or one of the first other words, is this."""
-        if token.startswith("-"):
+        if token.startswith(("-", "+")):
             return token in self.flags or any(word.text == token for word in self.positionals[-1:])
         return token in self.near
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from audit.risk.places import normal_path, path_classes
-from audit.risk.shell import programs, specials, table
+from audit.risk.shell import programs, settings, specials, table
 from audit.risk.shell.command import Command, canonical
 from audit.risk.shell.filters import DECODED, apply
 from audit.risk.shell.spots import spot_classes
@@ -59,9 +59,14 @@ _TIMES = re.compile(r"^\s*(?:@\w+|(?:[\d*/,\-A-Za-z]+\s+){5})(?:root\s+)?", re.M
 _UNIT = re.compile(r"^\s*Exec\w*=[-@:+!]*", re.MULTILINE)
 # Their arguments are no files to read: letters, verbs, devices that another rule stands for.
 _NO_FILES = frozenset({"tr", "openssl", "mount", "umount", "losetup"})
-_UNPACKERS = frozenset({"unzip", "7z", "unrar", "cpio", "gunzip", "bunzip2", "unxz"})
-_DECODERS = frozenset({"base64", "base32", "xxd", "openssl", "gpg", "uudecode"})
-_DECODES = frozenset({"-d", "-D", "--decode", "-r", "--decrypt"})
+_UNPACKERS = frozenset(
+    {"unzip", "7z", "unrar", "cpio", "gunzip", "bunzip2", "unxz", "unzstd", "zcat", "bzcat", "xzcat", "zstdcat"}
+)
+_DECODERS = frozenset({"base64", "base32", "xxd", "openssl", "gpg", "uudecode", "gzip", "bzip2", "xz", "zstd", "rev"})
+_DECODES = frozenset({"-d", "-D", "--decode", "-r", "--decrypt", "--decompress"})
+# What a command prints that matches one of these rules.
+_PRINTS_WHAT = {"sh.fs.secret": "secret", "sh.sys.info": "machine"}
+_PRINTS = frozenset(_PRINTS_WHAT)
 # They leave less of a file than there was.
 _WIPES = frozenset({"truncate", "shred", "sed", "rm", "unlink"})
 _POOL = re.compile(r"\bstratum\d?(?:\+\w+)?://")
@@ -129,11 +134,13 @@ class Judge:
         for rule in matching:
             self.report.add(rule, node)
         special = specials.of(command)
-        if special is not None:
-            output = special(self, command, stdin, node)
-            if output is not None:
-                return output
-        return self._plain(command, stdin, node)
+        output = special(self, command, stdin, node) if special is not None else None
+        if output is None:
+            output = self._plain(command, stdin, node)
+        added = _PRINTS.intersection(matching)
+        return (
+            Value(output.text or UNKNOWN, output.taints | {_PRINTS_WHAT[rule] for rule in added}) if added else output
+        )
 
     def _name(self, head: Word, node: Node | None) -> str | None:
         """Return the name of the program, or None after reporting that nobody can know it."""
@@ -155,6 +162,8 @@ class Judge:
             self.report.add("sh.corr.download-run", node)
         if head.escaped:
             self.report.add("sh.evade.escape", node)
+        elif head.shredded:
+            self.report.add("sh.evade.shreds", node)
         elif head.assembled and canonical(text) not in table.TEXT - {"eval", "source", "exec"}:
             self.report.add("sh.evade.split", node)
         return text
@@ -194,7 +203,8 @@ class Judge:
             self.write(written, stdin, node)
         if name in _UNPACKERS:
             self.unpacked(given.taints, node)
-        decoded = DECODED if name in _DECODERS and _DECODES & command.flags else NOTHING
+        decodes = name in _UNPACKERS or (name in _DECODERS and _DECODES & command.flags)
+        decoded = DECODED if decodes else NOTHING
         return Value(UNKNOWN, given.taints | stdin.taints | command.taints | decoded)
 
     def read(self, word: Word | Value, node: Node | None) -> Value:
@@ -270,15 +280,21 @@ class Judge:
             self.report.add("sh.corr.token-network", node)
 
     def assigned(self, name: str, value: Value, node: Node | None) -> None:
-        """Report a variable whose setting runs something, or takes the proxy away."""
-        if name in table.PRELOADS:
-            self.report.add("sh.dyn.preload", node, name)
-            if value.known and value.text and not name.startswith("LD_"):
-                programs.run_shell(self, value, node, own=False)
-        elif name in table.PROXIES and not value.text:
-            self.report.add("sh.net.no-proxy", node, name)
-        elif name in {"HISTFILE", "HISTSIZE", "HISTFILESIZE", "HISTCONTROL"} and value.text in {"", "0", "/dev/null"}:
-            self.report.add("sh.destroy.traces", node, name)
+        """Judge the setting of a variable."""
+        settings.assigned(self, name, value, node)
+
+    def watch_loop(self, node: Node) -> None:
+        """Report a loop without end that starts things in the background and waits for nothing."""
+        text = node.text or b""
+        if b"&" not in text or not _ENDLESS.match(text) or _PAUSES.search(text):
+            return
+        waiting = [node]
+        while waiting:
+            current = waiting.pop()
+            if current.type == "&":
+                self.report.add("sh.destroy.fork-bomb", node)
+                return
+            waiting += current.children
 
     def watch_bomb(self, name: str, body: Node, node: Node) -> None:
         """Report a function that starts itself more than once at a time."""
@@ -286,6 +302,12 @@ class Judge:
             return
         if _multiplies(body, name.encode()):
             self.report.add("sh.destroy.fork-bomb", node)
+
+
+_ENDLESS = re.compile(
+    rb"(?:while\s+(?:true|:|\[+\s*1\s*\]+|\(\(\s*1\s*\)\))|until\s+false)\s*[;\n]|for\s*\(\(\s*;\s*;\s*\)\)"
+)
+_PAUSES = re.compile(rb"\b(?:sleep|wait|read|inotifywait|accept|flock|sem|break|exit|return|jobs)\b|\bnc\b|-l")
 
 
 def _multiplies(body: Node, name: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from typing import TYPE_CHECKING
 
 from audit.risk.places import bare_host, host_classes, normal_path, numeric_address, path_classes, url_host
@@ -20,6 +21,7 @@ _NAMES = frozenset({"dig", "nslookup", "host", "drill", "kdig", "delv", "resolve
 _KEYS = ("-i", "--cacert", "--cert", "-E", "--key", "-F")
 _BODIES = ("-d", "--data", "--data-binary", "--data-raw", "--data-urlencode", "--json", "-T", "--upload-file")
 _FILES = ("--post-file", "--body-file", "-T", "--upload-file")
+_URL_SETTINGS = re.compile(r"^\s*(?:url|proxy|resolve)\s*[=: ]\s*\"?([^\"\s]+)", re.MULTILINE)
 _GETS_PAGES = frozenset({"curl", "wget", "aria2c", "axel", "lynx", "links", "w3m", "http", "https"})
 
 
@@ -40,6 +42,10 @@ def judge(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Va
         judge_host(judge, word.text, node)
     for word in command.values("--unix-socket"):
         judge.touch(word, node)
+    for word in command.values("-K", "--config") if command.name == "curl" else ():
+        settings = stdin if word.text == "-" else judge.read(word, node)
+        for found in _URL_SETTINGS.finditer(settings.text):
+            judge_host(judge, found[1], node, bare=True)
     taints |= _sent(judge, command, node)
     _report_leaks(judge, command, taints, node)
     if command.name == "ssh":
@@ -49,6 +55,9 @@ def judge(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Va
 
 def _target(judge: Judge, command: Command, word: Word, node: Node | None) -> None:
     text = word.text
+    if "socket" in path_classes(text):
+        judge.touch(word, node)
+        return
     if command.name in table.NO_ADDRESS and "://" not in text:
         return
     if text.startswith("file:"):
@@ -101,7 +110,8 @@ def _sent(judge: Judge, command: Command, node: Node | None) -> frozenset[str]:
 
 def _report_leaks(judge: Judge, command: Command, taints: frozenset[str], node: Node | None) -> None:
     if command.name in _NAMES:
-        if taints & {"secret", "environment", "file"}:
+        named = any("machine" in word.taints and UNKNOWN + "." in word.text for word in command.positionals)
+        if taints & {"secret", "environment", "file"} or named:
             judge.report.add("sh.corr.data-names", node)
         taints -= {"file", "token"}
     judge.sink(taints, node)

@@ -25,7 +25,8 @@ _STARTED = re.compile(
 # A substitution without `e`, a translation, a printed or skipped line.
 _PERL_EDIT = re.compile(
     r"(?:(?:s|tr|y)([/|#,!@~%:])(?:(?!\1)[^\\]|\\.)*\1(?:(?!\1)[^\\]|\\.)*\1[gimsxrcdn]*"
-    r"|s\{[^{}]*\}\{[^{}]*\}[gimsxr]*|(?:print|next|last|chomp|print \$_|\$n\+\+)?)"
+    r"|s\{[^{}]*\}\{[^{}]*\}[gimsxr]*|(?:next|last|chomp|\$n\+\+)?"
+    r"|print(?:\s+(?:\"[^\"`]*\"|\$\w+(?:\[-?\d+\])?|\d+)(?:\s*[,.]\s*(?:\"[^\"`]*\"|\$\w+(?:\[-?\d+\])?|\d+))*)?)"
     r"(?:\s*(?:if|unless)\s*(?:/(?:[^/\\]|\\.)*/i?|\$\.\s*[<>=!]=?\s*\d+|eof))?",
     re.DOTALL,
 )

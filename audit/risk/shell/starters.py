@@ -25,6 +25,11 @@ _CHOOSES = frozenset(
 )
 _SED_RUNS = re.compile(r"(?:^|[;{}\n]|\d|\$|/)\s*e(?:\s+(.+))?$|(?:^|[;\s])s(.).*\2.*\2\w*e\w*\s*$", re.MULTILINE)
 _AWK_RUNS = re.compile(r"\bsystem\s*\(|\|&?\s*getline|\bprintf?\b[^\n;}]*\|&?\s*[\"'(\w]|/inet/|\"\s*\|\s*getline")
+# A pipe to or from one of the plain filters, in an awk program.
+_AWK_PIPES = re.compile(
+    r"\|\s*\"((?:sort|uniq|cat|column|head|wc|tee|nl)(?: [\w ./&>,=-]*)?)\"|\"(date(?: [\w %+:-]*)?)\"\s*\|\s*getline"
+)
+_BASENAMES = re.compile(r"\{(?:\.|/|//|/\.|\+|#)\}")
 _RECIPE = re.compile(r"^\t[@+\-\s]*")
 _MAKE_RUNS = re.compile(r"\$\(shell ([^()]*)\)|!=\s*(.*)")
 _EDITOR_RUNS = re.compile(r"(?:!|shell |shell-command|system[( ]|python )\s*(.*)")
@@ -153,13 +158,17 @@ def parallel(judge: Judge, command: Command, stdin: Value, node: Node | None) ->
     words = [word for word in command.positionals if not re.fullmatch(r"-?\d+", word.text)]
     marks = [place for place, word in enumerate(words) if word.text in {":::", ":::+", "::::"}]
     line, items = (words[: marks[0]], words[marks[0] + 1 :]) if marks else (words, [])
+    if marks and words[marks[0]].text == "::::":
+        items = [Word(UNKNOWN, judge.read(word, node).taints, node) for word in items]
     if not marks and judge.piped:
         items = [Word(text, stdin.taints) for text in (stdin.text.splitlines() if stdin.known else [UNKNOWN])]
     outputs = []
     for item in items[:16] or [Word()]:
-        text = " ".join(word.text for word in line)
+        text = _BASENAMES.sub("{}", " ".join(word.text for word in line))
         filled = text.replace("{}", item.text) if "{}" in text else f"{text} {item.text}".strip()
-        outputs.append(programs.run_shell(judge, Value(filled, item.taints), node, own=False))
+        # What is filled in is quoted: it can only be a word.
+        quoted = not filled.startswith(UNKNOWN)
+        outputs.append(programs.run_shell(judge, Value(filled, item.taints), node, own=False, quoted=quoted))
     return joined(outputs)
 
 
@@ -278,7 +287,8 @@ def awk(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Valu
     program = command.positionals[0]
     if not program.known and "output" in program.taints:
         judge.report.add("sh.dyn.unresolved", node)
-    if _AWK_RUNS.search(program.text):
+    commands = [found[1] or found[2] for found in _AWK_PIPES.finditer(program.text)]
+    if _AWK_RUNS.search(_AWK_PIPES.sub("", program.text)):
         if "/inet/" in program.text:
             judge.report.add("sh.net.reverse-shell", node)
         judge.report.add("sh.dyn.hidden-shell", node)
@@ -287,6 +297,9 @@ def awk(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Valu
             before, after = program.text[: found.start()].rstrip(), program.text[found.end() :].lstrip()
             if before.endswith(("(", "|", "|&")) or after.startswith("|"):
                 programs.run_shell(judge, Value(text), node, own=False)
+    else:
+        for text in commands[:20]:
+            programs.run_shell(judge, Value(text), node, own=False)
     if "ENVIRON" in program.text and re.search(r"in\s+ENVIRON", program.text):
         judge.report.add("sh.env.all", node)
     return None
@@ -340,6 +353,17 @@ def _git_setting(judge: Judge, name: str, value: str, word: Word, node: Node | N
         return
     judge.report.add("sh.dyn.hidden-shell", node, f"{name}={value}")
     programs.run_shell(judge, Value(value.removeprefix("!"), word.taints), node, own=False)
+
+
+def rename(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge a renaming by a program in Perl."""
+    words = command.positionals
+    if words and re.match(r"(?:s|y|tr)\W", words[0].text):
+        programs.run_code(judge, "perl", words[0], node)
+        words = words[1:]
+    for word in words:
+        judge.touch(word, node, writing=True)
+    return EMPTY
 
 
 def crontab(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:

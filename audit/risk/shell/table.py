@@ -69,6 +69,9 @@ LANGUAGE_WORDS: list[dict[str, str]] = _TABLE["language_words"]
 GIT_CODE: tuple[str, ...] = tuple(_TABLE["git_code"])
 GIT_LOCAL = frozenset(_TABLE["git_local"])
 PRELOADS = frozenset(_TABLE["preloads"])
+RUNNERS = frozenset(_TABLE["runners"])
+VIEWERS = frozenset(_TABLE["viewers"])
+SEARCH_PATHS = frozenset(_TABLE["search_paths"])
 PROXIES = frozenset(_TABLE["proxies"])
 SECRET_WORDS: str = _TABLE["secret_words"]
 WRAPPERS = {
@@ -101,4 +104,15 @@ KNOWN = (
 
 def rules_of(command: Command) -> list[str]:
     """Return the ids of the rules whose command patterns match."""
+    if command.name in _COPIES and _stays_here(command):
+        return []
     return [rule for rule, tokens in _COMMANDS.get(command.name, ()) if all(map(command.has, tokens))]
+
+
+_COPIES = frozenset({"rsync", "scp"})
+
+
+def _stays_here(command: Command) -> bool:
+    """Whether a copy names no other host: each of its words is known, and none has a colon."""
+    words = [word.text for word in command.positionals]
+    return len(words) > 1 and all(word and word.isprintable() and ":" not in word for word in words)

@@ -42,6 +42,14 @@ def rm(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value
     return EMPTY
 
 
+def mv(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Report a system folder or a home that is moved away."""
+    for word in command.positionals[:-1]:
+        if is_root(judge.walker.state.located(word.text)):
+            judge.report.add("sh.destroy.root", node, word.text)
+    return None
+
+
 def chmod(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
     """Judge new permissions."""
     mode = command.positionals[0].text if command.positionals else ""

@@ -49,6 +49,7 @@ class Word(Value):
     pattern: bool = False
     assembled: bool = False
     escaped: bool = False
+    shredded: bool = False
 
 
 EMPTY = Value()

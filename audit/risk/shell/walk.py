@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 _LANGUAGE = tree_sitter.Language(tree_sitter_bash.language())
 _MAX_ITEMS = 32
 _MAX_CALLS = 6
-_MAX_FOLLOWED = 8
-_BRANCHES = frozenset({"if_statement", "elif_clause", "else_clause", "case_statement", "case_item", "while_statement"})
+# Short functions, which others are called through, may be followed for each call; long ones for the first few.
+_MIN_FOLLOWED = 4
+_FOLLOWED_BYTES = 4096
+_BRANCHES = frozenset({"if_statement", "elif_clause", "else_clause", "case_statement", "case_item"})
 _WORDS = frozenset(
     {"word", "string", "raw_string", "ansi_c_string", "concatenation", "number", "simple_expansion", "expansion"}
 )
@@ -61,14 +63,15 @@ class Walker:
         """Follow a function's body. Arguments are None where nothing calls it that can be seen."""
         function = self.state.functions[name]
         function.called += 1
-        if self._calls >= _MAX_CALLS or function.called > _MAX_FOLLOWED:
+        most = max(_MIN_FOLLOWED, _FOLLOWED_BYTES // (function.body.end_byte - function.body.start_byte + 1))
+        if self._calls >= _MAX_CALLS or function.called > most:
             # It was followed often enough, at last with arguments that nobody knows: only what it sets is open.
             if function.assigned is None:
                 function.assigned = _assigned(function.body)
             for variable in function.assigned:
                 self.state.set(variable, MYSTERY)
             return MYSTERY
-        if function.called == _MAX_FOLLOWED:
+        if function.called == most:
             arguments = None
         before, self.state.positional = self.state.positional, None if arguments is None else list(arguments)
         self._calls += 1
@@ -107,6 +110,10 @@ class Walker:
         if node.child_count:
             return self._all(node.children, stdin)
         return EMPTY
+
+    def _while(self, node: Node, stdin: Value) -> Value:
+        self._judge.watch_loop(node)
+        return self._unsure(lambda: self._all(node.children, stdin))
 
     def _unsure(self, work: Callable[[], Value]) -> Value:
         self.state.unsure += 1
@@ -336,6 +343,10 @@ class Walker:
         if len(children) == 1 and children[0].type == "file_redirect":
             words = self._expander.words(children[0].named_children[-1])
             output = joined(judge.read(word, node) for word in words)
+        elif (node.text or b"").startswith(b">"):
+            # Who knows what will be written to it.
+            walker._judge.piped = True
+            output = walker._all(children, MYSTERY)
         else:
             output = walker._all(children, EMPTY)
         if node.type == "process_substitution":
@@ -377,6 +388,8 @@ _STATEMENTS: dict[str, Callable[[Walker, Node, Value], Value]] = {
     "redirected_statement": Walker._redirected,
     "subshell": Walker._subshell,
     "for_statement": Walker._for,
+    "while_statement": Walker._while,
+    "c_style_for_statement": Walker._while,
     "function_definition": Walker._function,
     "variable_assignment": Walker._assignment,
     "declaration_command": Walker._declaration,

@@ -73,6 +73,7 @@ class Expander:
         # Only a command's name is suspicious when it is put together; looking costs time.
         escaped = is_name and _has_escape(node)
         assembled = escaped or (is_name and _is_assembled(node))
+        shredded = assembled and _is_shredded(node)
         found = []
         for expanded in braces(flat):
             parts = [part for part in expanded.split(SPLIT) if part]
@@ -81,7 +82,7 @@ class Expander:
             for part in parts:
                 pattern = "*" in part or "?" in part or "[" in part
                 text = show(_home(part))[:MAX_TEXT]
-                found.append(Word(text, taints, node, pattern=pattern, assembled=assembled, escaped=escaped))
+                found.append(Word(text, taints, node, pattern, assembled, escaped, shredded))
         return found
 
     def value(self, node: Node) -> Value:
@@ -307,6 +308,18 @@ def _has_escape(node: Node) -> bool:
     if node.type == "ansi_c_string":
         return re.search(rb"\\[xuU0-7]", node.text or b"") is not None
     return any(_has_escape(child) for child in node.children if child.type in {"concatenation", "ansi_c_string"})
+
+
+def _is_shredded(node: Node) -> bool:
+    """Whether hardly two letters of a word stand together: it is written so that nobody finds it."""
+    if node.type == "command_name":
+        return node.child_count > 0 and _is_shredded(node.children[0])
+    pieces = [child for child in node.children if child.type not in {'"', "string_start", "string_end"}]
+    if node.type not in {"concatenation", "string"} or len(pieces) < 2:
+        return False
+    return all(
+        piece.type in {"simple_expansion", "expansion"} or len(_text(piece).strip("'\"\\")) < 3 for piece in pieces
+    )
 
 
 def _is_assembled(node: Node) -> bool:
