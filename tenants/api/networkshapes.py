@@ -138,7 +138,9 @@ class NetworkVersionSerializer(VersionModel):
         read_only_fields = fields
 
 
-class _SpecBody(Body):
+class NetworkSpecBody(Body):
+    """The fields of a policy, as they are typed."""
+
     description = serializers.JSONField(required=False, help_text="At most 200 characters.")
     mode = serializers.JSONField(required=False, help_text="`deny` (the default) or `allow`.")
     egress = serializers.JSONField(required=False, help_text=_EGRESS_HELP)
@@ -153,19 +155,19 @@ class _SpecBody(Body):
     tls = serializers.JSONField(required=False, help_text="`sni`: `require` or `log`; `ech`: `deny` or `allow`.")
 
 
-class NewPolicyBody(_SpecBody):
+class NewPolicyBody(NetworkSpecBody):
     """A network policy that is to be made."""
 
     name = Text(max_length=63, help_text="1 to 63 characters of a-z, 0-9 and dashes inside; never changes.")
 
 
-class ReplacePolicyBody(_SpecBody):
+class ReplacePolicyBody(NetworkSpecBody):
     """What a network policy is to be. What is left out gets its default."""
 
     version = WholeNumber(minimum=1, help_text="The version that it has; 409 when it has another one.")
 
 
-class CheckBody(_SpecBody):
+class CheckBody(NetworkSpecBody):
     """A policy as it is typed, or the name of one, and a host to try."""
 
     policy = Text(max_length=63, required=False, help_text="The name of a policy, in place of its fields.")

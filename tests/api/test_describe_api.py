@@ -31,7 +31,8 @@ OPERATIONS = {
     "execute get_execution list_executions set_network",
     "list_network_policies create_network_policy get_network_policy replace_network_policy delete_network_policy",
     "list_network_policy_versions check_network_policy list_network_bundles set_network_bundle",
-    "get_network_deny_list set_network_deny_list get_tenant_network set_tenant_network",
+    "replay_network_policy draft_network_policy get_network_deny_list set_network_deny_list",
+    "get_tenant_network set_tenant_network",
     "export_audit_events get_audit_event_proof get_audit_chain list_audit_checkpoints",
 }
 

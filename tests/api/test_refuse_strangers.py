@@ -61,6 +61,7 @@ BODIES: dict[str, Any] = {
     "post tenants/{tenant_id}/offboard": {"confirm": "acme"},
     "post executions": {"code": "print(1)"},
     "post network-policies": {"name": "mine"},
+    "post network-replay": {"policy": "restricted"},
     "put network-policies/{policy_id}": {"version": 1, "mode": "allow"},
     "put network-bundles/{bundle_name}": {"entries": ["evil.example:443"]},
     "put network-deny-list": {"deny": []},
