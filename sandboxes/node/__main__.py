@@ -25,19 +25,21 @@ from sandboxes.node import cgroups, hostfacts, hostsettings, linux
 from sandboxes.node.admission import Admission
 from sandboxes.node.api import control_app, edge_app
 from sandboxes.node.config import NodeConfig
+from sandboxes.node.flows import Flows
 from sandboxes.node.images import BlankDisks, Templates
 from sandboxes.node.keeper import Keeper
 from sandboxes.node.members import MemberMaker
 from sandboxes.node.routefeed import RouteFeed
 from sandboxes.node.runtimes.container import ContainerRuntime
 from sandboxes.node.runtimes.process import ProcessRuntime
-from sandboxes.node.services import GatewayService, guest_binary
+from sandboxes.node.services import EgressService, GatewayService, guest_binary
 from sandboxes.node.slots import Slots
 from sandboxes.node.sockets import listen
 from sandboxes.node.spec import Recipe, Resources
 from sandboxes.node.spool import Spool
 from sandboxes.node.store import Store, write_private
 from sandboxes.node.tap import Tap
+from sandboxes.node.ways import Ways
 
 logger = structlog.get_logger()
 
@@ -62,7 +64,7 @@ def _default_recipes(config: NodeConfig) -> list[Recipe]:
         try:
             manifest = json.loads((config.templates / build / "manifest.json").read_bytes())
             defaults = manifest["resources"]
-            recipes.append(Recipe(build, "container", "workstation", Resources(**defaults)))
+            recipes.append(Recipe(build, "container", "workstation", Resources(**defaults), network="transparent"))
         except (OSError, ValueError, KeyError, TypeError):
             logger.warning("template_unreadable", build=build)
     return recipes
@@ -101,8 +103,11 @@ class Node:
                 disk_overcommit=config.disk_overcommit,
             ),
             runtimes={"container": self.container, "process": self.process},
+            ways=Ways(config.egress_socket, self.maker.doors, served=config.serve_egress),
         )
+        self.flows = Flows(self.keeper)
         self.gateway = GatewayService(config)
+        self.egress = EgressService(config)
         self._runners: list[web.AppRunner] = []
         self._tap: asyncio.Server | None = None
 
@@ -110,6 +115,10 @@ class Node:
         """Adopt what still runs, then open the doors."""
         await self.keeper.adopt()
         config = self.config
+        if config.serve_egress:
+            self.egress.start()
+        self.flows.start()
+        self.keeper.ways.start()
         await self._serve(control_app(self.keeper, config.control_uids), "node.sock", config.control_gid)
         await self._serve(edge_app(self.keeper, config.gateway_uids), "edge.sock", config.gateway_gid)
         self._tap = await asyncio.get_running_loop().create_unix_server(
@@ -131,15 +140,18 @@ class Node:
         await web.SockSite(runner, listen(self.config.run / name, gid)).start()
         self._runners.append(runner)
 
-    async def stop(self, *, end_gateway: bool) -> None:
+    async def stop(self, *, end_services: bool) -> None:
         """Close the doors. Sandboxes go on running; the next node adopts them."""
         self.keeper.feed.close()
-        await self.gateway.stop(end_gateway=end_gateway)
+        await self.gateway.stop(end=end_services)
         for runner in self._runners:
             await runner.cleanup()
         if self._tap is not None:
             self._tap.close()
         await self.keeper.close()
+        await self.egress.stop(end=end_services)
+        await self.keeper.ways.stop()
+        await self.flows.stop()
         await self.container.pool.stop()
         await self.process.pool.stop()
         await self.maker.stop()
@@ -181,7 +193,7 @@ async def run(config: NodeConfig) -> None:
         loop.add_signal_handler(number, stopped.set)
     await node.start()
     await stopped.wait()
-    await node.stop(end_gateway=True)
+    await node.stop(end_services=True)
 
 
 def _shorten(record: logging.LogRecord) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from sandboxes.node import linux
-from sandboxes.node.pausing import Pausing
+from sandboxes.node.pausing import PAUSED, Pausing
 from sandboxes.node.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ async def _take_back(keeper: Keeper, sandboxes: list[Sandbox], spooled: set[str]
     pausing = Pausing(keeper)
     await asyncio.gather(*(pausing.settle(sandbox) for sandbox in sandboxes))
     for sandbox in sandboxes:
+        reasons = () if sandbox.paused_at is None else (PAUSED,)
+        keeper.ways.adopt(sandbox.spec, sandbox.runtime.slot(sandbox.state), *reasons)
         keeper.take_in(sandbox)
         pausing.report(sandbox, spooled)
 

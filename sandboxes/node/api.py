@@ -23,7 +23,7 @@ from sandboxes.node.errors import BadRequest, NodeError, TooLarge, UnknownSandbo
 from sandboxes.node.keeper import Keeper
 from sandboxes.node.samples import measure, samples
 from sandboxes.node.sockets import is_welcome
-from sandboxes.node.spec import Spec, is_grant, parse_spec, whole
+from sandboxes.node.spec import Spec, is_grant, network_document, parse_spec, served_ports, whole
 
 logger = structlog.get_logger()
 
@@ -90,6 +90,7 @@ def control_app(keeper: Keeper, uids: frozenset[int]) -> web.Application:
             web.post("/v1/sandboxes/{id}/resume", _resume),
             web.get("/v1/sandboxes/{id}/metrics", _metrics),
             web.get("/v1/sandboxes/{id}/samples", _samples),
+            web.put("/v1/sandboxes/{id}/network", _set_network),
             web.put("/v1/sandboxes/{id}/grants/{key_id}", _grant),
             web.delete("/v1/grants/{key_id}", _revoke),
             web.get("/v1/events", _events),
@@ -149,7 +150,14 @@ async def _capabilities(request: web.Request) -> web.Response:
             "reason": found.reason,
             "fix": found.fix,
         }
-    return web.json_response({"tiers": tiers, "cgroup_mode": detect().mode, "capacity": keeper.admission.capacity()})
+    return web.json_response(
+        {
+            "tiers": tiers,
+            "cgroup_mode": detect().mode,
+            "capacity": keeper.admission.capacity(),
+            "egress": {"available": keeper.ways.is_served},
+        }
+    )
 
 
 async def _list(request: web.Request) -> web.Response:
@@ -184,7 +192,8 @@ async def _detail(request: web.Request) -> web.Response:
     keeper, sandbox_id = request.app[_KEEPER], request.match_info["id"]
     if sandbox_id in keeper.sandboxes:
         sandbox = keeper.sandboxes[sandbox_id]
-        return web.json_response(sandbox.summary() | {"attestation": sandbox.attestation})
+        network = {"mode": sandbox.spec.network_mode, "version": keeper.ways.version(sandbox_id)}
+        return web.json_response(sandbox.summary() | {"network": network, "attestation": sandbox.attestation})
     if sandbox_id in keeper.starting:
         return web.json_response(_starting(keeper.starting[sandbox_id][0]))
     if sandbox_id in keeper.ended:
@@ -220,6 +229,14 @@ async def _resume(request: web.Request) -> web.Response:
     generation, ttl_ms = whole(body, "generation", 1, _MAX_INT), whole(body, "ttl_ms", 0, _MAX_TTL_MS)
     sandbox = await request.app[_KEEPER].resume(request.match_info["id"], generation, ttl_ms)
     return web.json_response(sandbox.summary())
+
+
+async def _set_network(request: web.Request) -> web.Response:
+    body = await _body(request)
+    generation, document = whole(body, "generation", 1, _MAX_INT), network_document(body)
+    ports = served_ports(body, "ingress_ports")
+    version = await request.app[_KEEPER].set_network(request.match_info["id"], generation, document, ports)
+    return web.json_response({"version": version})
 
 
 async def _grant(request: web.Request) -> web.Response:

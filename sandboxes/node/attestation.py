@@ -83,6 +83,7 @@ class Facts:
     strays: tuple[int, ...]
     limits: LimitsInForce
     interfaces: tuple[str, ...]
+    routes: frozenset[str]
     rlimits: dict[str, int | None]
     outside: tuple[str, ...]
 
@@ -99,6 +100,7 @@ class Facts:
             "mounts": [str(mount) for mount in self.mounts],
             "limits": vars(self.limits),
             "interfaces": list(self.interfaces),
+            "routes": sorted(self.routes),
             "rlimits": self.rlimits,
         }
 
@@ -121,8 +123,8 @@ class Expected:
     """What a tier and a profile promise of a process. What is named is exact, `rlimits` the most that is allowed.
 
     `mounts` maps each place to its rule: nothing else may be mounted but the covers over what is `masked`; None
-    promises nothing of the mount table. `start_time` and `limits` are the sandbox's, and so only promised of its first
-    process: None for any other.
+    promises nothing of the mount table. `start_time`, `limits` and `routes` are the sandbox's, and so only promised of
+    its first process: None for any other.
     """
 
     uid: int
@@ -132,6 +134,7 @@ class Expected:
     mounts: dict[str, MountRule] | None
     start_time: int | None = None
     limits: LimitsInForce | None = None
+    routes: frozenset[str] | None = None
     capabilities: dict[str, int] = field(default_factory=dict)
     masked: tuple[str, ...] = ()
     rlimits: dict[str, int] = field(default_factory=dict)
@@ -175,6 +178,7 @@ def _read_all(pid: int, group: Cgroup) -> Facts:
         strays=_strays(processes, group),
         limits=limits.in_force(group),
         interfaces=tuple(line.split(":")[0].strip() for line in _lines(f"{proc}/net/dev")[2:]),
+        routes=frozenset(_routes(_lines(f"{proc}/net/fib_trie"))),
         rlimits=_rlimits(_lines(f"{proc}/limits")),
         outside=tuple(_outside(proc, frozenset(mount.id for mount in mounts))),
     )
@@ -239,6 +243,16 @@ def _strays(processes: tuple[int, ...], group: Cgroup) -> tuple[int, ...]:
     return tuple(sorted(odd))
 
 
+def _routes(lines: list[str]) -> Iterator[str]:
+    """Yield the IPv4 routes of all tables, such as `127.0.0.0/8 host LOCAL`."""
+    place = ""
+    for words in map(str.split, lines):
+        if words[0] == "|--":
+            place = words[1]
+        elif words[0].startswith("/"):
+            yield f"{place}{' '.join(words)}"
+
+
 def _rlimits(lines: list[str]) -> dict[str, int | None]:
     found: dict[str, int | None] = {}
     for name, title in RLIMITS.items():
@@ -297,6 +311,9 @@ def _of_process(facts: Facts, expected: Expected) -> Iterator[str]:
 
 def _of_first(facts: Facts, expected: Expected) -> Iterator[str]:
     yield from _differ("start time", expected.start_time, facts.start_time)
+    if expected.routes is not None:
+        yield from _differ("missing routes", [], sorted(expected.routes - facts.routes))
+        yield from _differ("further routes", [], sorted(facts.routes - expected.routes))
     yield from _differ("descriptors that lead outside", (), facts.outside)
     yield from _differ("processes in only one of control group and pid namespace", (), facts.strays)
 

@@ -41,6 +41,18 @@ def _positive(env: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
+def _namespace(name: str) -> Path | None:
+    """Return where `ip netns` keeps a network namespace; exits with one sentence when it has none of this name."""
+    if not name:
+        return None
+    path = Path("/run/netns", name)
+    if path.parent != Path("/run/netns") or not path.exists():
+        raise SystemExit(
+            f"There is no network namespace {name!r}: make it with `ip netns add`, or unset GATEHOUSE_EGRESS_NETNS."
+        )
+    return path
+
+
 @dataclass(frozen=True)
 class NodeConfig:
     """Where the node keeps its things and how much it prepares. Counts are sandboxes, ratios are times the host."""
@@ -52,6 +64,8 @@ class NodeConfig:
     memory_overcommit: int
     disk_overcommit: int
     serve_gateway: bool
+    serve_egress: bool
+    egress_namespace: Path | None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> NodeConfig:
@@ -64,6 +78,8 @@ class NodeConfig:
             memory_overcommit=_positive(env, "GATEHOUSE_MEMORY_OVERCOMMIT", 4),
             disk_overcommit=_positive(env, "GATEHOUSE_DISK_OVERCOMMIT", 4),
             serve_gateway=env.get("GATEHOUSE_NODE_GATEWAY", "1") != "0",
+            serve_egress=env.get("GATEHOUSE_NODE_EGRESS", "1") != "0",
+            egress_namespace=_namespace(env.get("GATEHOUSE_EGRESS_NETNS", "")),
         )
 
     @property
@@ -75,6 +91,16 @@ class NodeConfig:
     def store(self) -> Path:
         """The node's own directory, closed to everybody else."""
         return self.home / "node"
+
+    @property
+    def egress_socket(self) -> Path:
+        """Where egress hears of sandboxes and their policies."""
+        return self.run / "egress.sock"
+
+    @property
+    def doors(self) -> Path:
+        """The directory of the sockets that sandboxes see."""
+        return self.run / "egress"
 
     @property
     def templates(self) -> Path:

@@ -106,6 +106,20 @@ class NotFrozen(NodeError):
     status = 503
 
 
+class NetworkFixed(NodeError):
+    """The sandbox was started without a way out; none can be added."""
+
+    code = "network_fixed"
+    status = 409
+
+
+class EgressUnavailable(NodeError):
+    """Nobody obeys network policies at the moment, so that nothing may pass. It may be tried again."""
+
+    code = "egress_unavailable"
+    status = 503
+
+
 class SpoolFull(NodeError):
     """The sandbox has used up its share of unreported events."""
 

@@ -1,4 +1,4 @@
-"""What the node itself reports, and the strict form in which it takes events from the gateway."""
+"""What the node itself reports, and the strict form in which it takes events from gateway and egress."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sandboxes.node.spec import matching
 _ID = re.compile(r"[0-9a-f]{32}")
 # What passes the gateway. Of starts, pauses and ends only the node itself can tell.
 _CODE = re.compile(r"(?:code|command|file|port)(?:\.[a-z_]+){1,3}")
+_EGRESS_CODE = re.compile(r"egress\.[a-z_]{1,32}")
 _SANDBOX = re.compile(r"[a-z0-9]{1,64}")
 _PHASES = ("intent", "result", "fact")
 _OUTCOMES = (None, "ok", "error", "refused")
@@ -53,6 +54,10 @@ _MAX_DURATION_MS = 2.0**53
 _MAX_REASON_CHARS = 200
 # Whoever reads the spool must be able to read it whole: JSON that is nested too deeply stops every reader.
 _MAX_DEPTH = 16
+# Egress tells of a flow in words and numbers, none of them long.
+_DETAIL = re.compile(r"[a-z_]{1,32}")
+_MAX_DETAILS = 32
+_MAX_DETAIL_CHARS = 512
 
 
 class Subject(Protocol):
@@ -139,6 +144,36 @@ def from_gateway(body: Any, spec: Subject, node_id: str) -> dict[str, Any]:
     for name in ("args_shape", "details"):
         event[name] = _object(body, name)
     return event | _later(body)
+
+
+def from_egress(body: Any, spec: Subject, node_id: str) -> dict[str, Any]:
+    """Return egress's event with the node's own time, name and tenant; BadRequest names the wrong field."""
+    if _one_of(body, "phase", ("fact",)) is None:
+        raise BadRequest("phase is unknown.", field="phase")
+    event = fact(matching(body, "code", _EGRESS_CODE), spec, node_id, **_flow(body))
+    return event | {
+        "id": matching(body, "id", _ID),
+        "outcome": _one_of(body, "outcome", _OUTCOMES),
+        "decision": _one_of(body, "decision", _DECISIONS),
+        "reason": _text(body, "reason", _LATER_TEXTS["reason"]),
+        "duration_ms": _duration(body),
+    }
+
+
+def _flow(body: dict[str, Any]) -> dict[str, Any]:
+    details = body.get("details")
+    if not isinstance(details, dict) or len(details) > _MAX_DETAILS:
+        raise BadRequest(f"details must be an object of at most {_MAX_DETAILS} fields.", field="details")
+    for name, value in details.items():
+        if not _DETAIL.fullmatch(name) or not _is_short(value):
+            raise BadRequest("details must have short names and short values.", field="details")
+    return details
+
+
+def _is_short(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) <= _MAX_DETAIL_CHARS
+    return value is None or isinstance(value, bool) or (type(value) in (int, float) and abs(value) <= _MAX_WHOLE)
 
 
 def _later(body: dict[str, Any]) -> dict[str, Any]:

@@ -67,6 +67,13 @@ _TELLING = (
 _CHANGING = ("/proc/irq", "/proc/sys")
 
 
+_LOOPBACK = frozenset({"127.0.0.0/8 host LOCAL", "127.0.0.1/32 host LOCAL", "127.255.255.255/32 link BROADCAST"})
+_EVERYTHING_IS_HERE = "0.0.0.0/0 host LOCAL"
+# Where the socket of the way out is seen; and, where programs need not know of it, what resolves names.
+_DOOR = "/opt/gatehouse/egress"
+_RESOLVER = "/etc/resolv.conf"
+
+
 def _kind(name: str, *options: str) -> MountRule:
     return MountRule(frozenset({name}), frozenset(options))
 
@@ -156,7 +163,7 @@ def _look_at_gvisor(spec: Spec, state: State, group: Cgroup) -> tuple[dict[str, 
     """Look at the first process, which only waits, and at the two that stand between the sandbox and the host."""
     first = attestation.read(state["pid"], group)
     shown, found = first.as_json(), attestation.mismatches(first, expected_of_gvisor(spec, state))
-    for name, promise in expected_inside_gvisor(state).items():
+    for name, promise in expected_inside_gvisor(spec, state).items():
         pid = next((pid for pid in first.processes if _is_called(pid, name)), None)
         if pid is None:
             found.append(f"{name}: expected a process, found none")
@@ -186,7 +193,8 @@ def expected(spec: Spec, state: State) -> Expected:
         capabilities=promise.capabilities,
         no_new_privs=promise.no_new_privs,
         seccomp_filters=1,
-        mounts=promise.mounts,
+        mounts=promise.mounts | _network_mounts(spec, state),
+        routes=_routes(spec),
         masked=promise.covered,
         limits=_limits(spec.resources),
         rlimits={"RLIMIT_FSIZE": spec.resources.disk_mib * _MIB, **_process_limits(spec.resources)},
@@ -204,16 +212,17 @@ def expected_of_gvisor(spec: Spec, state: State) -> Expected:
         no_new_privs=False,
         seccomp_filters=0,
         mounts=None,
+        routes=_routes(spec),
         limits=_limits(resources),
         rlimits=_process_limits(resources),
     )
 
 
-def expected_inside_gvisor(state: State) -> dict[str, Expected]:
+def expected_inside_gvisor(spec: Spec, state: State) -> dict[str, Expected]:
     """Return what the kernel of the sandbox and the process that opens its files must be, by their names.
 
     The first has a user namespace in the sandbox's, with one uid, and sees an empty file system; the second sees the
-    sandbox's files and the listener's directory.
+    sandbox's files and, of the host's directories, that of the listener and that of the way out.
     """
     base = uid_base(state["slot"])
     nobody = base + _NOBODY
@@ -233,9 +242,25 @@ def expected_inside_gvisor(state: State) -> dict[str, Expected]:
             mounts={
                 "/": _kind("overlay", "nodev"),
                 gvisor.DOOR: MountRule(frozenset(), _INERT, root=None),
+                **_network_mounts(spec, state),
             },
         ),
     }
+
+
+def _network_mounts(spec: Spec, state: State) -> dict[str, MountRule]:
+    """Return what is mounted for the way out: nothing, or exactly the sandbox's own directory, and its resolver."""
+    if spec.network_mode == "none":
+        return {}
+    inert = frozenset({"ro", *_INERT})
+    mounts = {_DOOR: MountRule(frozenset({"tmpfs"}), inert, root=f"/{state['slot']}")}
+    if spec.network_mode == "transparent":
+        mounts[_RESOLVER] = MountRule(frozenset({"tmpfs"}), inert, root="/resolv.conf")
+    return mounts
+
+
+def _routes(spec: Spec) -> frozenset[str]:
+    return _LOOPBACK | {_EVERYTHING_IS_HERE} if spec.network_mode == "transparent" else _LOOPBACK
 
 
 def _process_limits(resources: Resources) -> dict[str, int]:

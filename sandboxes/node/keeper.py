@@ -14,6 +14,7 @@ from sandboxes.node import adoption, expectation
 from sandboxes.node.errors import (
     Ending,
     GenerationConflict,
+    NetworkFixed,
     NodeError,
     Paused,
     Quarantined,
@@ -29,7 +30,7 @@ from sandboxes.node.samples import Sampler
 from sandboxes.node.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from sandboxes.node.admission import Admission
     from sandboxes.node.events import Subject
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from sandboxes.node.spec import Spec
     from sandboxes.node.spool import Event, Spool
     from sandboxes.node.store import Store
+    from sandboxes.node.ways import Ways
 
 logger = structlog.get_logger()
 
@@ -57,10 +59,13 @@ class Keeper:
     feed: RouteFeed
     admission: Admission
     runtimes: dict[str, Runtime]
+    ways: Ways
     sandboxes: dict[str, Sandbox] = field(default_factory=dict)
     starting: dict[str, tuple[Spec, asyncio.Task[Sandbox]]] = field(default_factory=dict)
     ended: dict[str, Event] = field(default_factory=dict)
     sampler: Sampler = field(default_factory=Sampler)
+    # Told when the control plane has taken events.
+    on_room: Callable[[], None] = lambda: None
     _overflowed: set[str] = field(default_factory=set)
     _background: set[asyncio.Task[Any]] = field(default_factory=set)
 
@@ -115,6 +120,7 @@ class Keeper:
         try:
             self.store.write_spec(spec)
             state = await runtime.start(spec)
+            await self.ways.open(spec, runtime.slot(state))
             attestation = expectation.attest(spec, state, runtime.cgroup(state))
             sandbox = self._keep(spec, runtime, state, attestation)
         except BaseException as error:
@@ -147,6 +153,7 @@ class Keeper:
         self, spec: Spec, runtime: Runtime, state: State | None, error: BaseException
     ) -> None:
         if state is not None:
+            await self.ways.close(spec.id)
             await runtime.stop(state)
             await runtime.discard(state)
         if isinstance(error, Quarantined):
@@ -213,7 +220,7 @@ class Keeper:
         spec = sandbox.spec
         self._let_go(sandbox)
         self.feed.drop(spec.id)
-        await sandbox.runtime.stop(sandbox.state)
+        await asyncio.gather(self.ways.close(spec.id), sandbox.runtime.stop(sandbox.state))
         usage = sandbox.runtime.stats(sandbox.state)
         # Before the report, which may have to wait for a full disk: the sandbox's own disk may be what fills it.
         self.spawn(sandbox.runtime.discard(sandbox.state))
@@ -351,6 +358,25 @@ class Keeper:
             self.starting[spec.id] = (spec.with_grants(_without(spec.grants, key_id)), task)
         return len(found) + len(starting)
 
+    async def set_network(
+        self, sandbox_id: str, generation: int, document: dict[str, Any], ports: tuple[int, ...] | None
+    ) -> int:
+        """Let the sandbox reach what the document says, and be reached on `ports`; return the version that is obeyed.
+
+        A document that is older than the one that counts changes nothing: two changes may overtake each other.
+        Raises UnknownSandbox, GenerationConflict, NetworkFixed, or EgressUnavailable: then it counts all the same, from
+        when egress is there.
+        """
+        sandbox = self.require(sandbox_id, generation)
+        network = sandbox.spec.network
+        if network.mode == "none":
+            raise NetworkFixed(f"Sandbox {sandbox_id} has no way out, for as long as it lives.", id=sandbox_id)
+        if document["version"] >= (network.version or 0):
+            sandbox.spec = sandbox.spec.with_network(document, ports)
+            self.store.write_spec(sandbox.spec)
+            self.show(sandbox)
+        return await asyncio.shield(self.spawn(self.ways.change(sandbox.spec)))
+
     def _set_grants(self, sandbox: Sandbox, grants: dict[str, int | None]) -> None:
         sandbox.spec = sandbox.spec.with_grants(grants)
         self.store.write_spec(sandbox.spec)
@@ -391,6 +417,7 @@ class Keeper:
     def acknowledge(self, upto: int) -> None:
         """The control plane has committed all events up to `upto`."""
         self._overflowed.clear()
+        self.on_room()
         for event in self.spool.acknowledge(upto):
             self.ended.pop(event["sandbox"], None)
 

@@ -17,10 +17,11 @@ import structlog
 
 from sandboxes.node import linux
 from sandboxes.node.cgroups import Cgroup, CgroupParent, Limits
+from sandboxes.node.doors import Doors
 from sandboxes.node.errors import StartFailed
 from sandboxes.node.forking import Zygote
 from sandboxes.node.logpipe import LogPipe
-from sandboxes.node.order import Order
+from sandboxes.node.order import DOOR_PLACE, Order
 from sandboxes.node.runtimes import oci
 from sandboxes.node.slots import UIDS_PER_SLOT, Slots, uid_base
 
@@ -140,6 +141,7 @@ class MemberMaker:
         # Slots of the sandboxes that this node found running.
         self._adopted: set[int] = set()
         self._guest_layer = config.store / "guest-layer"
+        self.doors = Doors(config.doors)
         self._members = config.store / "members"
         # Where the OCI runtime keeps its own notes.
         self.states = config.store / "runtime"
@@ -151,9 +153,12 @@ class MemberMaker:
         (self._config.run / "guests").mkdir(parents=True, exist_ok=True)
         os.chown(self._config.run / "guests", 0, self._config.gateway_gid)
         (self._config.run / "guests").chmod(0o750)
+        self.doors.open()
         target = self._guest_layer / oci.GUEST_PATH.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
-        for directory in (self._guest_layer, *target.parents[:2]):
+        door = self._guest_layer / DOOR_PLACE
+        door.mkdir(exist_ok=True)
+        for directory in (self._guest_layer, *target.parents[:2], door):
             directory.chmod(0o755)
         fresh = target.with_name("guest.new")
         shutil.copyfile(guest_binary, fresh)
@@ -234,6 +239,7 @@ class MemberMaker:
         socket_path.parent.mkdir(exist_ok=True)
         os.chown(socket_path.parent, 0, self._config.gateway_gid)
         socket_path.parent.chmod(0o750)
+        door = "" if recipe.network == "none" else str(self.doors.make(member.slot))
         return Order(
             kind=how.kind,
             profile=recipe.profile,
@@ -257,6 +263,8 @@ class MemberMaker:
             },
             command=how.command,
             syscall_filter=how.syscall_filter,
+            network=recipe.network,
+            door=door,
         )
 
     def socket_path(self, slot: int) -> Path:
@@ -306,6 +314,7 @@ class MemberMaker:
         shutil.rmtree(self._members / str(slot), ignore_errors=True)
         shutil.rmtree(self.notes(slot), ignore_errors=True)
         shutil.rmtree(self.socket_path(slot).parent, ignore_errors=True)
+        self.doors.remove(slot)
         return empty
 
     def adopt(self, slot: int) -> None:
@@ -318,6 +327,7 @@ class MemberMaker:
         found = set(self._parent.names())
         for directory in (self._members, self._config.run / "guests"):
             found.update(entry.name for entry in directory.iterdir())
+        found.update(self.doors.names())
         keep = {self.notes(slot).name for slot in self._adopted}
         for entry in self.states.iterdir():
             if entry.name not in keep:
@@ -331,6 +341,7 @@ class MemberMaker:
     async def stop(self) -> None:
         """End the zygote."""
         await self._zygote.stop()
+        self.doors.close()
 
 
 def _stage_outside(home: Path) -> str:

@@ -14,6 +14,11 @@ FILTER_FD = 6
 # The account that everything in a hardened sandbox runs as.
 USER_ID = 1000
 USER_HOME = "home/user"
+# Where the directory of the way out is seen, and which ports of 127.0.0.1 lead to it.
+DOOR_PLACE = "opt/gatehouse/egress"
+PROXY_PORT = 3128
+TRANSPARENT_PORT = 15001
+DNS_PORT = 15053
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,8 @@ class Order:
 
     `kind` says who starts the first process: `oci` (a runtime that reads config.json in `directory`) or `jail`
     (bubblewrap, which reads the compiled filter at `syscall_filter`). `command` starts with the program's path.
-    `limits` are resource limits by their names, in the units of setrlimit(2).
+    `limits` are resource limits by their names, in the units of setrlimit(2). `network` is the recipe's; `door` is the
+    directory of the way out, or empty.
     """
 
     kind: str
@@ -42,6 +48,8 @@ class Order:
     limits: dict[str, int]
     command: tuple[str, ...]
     syscall_filter: str
+    network: str = "none"
+    door: str = ""
 
     def pack(self) -> bytes:
         """Return the order as it travels to the zygote."""

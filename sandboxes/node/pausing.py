@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from corekit.clock import epoch_ms
-from sandboxes.node.errors import Ending, NodeError, NotFrozen
+from sandboxes.node.errors import EgressUnavailable, Ending, NodeError, NotFrozen
 from sandboxes.node.events import fact
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger()
 
+# Why a way out is shut.
+PAUSED = "paused"
 # After a pause that failed, until its deadline, which may have passed, is acted on again.
 _REST_S = 1.0
 
@@ -52,7 +54,9 @@ class Pausing:
                 logger.warning("pause_failed", sandbox_id=sandbox.spec.id, error=str(error))
 
     async def resume(self, sandbox: Sandbox, ttl_ms: int) -> None:
-        """Return when the sandbox runs, for at least `ttl_ms` from now. Raises Ending or NotFrozen."""
+        """Return when the sandbox runs, for at least `ttl_ms` from now. Raises Ending, NotFrozen or
+        EgressUnavailable.
+        """
         async with sandbox.changing:
             _require_alive(sandbox)
             end_at = epoch_ms() + ttl_ms
@@ -99,6 +103,10 @@ class Pausing:
         self._keeper.look_away(sandbox)
         self._keeper.show(sandbox)
         self._keeper.spawn(self._report(sandbox, event))
+        with contextlib.suppress(
+            EgressUnavailable
+        ):  # nothing passes that could be closed; it learns of the pause later
+            await self._keeper.ways.shut(sandbox.spec.id, PAUSED)
 
     def _run_on(self, sandbox: Sandbox, event: Event) -> None:
         """Take the wish for a pause back."""
@@ -116,9 +124,11 @@ class Pausing:
             sandbox.paused_at, sandbox.end_at = None, end_at
             sandbox.unreported.append(event)
             self._keeper.save(sandbox)
+            await self._keeper.ways.reopen(sandbox.spec.id, PAUSED)
             await sandbox.runtime.resume(sandbox.state)
             _require_alive(sandbox)
         except BaseException:
+            self._keeper.spawn(self._keeper.ways.shut(sandbox.spec.id, PAUSED))
             sandbox.paused_at, sandbox.end_at = before
             sandbox.unreported.remove(event)
             _require_alive(sandbox)

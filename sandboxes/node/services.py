@@ -11,7 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
 
 import structlog
 
@@ -25,14 +26,174 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger()
 
-_USER = "gatehouse-gateway"
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 5.0
 _STOP_TIMEOUT_S = 5.0
-# The gateway connects to unix sockets only, so it has no network but the public listener that it is handed. Connections
-# made from here would show the host's interfaces to whoever holds their other end: a guest agent.
-_CONFINED = ("unshare", "--net", "--", "setpriv", "--clear-groups", "--no-new-privs", "--bounding-set=-all")
-_PASSED_ON = ("PATH", "LANG", "GATEHOUSE_DOMAIN", "GATEHOUSE_LOG_LEVEL", "VIRTUAL_ENV")
+_UNPRIVILEGED = ("setpriv", "--clear-groups", "--no-new-privs", "--bounding-set=-all")
+_PASSED_ON = ("PATH", "LANG", "GATEHOUSE_LOG_LEVEL", "VIRTUAL_ENV")
+
+
+class Service(ABC):
+    """Keeps one process running as a user of its own. What it listens on is the node's and outlives the process."""
+
+    name: ClassVar[str]
+    module: ClassVar[str]
+    listener_variable: ClassVar[str]
+    passed_on: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: NodeConfig) -> None:
+        self._config = config
+        self._note = config.run / f"{self.name}.json"
+        self._listener: socket.socket | None = None
+        self._task: asyncio.Task[None] | None = None
+        # The one that this process started; of one that an earlier node started only the pid is known.
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def user(self) -> str:
+        """The account that it runs as."""
+        return f"gatehouse-{self.name}"
+
+    @abstractmethod
+    def _listen(self) -> socket.socket:
+        """Return what the process listens on; exits with one sentence when that can't be had."""
+
+    @abstractmethod
+    def _confinement(self) -> tuple[str, ...]:
+        """Return the command that enters the network of the process and starts the rest of its arguments in it."""
+
+    def _environment(self) -> dict[str, str]:
+        """Return the variables that only this service gets."""
+        return {}
+
+    def start(self) -> None:
+        """Take back a process that is still there, else begin to listen; then watch in the background.
+
+        Exits with one sentence when the service's user is missing, or its listener can't be had.
+        """
+        _user(self.user)
+        pid = self.running_pid()
+        if pid is None:
+            self._listener = self._listen()
+        self._task = asyncio.create_task(self._watch(pid), name=self.name)
+
+    async def stop(self, *, end: bool) -> None:
+        """Stop watching; `end` also ends the process."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        pid = self.running_pid()
+        if end and pid is not None:
+            os.kill(pid, signal.SIGTERM)
+            try:
+                async with asyncio.timeout(_STOP_TIMEOUT_S):
+                    await _gone(pid)
+            except TimeoutError:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                await _gone(pid)
+            self._bury()
+        if self._listener is not None:
+            self._listener.close()
+
+    def running_pid(self) -> int | None:
+        """Return the process that this or an earlier node started, if it still runs."""
+        try:
+            note = json.loads(self._note.read_bytes())
+            pid, start_time, boot_id = int(note["pid"]), int(note["start_time"]), note["boot_id"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if boot_id != linux.boot_id():
+            return None
+        return pid if linux.process_start_time(pid) == start_time else None
+
+    async def _watch(self, pid: int | None) -> None:
+        pause = _FIRST_PAUSE_S
+        while True:
+            began = asyncio.get_running_loop().time()
+            try:
+                await _gone(self._spawn() if pid is None else pid)
+                logger.error("service_ended", service=self.name)
+            except (OSError, SystemExit) as error:
+                # The sandboxes need their node, whatever is wrong with the ways in and out of them.
+                logger.error("service_not_started", service=self.name, error=str(error))
+            self._bury()
+            pid = None
+            lived = asyncio.get_running_loop().time() - began
+            pause = _FIRST_PAUSE_S if lived > _LONGEST_PAUSE_S else min(pause * 2, _LONGEST_PAUSE_S)
+            await asyncio.sleep(pause)
+
+    def _bury(self) -> None:
+        if self._process is not None and self._process.poll() is not None:
+            self._process = None
+
+    def _spawn(self) -> int:
+        if self._listener is None:
+            self._listener = self._listen()
+        user = _user(self.user)
+        environment = {name: os.environ[name] for name in (*_PASSED_ON, *self.passed_on) if name in os.environ}
+        environment |= {
+            "GATEHOUSE_HOME": str(self._config.home),
+            self.listener_variable: str(self._listener.fileno()),
+            **self._environment(),
+        }
+        become = (*_UNPRIVILEGED, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--")
+        # Not the event loop's own child: the pidfd tells of its end, also of one that an earlier node started.
+        self._process = subprocess.Popen(
+            [*self._confinement(), *become, sys.executable, "-m", self.module],
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            pass_fds=[self._listener.fileno()],
+            umask=0o077,
+            start_new_session=True,
+            cwd="/",
+        )
+        pid = self._process.pid
+        note = {"pid": pid, "start_time": linux.process_start_time(pid), "boot_id": linux.boot_id()}
+        write_private(self._note, json.dumps(note).encode())
+        logger.info("service_started", service=self.name, pid=pid)
+        return pid
+
+
+class GatewayService(Service):
+    """The way in."""
+
+    name = "gateway"
+    module = "sandboxes.gateway"
+    listener_variable = "GATEHOUSE_LISTEN_FD"
+    passed_on = ("GATEHOUSE_DOMAIN",)
+
+    def _listen(self) -> socket.socket:
+        return bind_public(self._config.bind, self._config.port)
+
+    def _confinement(self) -> tuple[str, ...]:
+        # The gateway connects to unix sockets only, so it has no network but the public listener that it is handed.
+        # Connections made from here would show the host's interfaces to whoever holds their other end: a guest agent.
+        return ("unshare", "--net", "--")
+
+    def _environment(self) -> dict[str, str]:
+        return {"GATEHOUSE_PORT": str(self._config.port)}
+
+
+class EgressService(Service):
+    """The way out."""
+
+    name = "egress"
+    module = "sandboxes.egress"
+    listener_variable = "GATEHOUSE_EGRESS_CONTROL_FD"
+    passed_on = (
+        "GATEHOUSE_EGRESS_RESOLVERS",
+        "GATEHOUSE_EGRESS_IPV6",
+        "GATEHOUSE_EGRESS_OWN",
+        "GATEHOUSE_BROKER_SOCKET",
+    )
+
+    def _listen(self) -> socket.socket:
+        return listen_for_node(self._config.egress_socket)
+
+    def _confinement(self) -> tuple[str, ...]:
+        namespace = self._config.egress_namespace
+        return () if namespace is None else ("nsenter", f"--net={namespace}", "--")
 
 
 def bind_public(address: str, port: int) -> socket.socket:
@@ -51,103 +212,14 @@ def bind_public(address: str, port: int) -> socket.socket:
     return listener
 
 
-class GatewayService:
-    """Keeps one gateway process running as user gatehouse-gateway."""
-
-    def __init__(self, config: NodeConfig) -> None:
-        self._config = config
-        self._note = config.run / "gateway.json"
-        self._listener: socket.socket | None = None
-        self._task: asyncio.Task[None] | None = None
-        # The one that this process started; of one that an earlier node started only the pid is known.
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Take back a gateway that is still there, else bind the port; then watch in the background.
-
-        Exits with one sentence when the port is taken or the gateway's user is missing.
-        """
-        _user(_USER)
-        pid = self._running_pid()
-        if pid is None:
-            self._listener = bind_public(self._config.bind, self._config.port)
-        self._task = asyncio.create_task(self._watch(pid), name="gateway")
-
-    async def stop(self, *, end_gateway: bool) -> None:
-        """Stop watching; `end_gateway` also ends the process."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        pid = self._running_pid()
-        if end_gateway and pid is not None:
-            os.kill(pid, signal.SIGTERM)
-            try:
-                async with asyncio.timeout(_STOP_TIMEOUT_S):
-                    await _gone(pid)
-            except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                await _gone(pid)
-            self._bury()
-        if self._listener is not None:
-            self._listener.close()
-
-    def _running_pid(self) -> int | None:
-        try:
-            note = json.loads(self._note.read_bytes())
-            pid, start_time, boot_id = int(note["pid"]), int(note["start_time"]), note["boot_id"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        if boot_id != linux.boot_id():
-            return None
-        return pid if linux.process_start_time(pid) == start_time else None
-
-    async def _watch(self, pid: int | None) -> None:
-        pause = _FIRST_PAUSE_S
-        while True:
-            began = asyncio.get_running_loop().time()
-            try:
-                await _gone(self._spawn() if pid is None else pid)
-                logger.error("gateway_ended")
-            except (OSError, SystemExit) as error:
-                # The sandboxes need their node, whatever is wrong with the way in to them.
-                logger.error("gateway_not_started", error=str(error))
-            self._bury()
-            pid = None
-            lived = asyncio.get_running_loop().time() - began
-            pause = _FIRST_PAUSE_S if lived > _LONGEST_PAUSE_S else min(pause * 2, _LONGEST_PAUSE_S)
-            await asyncio.sleep(pause)
-
-    def _bury(self) -> None:
-        if self._process is not None and self._process.poll() is not None:
-            self._process = None
-
-    def _spawn(self) -> int:
-        if self._listener is None:
-            self._listener = bind_public(self._config.bind, self._config.port)
-        user = _user(_USER)
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        environment |= {
-            "GATEHOUSE_HOME": str(self._config.home),
-            "GATEHOUSE_PORT": str(self._config.port),
-            "GATEHOUSE_LISTEN_FD": str(self._listener.fileno()),
-        }
-        command = [*_CONFINED, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--"]
-        # Not the event loop's own child: the pidfd tells of its end, also of one that an earlier node started.
-        self._process = subprocess.Popen(
-            [*command, sys.executable, "-m", "sandboxes.gateway"],
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            pass_fds=[self._listener.fileno()],
-            umask=0o077,
-            start_new_session=True,
-            cwd="/",
-        )
-        pid = self._process.pid
-        note = {"pid": pid, "start_time": linux.process_start_time(pid), "boot_id": linux.boot_id()}
-        write_private(self._note, json.dumps(note).encode())
-        logger.info("gateway_started", pid=pid)
-        return pid
+def listen_for_node(path: Path) -> socket.socket:
+    """Return egress's control socket, to which root alone may connect."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(8)
+    return listener
 
 
 def _user(name: str) -> pwd.struct_passwd:

@@ -7,6 +7,8 @@ import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from corekit.netrules.entries import RuleError
+from corekit.netrules.policy import Policy
 from sandboxes.node.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -27,11 +29,15 @@ _MAX_TIME_MS = 253_402_300_799_999
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _PORT = "${PORT}"
 _MAX_HTTPS_PORTS = 128
+_MAX_PORTS = 1_024
 TIERS = ("language", "process", "container", "microvm")
 PROFILES = ("hardened", "workstation")
 # Who starts a container; "" leaves it to the node.
 RUNTIMES = ("", "crun", "runc", "runsc")
+# This one's kernel has a network of its own, in which nothing can be led elsewhere.
+_EXPLICIT_ONLY = "runsc"
 ON_TIMEOUT = ("kill", "pause")
+NETWORK_MODES = ("none", "open")
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Recipe:
     profile: str
     resources: Resources
     runtime: str = ""
+    network: str = "none"
 
 
 @dataclass(frozen=True)
@@ -70,13 +77,30 @@ class Ingress:
     """How the sandbox's ports are reached from outside. The node only keeps it for the gateway.
 
     Ports that are not `public` need the `traffic_token`; `mask_host` is the Host that servers see, with `${PORT}` for
-    the port; servers on `https_ports` speak TLS.
+    the port; servers on `https_ports` speak TLS. `ports` are those that may be reached at all; None is all of them.
     """
 
     public: bool = True
     traffic_token: str = field(default="", repr=False)
     mask_host: str = ""
     https_ports: tuple[int, ...] = ()
+    ports: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Network:
+    """Whether there is a way out (`open`, else `none`), and the document that says where it leads.
+
+    The document is egress's to obey: here it is checked, kept and passed on.
+    """
+
+    mode: str = "none"
+    document: dict[str, Any] | None = field(default=None, repr=False)
+
+    @property
+    def version(self) -> int | None:
+        """Return which version of its document this is; None where there is none."""
+        return None if self.document is None else int(self.document["version"])
 
 
 @dataclass(frozen=True)
@@ -108,15 +132,29 @@ class Spec:
     ingress: Ingress = field(default_factory=Ingress)
     audit_key_id: str = ""
     copies_key: str = ""
+    network: Network = field(default_factory=Network)
 
     @property
     def recipe(self) -> Recipe:
         """Return the part that a pool can prepare ahead."""
-        return Recipe(self.build, self.tier, self.profile, self.resources, self.runtime)
+        return Recipe(self.build, self.tier, self.profile, self.resources, self.runtime, self.network_mode)
+
+    @property
+    def network_mode(self) -> str:
+        """Return how programs find the way out: `none`, by an explicit `proxy` only, or `transparent`."""
+        if self.network.mode == "none":
+            return "none"
+        return "proxy" if self.runtime == _EXPLICIT_ONLY else "transparent"
 
     def with_grants(self, grants: dict[str, int | None]) -> Spec:
         """Return the same sandbox open to other keys."""
         return replace(self, grants=grants)
+
+    def with_network(self, document: dict[str, Any], ports: tuple[int, ...] | None) -> Spec:
+        """Return the same sandbox with another document, and other ports that may be reached from outside."""
+        return replace(
+            self, network=replace(self.network, document=document), ingress=replace(self.ingress, ports=ports)
+        )
 
     def dump(self) -> bytes:
         """Return the spec as it is kept on disk."""
@@ -197,7 +235,8 @@ def _ingress(body: dict[str, Any]) -> Ingress:
         matching(given, "traffic_token", _HEX)
     elif not public:
         raise BadRequest("traffic_token is needed where public is false.", field="traffic_token")
-    return Ingress(public, token, _mask_host(given), _https_ports(given))
+    ports = served_ports(given, "ports")
+    return Ingress(public, token, _mask_host(given), _https_ports(given), ports)
 
 
 def _mask_host(ingress: dict[str, Any]) -> str:
@@ -208,14 +247,44 @@ def _mask_host(ingress: dict[str, Any]) -> str:
 
 
 def _https_ports(ingress: dict[str, Any]) -> tuple[int, ...]:
-    ports = ingress.get("https_ports", [])
+    return _ports(ingress.get("https_ports", []), "https_ports", _MAX_HTTPS_PORTS)
+
+
+def served_ports(body: dict[str, Any], name: str) -> tuple[int, ...] | None:
+    """Return the ports in `body[name]`, or None where it is null or missing; BadRequest when it is anything else."""
+    given = body.get(name)
+    return None if given is None else _ports(given, name, _MAX_PORTS)
+
+
+def _ports(ports: Any, name: str, most: int) -> tuple[int, ...]:
     if (
         not isinstance(ports, list)
-        or len(ports) > _MAX_HTTPS_PORTS
+        or len(ports) > most
         or not all(type(port) is int and 0 < port < 65536 for port in ports)
     ):
-        raise BadRequest(f"https_ports must be a list of at most {_MAX_HTTPS_PORTS} ports.", field="https_ports")
+        raise BadRequest(f"{name} must be a list of at most {most} ports.", field=name)
     return tuple(ports)
+
+
+def network_document(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the document in `body["document"]`; BadRequest names what of it egress would not obey."""
+    document: Any = body.get("document")
+    try:
+        Policy.parse(document)
+    except RuleError as error:
+        field_name = f"document.{error.field}" if error.field else "document"
+        raise BadRequest(f"{field_name}: {error}", field=field_name) from None
+    return dict(document)
+
+
+def _network(body: dict[str, Any]) -> Network:
+    given = body.get("network")
+    if given is None:
+        return Network()
+    if not isinstance(given, dict):
+        raise BadRequest("network must be an object.", field="network")
+    mode = _choice(given, "mode", NETWORK_MODES)
+    return Network(mode, network_document(given)) if mode == "open" else Network()
 
 
 def parse_spec(body: Any) -> Spec:
@@ -248,4 +317,5 @@ def parse_spec(body: Any) -> Spec:
         ingress=_ingress(body),
         audit_key_id=matching(body, "audit_key_id", _AUDIT_KEY_ID) if body.get("audit_key_id") else "",
         copies_key=matching(body, "copies_key", _PUBLIC_KEY) if body.get("copies_key") else "",
+        network=_network(body),
     )

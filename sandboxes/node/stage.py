@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sandboxes.node import linux
-from sandboxes.node.order import USER_HOME, USER_ID
+from sandboxes.node.order import DOOR_PLACE, USER_HOME, USER_ID
 from sandboxes.node.runtimes import oci
 
 if TYPE_CHECKING:
     from sandboxes.node.order import Order
 
 _HOSTS = "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+_RESOLVER = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
+# On the stage: the directory of the way out, for a runtime that mounts it itself.
+DOOR = "door"
 _SCRATCH = linux.MS_NODEV | linux.MS_NOSUID | linux.MS_NOEXEC
 # The kernel has some thousand pseudo terminals for the whole host.
 _TERMINALS = "newinstance,ptmxmode=0666,mode=0620,max=128"
@@ -60,7 +63,28 @@ def build(order: Order) -> tuple[str, int]:
         _mount_writable_root(order)
     if order.kind == "jail":
         _mount_devices(order)
+    if order.door:
+        _mount_door(order)
     return device, userns_fd
+
+
+def _mount_door(order: Order) -> None:
+    """Show the sandbox the directory of its way out and nothing beside it, and the resolver that leads there."""
+    if order.kind == "gvisor":  # its kernel mounts it itself, and knows no resolver
+        place = DOOR
+        Path(place).mkdir()
+    else:
+        # A directory of ours, whatever the template has in its place.
+        place = f"rootfs/{DOOR_PLACE}"
+    linux.mount(order.door, place, "", linux.MS_BIND)
+    linux.mount("none", place, "", linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY | _SCRATCH)
+    if order.network == "transparent":
+        resolver = Path("resolv.conf")
+        resolver.write_text(_RESOLVER)
+        os.chown(resolver, order.uid_base, order.uid_base)
+        linux.mount(str(resolver), "rootfs/etc/resolv.conf", "", linux.MS_BIND)
+        flags = linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY | _SCRATCH
+        linux.mount("none", "rootfs/etc/resolv.conf", "", flags)
 
 
 def _set_runtime_up(order: Order, userns_fd: int, config: bytes) -> None:
@@ -97,7 +121,7 @@ def _write_identity(order: Order, layer: str) -> None:
         "hostname": order.hostname + "\n",
         "hosts": _HOSTS.format(hostname=order.hostname),
         "machine-id": order.machine_id + "\n",
-        "resolv.conf": "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
+        "resolv.conf": _RESOLVER,
     }
     for name, text in texts.items():
         (etc / name).write_text(text)
@@ -165,13 +189,6 @@ def _mount_scratch(order: Order, path: str, flags: int, options: str) -> None:
     linux.mount("tmpfs", path, "tmpfs", flags, options)
     # Not by an option: the sandbox could read the host's number in its mount table.
     os.chown(path, order.uid_base, order.uid_base)
-
-
-def _require_directory(path: str) -> None:
-    """Refuse a template that has a link where something is to be mounted: it would lead out of its root."""
-    for part in (*reversed(Path(path).parents), Path(path)):
-        if not stat.S_ISDIR(os.lstat(part).st_mode):
-            raise OSError(f"the template's /{Path(path).relative_to(Path(path).parts[0])} is not a directory")
 
 
 def _mount_devices(order: Order) -> None:

@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from sandboxes.node import linux, sentry, stage
+from sandboxes.node import linux, redirection, sentry, stage
 from sandboxes.node.order import FILTER_FD, GUEST_FD, NAMESPACE_FD, READY_FD, USER_ID, Order
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def _leave_host(order: Order) -> None:
     for mountpoint in order.hidden_mounts:
         linux.unmount(mountpoint)
     linux.bring_up_loopback()
+    if order.network == "transparent":
+        redirection.lead_everything_here()
     Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0")
 
 
@@ -193,6 +195,7 @@ def serve(channel: socket.socket) -> None:
 def main() -> None:
     """Serve orders on the descriptor named by the first argument."""
     linux.set_parent_death_signal(signal.SIGKILL)
+    redirection.prepare()
     serve(socket.socket(fileno=int(sys.argv[1])))
 
 

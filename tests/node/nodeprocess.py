@@ -49,6 +49,7 @@ class NodeProcess:
             "PATH": os.environ["PATH"],
             "GATEHOUSE_HOME": str(self.home),
             "GATEHOUSE_NODE_GATEWAY": "0",
+            "GATEHOUSE_NODE_EGRESS": "0",
             "GATEHOUSE_POOL_SIZE": "0",
         }
         with (self.home / "node.log").open("ab") as log:

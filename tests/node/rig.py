@@ -64,8 +64,29 @@ def request(sandbox_id: str, **changes: Any) -> dict[str, Any]:
         "runtime": "",
         "on_timeout": "kill",
         "auto_resume": False,
-        "ingress": {"public": True, "traffic_token": "", "mask_host": "", "https_ports": []},
+        "ingress": {"public": True, "traffic_token": "", "mask_host": "", "https_ports": [], "ports": None},
+        "network": {"mode": "none", "document": None},
     } | changes
+
+
+def document(*rules: str, version: int = 1, **changes: Any) -> dict[str, Any]:
+    """Return a network document that allows what the rules name."""
+    return {
+        "version": version,
+        "layers": [{"name": "sandbox", "mode": "deny", "first": "deny", "egress": list(rules)}],
+        "deny": [],
+        "private": [],
+        "dns": True,
+        "via": None,
+        "egress_proxy": None,
+        "limits": {"flows": 256, "new_per_s": 50, "bytes_out": None, "idle_s": 300},
+        "tls": {"sni": "require", "ech": "deny"},
+    } | changes
+
+
+def open_network(*rules: str, version: int = 1, **changes: Any) -> dict[str, Any]:
+    """Return what asks for a way out that leads to what the rules name."""
+    return {"network": {"mode": "open", "document": document(*rules, version=version, **changes)}}
 
 
 def spec(sandbox_id: str, **changes: Any) -> Spec:
@@ -98,11 +119,12 @@ def new_home(*, default_pool: bool = False) -> Iterator[Path]:
 
 
 def config_for(home: Path, **environment: str) -> NodeConfig:
-    """Return the settings of a node without a gateway and, unless told otherwise, without a pool."""
+    """Return the settings of a node without a gateway and, unless told otherwise, without egress and a pool."""
     return NodeConfig.from_env(
         {
             "GATEHOUSE_HOME": str(home),
             "GATEHOUSE_NODE_GATEWAY": "0",
+            "GATEHOUSE_NODE_EGRESS": "0",
             "GATEHOUSE_POOL_SIZE": "0",
         }
         | environment
@@ -121,6 +143,8 @@ def sweep_host(home: Path) -> None:
     for root in parent.hierarchies.roots():
         with contextlib.suppress(FileNotFoundError):
             (root / parent.name).rmdir()
+    with contextlib.suppress(OSError):
+        linux.unmount(str(home / "run" / "egress"))
     shutil.rmtree(home, ignore_errors=True)
 
 
@@ -181,7 +205,8 @@ def leftovers(home: Path) -> dict[str, list[str]]:
         "runtime": _names(node / "runtime"),
         "stored": _names(node / "sandboxes"),
         "sockets": _names(home / "run" / "guests"),
-        "mounts": [line for line in mounts.splitlines() if f"{home}/" in line],
+        "doors": _names(home / "run" / "egress"),
+        "mounts": [line for line in mounts.splitlines() if f"{home}/" in line and f" {home}/run/egress " not in line],
         "loops": loop_devices_of(home),
     }
     return {kind: names for kind, names in found.items() if names}
@@ -246,7 +271,7 @@ class Rig:
 
     async def hand_over(self) -> None:
         """Stop this node as a restart does: its sandboxes live on, for the next one to adopt."""
-        await self.node.stop(end_gateway=True)
+        await self.node.stop(end_services=True)
         # In a process of its own these would have gone with it.
         for runtime in (self.node.container, self.node.process):
             for member in runtime._running.values():
@@ -288,4 +313,4 @@ async def running_node(home: Path, **environment: str) -> AsyncIterator[Rig]:
 async def _end(rig: Rig) -> None:
     with contextlib.suppress(Exception):
         await asyncio.gather(*(rig.keeper.stop(name, None) for name in list(rig.keeper.sandboxes)))
-    await rig.node.stop(end_gateway=True)
+    await rig.node.stop(end_services=True)

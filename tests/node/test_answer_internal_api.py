@@ -85,6 +85,7 @@ async def test_a_sandbox_s_life(clean_node: Rig) -> None:
     row = {**started, "tenant": rig.ACME}
     assert await ask(clean_node, "POST", "/v1/sandboxes", rig.request("alice")) == (201, row)
     status, detail = await ask(clean_node, "GET", "/v1/sandboxes/alice")
+    assert detail.pop("network") == {"mode": "none", "version": None}
     assert (status, detail.pop("attestation")["interfaces"], detail) == (200, ["lo"], row)
     assert await ask(clean_node, "GET", "/v1/sandboxes") == (
         200,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sandboxes.node.errors import BadRequest
-from sandboxes.node.spec import Ingress, Recipe, Resources, Spec, parse_spec
+from sandboxes.node.spec import Ingress, Network, Recipe, Resources, Spec, parse_spec
 from tests.node import rig
 
 MAX_TTL_MS = 31 * 24 * 3600 * 1000
@@ -39,6 +39,7 @@ WRONG: dict[str, list[Any]] = {
     "on_timeout": ["", "stop", None, True, ["kill"]],
     "auto_resume": ["true", 1, 0, None, []],
     "ingress": [None, [], "open", True],
+    "network": [[], "open", True, 1],
 }
 
 
@@ -87,6 +88,7 @@ OPTIONAL = {
     "ingress": Ingress(),
     "audit_key_id": "",
     "copies_key": "",
+    "network": Network(),
 }
 
 
@@ -128,6 +130,7 @@ INGRESS: dict[str, list[Any]] = {
         *(None, 5, [], "a b", "a\r\nX: y", "a/b", "http://a", "é.example", "a:b:c", "a:123456", "user@a", "$PORT"),
         *("[::1", "a" * 254, "a\0", "a?x", "${HOST}", "${PORT"),
     ],
+    "ports": [443, "443", [0], [65536], ["443"], [True], [None], [443] * 1025, {"443": 1}],
     "https_ports": [None, 443, "443", [0], [65536], ["443"], [True], [1.0], [None], [443] * 129, {"443": 1}],
 }
 
@@ -137,8 +140,66 @@ def test_a_wrong_rule_of_ingress_is_named(name: str, value: Any) -> None:
     assert refused_field(rig.request("alice", ingress={name: value})) == name
 
 
+def test_some_ports_may_be_all_that_is_reached() -> None:
+    assert rig.spec("alice", ingress={"ports": [8000, 3000]}).ingress == Ingress(ports=(8000, 3000))
+    assert rig.spec("alice", ingress={"ports": []}).ingress.ports == ()
+    assert rig.spec("alice", ingress={"ports": None}).ingress.ports is None
+
+
 def test_ports_that_are_not_public_need_a_token() -> None:
     assert refused_field(rig.request("alice", ingress={"public": False})) == "traffic_token"
+
+
+# --- the network
+
+
+def test_a_way_out_comes_with_the_document_that_says_where_it_leads() -> None:
+    document = rig.document("api.example:443", version=7)
+    spec = rig.spec("alice", network={"mode": "open", "document": document})
+    assert spec.network == Network("open", document)
+    assert (spec.network.version, spec.network_mode, spec.recipe.network) == (7, "transparent", "transparent")
+    assert Spec.load(spec.dump()) == spec
+
+
+@pytest.mark.parametrize(
+    "world", [*rig.WORLDS.values(), {"runtime": "crun"}, {"runtime": "runc"}], ids=[*rig.WORLDS, "crun", "runc"]
+)
+def test_programs_need_not_know_of_the_way_out(world: dict[str, str]) -> None:
+    assert rig.spec("alice", **rig.open_network(), **world).recipe.network == "transparent"
+
+
+def test_under_gvisor_they_must() -> None:
+    assert rig.spec("alice", **rig.open_network(), runtime="runsc").recipe.network == "proxy"
+
+
+@pytest.mark.parametrize("network", [None, {"mode": "none"}, {"mode": "none", "document": rig.document()}])
+def test_without_one_there_is_nothing_that_leads_anywhere(network: Any) -> None:
+    spec = rig.spec("alice", network=network)
+    assert (spec.network, spec.network.version, spec.recipe.network) == (Network(), None, "none")
+
+
+def test_a_document_may_hold_a_password_that_is_not_shown() -> None:
+    proxy = {"address": "proxy.example:1080", "username": "u", "password": "tulip", "tls": None}
+    spec = rig.spec("alice", **rig.open_network(egress_proxy=proxy))
+    assert "tulip" not in repr(spec)
+    assert b"tulip" in spec.dump()
+
+
+@pytest.mark.parametrize(
+    ("network", "field"),
+    [
+        ({}, "mode"),
+        ({"mode": "transparent"}, "mode"),
+        ({"mode": "open"}, "document"),
+        ({"mode": "open", "document": []}, "document"),
+        ({"mode": "open", "document": {}}, "document.version"),
+        ({"mode": "open", "document": rig.document() | {"allow": True}}, "document.allow"),
+        ({"mode": "open", "document": rig.document("api.example:443", "*:443")}, "document.layers[0].egress[1]"),
+        ({"mode": "open", "document": rig.document(private=["10.0.0.0/33"])}, "document.private[0]"),
+    ],
+)
+def test_what_egress_would_not_obey_is_named(network: Any, field: str) -> None:
+    assert refused_field(rig.request("alice", network=network)) == field
 
 
 @pytest.mark.parametrize("runtime", ["crun", "runc", "runsc"])

@@ -88,7 +88,7 @@ async def watching(config: NodeConfig, *, end_gateway: bool = True) -> AsyncIter
     try:
         yield service
     finally:
-        await service.stop(end_gateway=end_gateway)
+        await service.stop(end=end_gateway)
 
 
 async def ask(config: NodeConfig) -> dict[str, Any]:
@@ -243,7 +243,7 @@ async def test_a_program_that_is_missing_does_not_end_the_node(
     async with watching(config):
         pid = (await ask(config))["pid"]
         with monkeypatch.context() as patch:
-            patch.setattr(services, "_CONFINED", ("/nonexistent/unshare",))
+            patch.setattr(GatewayService, "_confinement", lambda _self: ("/nonexistent/unshare",))
             os.kill(pid, signal.SIGKILL)
             await asyncio.sleep(0.3)
         assert (await ask(config))["pid"] != pid
@@ -275,7 +275,7 @@ async def test_a_missing_user_ends_the_start_with_one_sentence(
     config: NodeConfig, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(services, "_USER", "gatehouse-nobody-has-this-name")
+    monkeypatch.setattr(GatewayService, "user", "gatehouse-nobody-has-this-name")
     with pytest.raises(SystemExit) as ended:
         GatewayService(config).start()
     assert str(ended.value) == ("The user gatehouse-nobody-has-this-name is missing: run `manage.py bootstrap`.")

@@ -84,5 +84,8 @@ class Runtime(Protocol):
     def disk_used_bytes(self, state: State) -> int:
         """Return how much of the host's disk the sandbox's own disk takes."""
 
+    def slot(self, state: State) -> int:
+        """Return the slot that the sandbox has for as long as anything of it is left."""
+
     def socket_path(self, state: State) -> str:
         """Return where the guest agent listens, as the gateway connects to it."""

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from sandboxes.node.errors import TierUnavailable
 from sandboxes.node.members import Launch
+from sandboxes.node.order import DOOR_PLACE
 from sandboxes.node.runtimes import oci
 from sandboxes.node.sentry import CHANNEL, NOTES
 from sandboxes.node.slots import UIDS_PER_SLOT
+from sandboxes.node.stage import DOOR as STAGED_DOOR
 
 if TYPE_CHECKING:
     from sandboxes.node.members import Identity
@@ -40,10 +42,11 @@ _FLAGS = (
     "--platform=ptrace",
     "--network=none",
     "--ignore-cgroups",
-    # The agent's listener and nothing else: no socket of the host can be reached.
-    "--host-uds=create",
     "--overlay2=none",
 )
+# Of the host's directories the sandbox sees two, both its own: in one its agent makes its listener, in the other it
+# finds the socket of its way out.
+_SOCKETS = {"none": "--host-uds=create", "proxy": "--host-uds=all"}
 
 
 def launch(recipe: Recipe, identity: Identity) -> Launch:
@@ -56,7 +59,10 @@ def launch(recipe: Recipe, identity: Identity) -> Launch:
         )
     return Launch(
         kind="gvisor",
-        command=(shutil.which(PROGRAM) or PROGRAM, *_FLAGS, "run", "--bundle=.", f"slot-{identity.slot}"),
+        command=(
+            *(shutil.which(PROGRAM) or PROGRAM, *_FLAGS, _SOCKETS[recipe.network]),
+            *("run", "--bundle=.", f"slot-{identity.slot}"),
+        ),
         config=json.dumps(_config(recipe, identity)),
         pids=tasks_for(recipe.resources.pids),
     )
@@ -82,6 +88,9 @@ def _config(recipe: Recipe, identity: Identity) -> dict[str, Any]:
     config["mounts"].append(
         {"destination": DOOR, "type": "bind", "source": f"{identity.stage}/{CHANNEL}", "options": ["bind", "rw"]}
     )
+    if recipe.network != "none":
+        place = {"destination": f"/{DOOR_PLACE}", "type": "bind", "source": f"{identity.stage}/{STAGED_DOOR}"}
+        config["mounts"].append({**place, "options": ["bind", "ro"]})
     # All are in the sandbox's user namespace already.
     config["linux"] = {
         "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")],

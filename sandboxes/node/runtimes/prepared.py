@@ -9,9 +9,10 @@ import signal
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from sandboxes.node import freezing, guestclient, linux
+from sandboxes.node import doors, freezing, guestclient, linux
 from sandboxes.node.errors import StartFailed, TierUnavailable
 from sandboxes.node.members import Identity, Launch, Member, MemberMaker, process_matches
+from sandboxes.node.order import DNS_PORT, DOOR_PLACE, PROXY_PORT, TRANSPARENT_PORT
 from sandboxes.node.pool import Pool
 from sandboxes.node.runtimes.base import Availability, Exit, State
 
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 
 _START_TIMEOUT_S = 15.0
 _SIGNALLED = 128
+_PROXY = f"http://127.0.0.1:{PROXY_PORT}"
+_DIRECT = "localhost,127.0.0.1,::1"
+# Programs disagree on which of the two spellings counts.
+_PROXY_VARIABLES = {
+    spelling(name): value
+    for name, value in (("http_proxy", _PROXY), ("https_proxy", _PROXY), ("no_proxy", _DIRECT))
+    for spelling in (str.lower, str.upper)
+}
 
 
 class PreparedRuntime(ABC):
@@ -180,6 +189,10 @@ class PreparedRuntime(ABC):
         except FileNotFoundError:
             return 0
 
+    def slot(self, state: State) -> int:
+        """Return the slot that the sandbox has for as long as anything of it is left."""
+        return int(state["slot"])
+
     def socket_path(self, state: State) -> str:
         """Return the guest's listener as the gateway reaches it."""
         return str(self._maker.socket_path(state["slot"]))
@@ -196,16 +209,24 @@ def _guest_config(spec: Spec) -> dict[str, object]:
     config: dict[str, object] = {
         "sandbox_id": spec.id,
         "template_id": spec.template_id,
-        "env": spec.env,
+        "env": spec.env if spec.network_mode == "none" else _PROXY_VARIABLES | spec.env,
         "default_user": "user",
         # The agent keeps a share of it for itself.
         "max_processes": spec.resources.pids,
         "memory_mib": spec.resources.memory_mib,
         "cpus": -(-spec.resources.cpu_milli // 1000),
+        "network": _guest_network(spec.network_mode),
     }
     if spec.profile == "hardened":
         config["only_user"] = "user"
     return config
+
+
+def _guest_network(mode: str) -> dict[str, object]:
+    if mode == "none":
+        return {"mode": mode}
+    ports = {"proxy_port": PROXY_PORT, "transparent_port": TRANSPARENT_PORT, "dns_port": DNS_PORT}
+    return {"mode": mode, "socket": f"/{DOOR_PLACE}/{doors.SOCKET}", **ports}
 
 
 def _last_words(member: Member) -> str:
