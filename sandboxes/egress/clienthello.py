@@ -6,6 +6,7 @@ the same name: where they could differ, nothing passes.
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass
 
@@ -15,11 +16,16 @@ _SERVER_NAME = 0
 _ECH = 0xFE0D
 _RECORD_HEAD = 5
 _MOST_IN_RECORD = 16 * 1024
+_PRINTABLE = re.compile(rb"[\x21-\x7e]+")
 _BEFORE_SESSION = 34  # version and random
 
 
 class NotTls(Exception):
     """The bytes are no TLS greeting."""
+
+
+class BadName(Exception):
+    """The greeting names something that can be no host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +70,14 @@ def looks_like_tls(first: int) -> bool:
 
 
 def read_hello(data: bytes) -> Hello | None:
-    """Return what the greeting says, None while it is incomplete. Raises NotTls."""
+    """Return what the greeting says, None while it is incomplete. Raises NotTls and BadName."""
     message = _message_of(data)
     if message is None:
         return None
     sni, ech = _extensions_of(message)
-    if sni != _seen_by_openssl(data):
+    if sni is not None and not _PRINTABLE.fullmatch(sni):
+        raise BadName
+    if sni != _peek.name_in(data):
         raise NotTls
     return Hello(sni, ech)
 
@@ -155,7 +163,3 @@ class _Peek:
 
 
 _peek = _Peek()
-
-
-def _seen_by_openssl(data: bytes) -> bytes | None:
-    return _peek.name_in(data)

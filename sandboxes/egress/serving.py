@@ -10,7 +10,7 @@ from corekit.netrules.decide import may_resolve
 from corekit.netrules.hosts import BadHost, Name, canonical
 from corekit.netrules.reasons import Reason
 from sandboxes.egress import forward
-from sandboxes.egress.clienthello import Hello, NotTls, looks_like_tls, read_hello
+from sandboxes.egress.clienthello import BadName, Hello, NotTls, looks_like_tls, read_hello
 from sandboxes.egress.dial import Route, dial, find_route
 from sandboxes.egress.events import Fact
 from sandboxes.egress.head import Request, parse, read_head
@@ -148,6 +148,8 @@ async def _greeting(flow: Flow) -> Hello:
             hello = read_hello(bytes(flow.client.ahead[:most]))
         except NotTls:
             raise Refused(Reason.NOT_TLS) from None
+        except BadName:
+            raise Refused(Reason.BAD_HOST) from None
         if hello is not None:
             return hello
         if len(flow.client.ahead) >= most or not await flow.client.more():
