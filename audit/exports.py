@@ -190,7 +190,7 @@ def _value(event: Any, name: str) -> object:
     if name == "message":
         return registry.sentence(event.code, actor=event.actor_name, target=event.object_id)
     if name == "severity":
-        return registry.get(event.code).severity if registry.known(event.code) else "info"
+        return registry.severity_of(event.code, event.reason)
     return getattr(event, name)
 
 

@@ -35,6 +35,7 @@ _MAX_SQL_INTEGER = 2**31 - 1
 _MAX_BIG_INTEGER = 2**63 - 1
 _MAX_TIME_MS = 253_402_300_799_999  # the end of the year 9999
 _RAW_SHOWN = 2000
+_FLOW = "egress."
 
 
 def read(event: Mapping[str, Any], tenant_id: str | UUID | None) -> Event:
@@ -78,6 +79,8 @@ def _read(event: Mapping[str, Any], tenant_id: str | UUID | None) -> Event:
         generation=optional_whole(event.get("generation"), _MAX_SQL_INTEGER),
         tier=text(event.get("tier"), 16),
         node_id=node_id,
+        host=text(_of_flow(event, shown, "host"), 255),
+        policy_version=text(_of_flow(event, shown, "policy_version"), 64),
         outcome=outcome,
         decision=_decision(event, outcome),
         status=optional_whole(event.get("status"), _MAX_SQL_INTEGER),
@@ -109,6 +112,11 @@ def _risk(event: Mapping[str, Any]) -> dict[str, Any]:
         "risk_findings": findings(event.get("risk_findings")),
         "risk_seed": seed(event.get("risk_seed")),
     }
+
+
+def _of_flow(event: Mapping[str, Any], shown: Mapping[str, object], name: str) -> object:
+    """Return a detail of the way out that has a column of its own, to be looked for by it."""
+    return shown.get(name) if str(event["code"]).startswith(_FLOW) else None
 
 
 def _decision(event: Mapping[str, Any], outcome: str) -> str:

@@ -8,7 +8,7 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 
-from audit import argument_copies, cleaning, insertion, judging, nodeevents, registry
+from audit import argument_copies, cleaning, flowrisk, insertion, judging, nodeevents, registry
 from audit.models import Decision, Event, Outcome, VerdictAction
 from audit.risk.findings import band_of
 from corekit import clock, ids, tokens, tracing
@@ -189,6 +189,7 @@ def record_node_events(events: Sequence[tuple[Mapping[str, Any], str | UUID | No
             fresh.append(row.id not in seen)
             seen.add(row.id)
         added = [row for row, is_new in zip(rows, fresh, strict=True) if is_new]
+        flowrisk.judge_flows(added)
         insertion.insert(added)
         argument_copies.keep(
             (event, row) for (event, _), row, is_new in zip(events, rows, fresh, strict=True) if is_new

@@ -32,6 +32,9 @@ def _code(code: str, sentence: str, severity: Severity = "info", fields: str = "
     return Code(code, sentence, severity, frozenset(fields.split()))
 
 
+_FLOW = "host port protocol address sni rule layer policy_version bytes_in bytes_out count many via method closed"
+_GRAVE = {("egress.denied", "metadata"), ("egress.dns_denied", "metadata")}
+
 _CODES = {
     entry.code: entry
     for entry in (
@@ -189,6 +192,11 @@ _CODES = {
         _code("limit.pids", "The sandbox {object} met its process limit.", "warning", "pids pids_refused"),
         _code("spool.overflow", "Acts of {object} were refused: its event spool is full.", "critical", "dropped"),
         _code("spool.malformed", "A node sent an event that could not be read.", "critical", "event"),
+        # the way out
+        _code("egress.denied", "{object} was refused a way out.", "warning", _FLOW),
+        _code("egress.dns_denied", "{object} was refused a name.", "warning", _FLOW),
+        _code("egress.opened", "{object} keeps a connection open.", fields=_FLOW),
+        _code("egress.closed", "A connection of {object} ended.", fields=_FLOW),
         # the data plane
         _code("command.start", "{actor} started a command in {object}.", fields="pty pid exit_code signal error"),
         _code("command.connect", "{actor} attached to a command in {object}.", fields="pid exit_code error"),
@@ -215,6 +223,13 @@ def get(code: str) -> Code:
         return _CODES[code]
     except KeyError:
         raise UnknownCodeError(f"the event code {code!r} is not registered") from None
+
+
+def severity_of(code: str, reason: str = "") -> Severity:
+    """Return how grave an event is: some are by why they happened."""
+    if (code, reason) in _GRAVE:
+        return "critical"
+    return get(code).severity if known(code) else "info"
 
 
 def sentence(code: str, *, actor: str, target: str) -> str:

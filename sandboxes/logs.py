@@ -90,7 +90,8 @@ def _rows(sandbox: Sandbox, query: LogQuery) -> QuerySet[Event]:
 
 def _entry(event: Event) -> Entry:
     known = registry.get(event.code) if registry.known(event.code) else None
-    level = max(_BY_SEVERITY[known.severity] if known else "info", _outcome_level(event.outcome), key=LEVELS.index)
+    severity = _BY_SEVERITY[registry.severity_of(event.code, event.reason)]
+    level = max(severity, _outcome_level(event.outcome), key=LEVELS.index)
     return Entry(event.at, level, _sentence(event, known), _fields(event))
 
 

@@ -69,7 +69,7 @@ class EventSerializer(EventModel):
 
     def get_severity(self, event: Event) -> str:
         """Return info, notice, warning or critical."""
-        return registry.get(event.code).severity if registry.known(event.code) else "info"
+        return registry.severity_of(event.code, event.reason)
 
 
 class EventFilter(PageQuery):
