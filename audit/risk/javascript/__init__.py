@@ -86,6 +86,7 @@ class _Scan:
         kind = node.type
         if kind in {"call_expression", "new_expression"}:
             self._call(node)
+            self._place(node)
         elif kind == "import_statement":
             source = self.values.text(node.child_by_field_name("source"))
             self.add(_module(source or ""), node)

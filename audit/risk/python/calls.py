@@ -385,6 +385,9 @@ def _looked_up(ev: Evaluator, base: Value, key: Value, default: Sequence[Value])
     if not names or key.open:
         found.append(_some_attribute(base))
     given = merge([*found, *default])
+    if key.built and "builtins" in base.names and not all(name in rules.BUILTINS for name in names):
+        # What is put together and then isn't there was put together otherwise than could be followed.
+        given = replace(given, dynamic=True)
     return replace(given, built=True) if key.built and (given.names or given.scopes) else given
 
 

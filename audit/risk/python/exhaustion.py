@@ -27,7 +27,8 @@ _CONSTANT_MAKERS = frozenset({"int", "str", "float", "bool", "bytes", "list", "d
 _MAKING = frozenset(
     {"bytes", "bytearray", "str", "list", "dict", "set", "tuple", "object", "range", "len", "print", "urandom"}
     | {"zeros", "ones", "empty", "full", "copy", "chr", "deepcopy", "token_bytes", "token_hex", "array"}
-    | {"open", "socket", "urandom", "randbytes", "format", "encode", "append"}
+    | {"open", "socket", "urandom", "randbytes", "format", "encode", "append", "pipe", "socketpair", "dup"}
+    | {"TemporaryFile", "NamedTemporaryFile", "SpooledTemporaryFile", "TemporaryDirectory", "mkstemp", "mkdtemp"}
 )
 
 

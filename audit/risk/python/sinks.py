@@ -252,6 +252,14 @@ class Sinks:
         for text in _texts(value):
             self.host_text(node, bare_host(text))
 
+    def _login(self, node: ast.AST, value: Value) -> None:
+        """Judge where somebody logs in: hosts that are counted through are tried, not known."""
+        self._host(node, value)
+        texts = _texts(value)
+        counted = len(texts) > _MAX_COMMANDS or any(HOLE in text for text in texts)
+        if counted and id(node) in self.ev.outline.looped:
+            self.report.add("py.net.scan", node)
+
     def host_text(self, node: ast.AST, host: str | None) -> None:
         """Judge the name or number of a host."""
         if not host or HOLE in host:
@@ -433,6 +441,7 @@ _ROLES = {
     "url": Sinks._url,
     "fetch": Sinks._fetch,
     "host": Sinks._host,
+    "login": Sinks._login,
     "name": Sinks._host,
     "bindhost": Sinks._bind,
     "socketpath": Sinks._address,

@@ -47,8 +47,10 @@ def combine(operator: ast.operator, left: Value, right: Value) -> Value:
         items = left.items
     if isinstance(operator, ast.BitOr) and (left.items is not None or right.items is not None):
         items = (*(left.items or ()), *(right.items or ()))
+    # Flags and types are joined by `|`: each of them still counts.
+    names = (*left.names, *right.names) if isinstance(operator, ast.BitOr) else ()
     return Value(
-        (),
+        names,
         kept,
         taints,
         items=items,
