@@ -25,7 +25,14 @@ _INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 # What two things do that are each allowed is little more than what one does: danger is in how they are joined.
 # So are two signs of the same thing: a name in pieces that is evaluated is one disguise, not two.
 _BESIDE = 0.3
-_SAME_SIGN = {"sh.dyn": "disguise", "sh.evade": "disguise", "sh.priv": "privilege", "sh.fs.write.system": "privilege"}
+_SAME_SIGN = {
+    "sh.dyn": "disguise",
+    "sh.evade": "disguise",
+    "sh.fs.secret": "secret",
+    "sh.fs.hunt": "secret",
+    "sh.priv": "privilege",
+    "sh.fs.write.system": "privilege",
+}
 
 
 def analyse(code: bytes, inner: Inner) -> list[Finding]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _READ_RULES = {
     "secret": "sh.fs.secret",
+    "way out": "sh.priv.host",
     "environment": "sh.env.all",
     "socket": "sh.priv.socket",
     "device": "sh.fs.device",
@@ -59,6 +60,9 @@ _TIMES = re.compile(r"^\s*(?:@\w+|(?:[\d*/,\-A-Za-z]+\s+){5})(?:root\s+)?", re.M
 _UNIT = re.compile(r"^\s*Exec\w*=[-@:+!]*", re.MULTILINE)
 # Their arguments are no files to read: letters, verbs, devices that another rule stands for.
 _NO_FILES = frozenset({"tr", "openssl", "mount", "umount", "losetup"})
+_COPIES = frozenset({"cp", "mv", "install"})
+_STANDARD_INPUT = frozenset({"/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
+_STICKS = frozenset({"secret", "environment", "network", "decoded"})
 _UNPACKERS = frozenset(
     {"unzip", "7z", "unrar", "cpio", "gunzip", "bunzip2", "unxz", "unzstd", "zcat", "bzcat", "xzcat", "zstdcat"}
 )
@@ -186,7 +190,10 @@ class Judge:
         ):
             words = words[1:]
         written, read = _roles(command, words)
-        sources = [self.read(word, node) for word in read]
+        sources = [stdin if word.text in _STANDARD_INPUT else self.read(word, node) for word in read]
+        if name in _COPIES and (copied := _copied(sources)) is not None:
+            self.write([_placed(word, read) for word in written if word not in read], copied, node)
+            return EMPTY
         for word in written:
             self.touch(word, node, writing=True, wiping=name in _WIPES)
         if name in table.LISTS or (name in table.FIRST_IS_TEXT and {"-r", "-R"} & command.flags and not read):
@@ -286,7 +293,7 @@ class Judge:
     def watch_loop(self, node: Node) -> None:
         """Report a loop without end that starts things in the background and waits for nothing."""
         text = node.text or b""
-        if b"&" not in text or not _ENDLESS.match(text) or _PAUSES.search(text):
+        if b"&" not in text or not is_endless(node) or _PAUSES.search(text):
             return
         waiting = [node]
         while waiting:
@@ -308,6 +315,11 @@ _ENDLESS = re.compile(
     rb"(?:while\s+(?:true|:|\[+\s*1\s*\]+|\(\(\s*1\s*\)\))|until\s+false)\s*[;\n]|for\s*\(\(\s*;\s*;\s*\)\)"
 )
 _PAUSES = re.compile(rb"\b(?:sleep|wait|read|inotifywait|accept|flock|sem|break|exit|return|jobs)\b|\bnc\b|-l")
+
+
+def is_endless(node: Node) -> bool:
+    """Whether a loop's own condition never ends it."""
+    return _ENDLESS.match(node.text or b"") is not None
 
 
 def _multiplies(body: Node, name: bytes) -> bool:
@@ -332,6 +344,21 @@ def _calls(node: Node, name: bytes) -> bool:
             return True
         waiting += current.children
     return False
+
+
+def _copied(sources: list[Value]) -> Value | None:
+    """Return what a copy holds, when that matters: where its text came from, or the text that the script wrote."""
+    given = joined(sources)
+    if given.taints & _STICKS or (given.known and given.text):
+        return given
+    return None
+
+
+def _placed(target: Word, sources: list[Word]) -> Word:
+    """Return the file that a copy becomes: a folder takes it under its own name."""
+    if len(sources) == 1 and (target.text in {".", "..", "~"} or target.text.endswith("/")):
+        return Word(f"{target.text.rstrip('/')}/{sources[0].text.rpartition('/')[2]}", target.taints, target.node)
+    return target
 
 
 def _roles(command: Command, words: list[Word]) -> tuple[list[Word], list[Word]]:

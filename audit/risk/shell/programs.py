@@ -32,6 +32,7 @@ _PERL_EDIT = re.compile(
 )
 _PERL_RUNS = re.compile(r"`|@\{|\$\{|\(\?\??\{")
 _SOCKET_SHELLS = [pattern for rule, pattern in _WORDS if rule == "sh.net.reverse-shell"]
+_FILE_NAMES = re.compile(r"(['\"])((?:\.{0,2}/|~/)?[\w.-]+(?:/[\w.-]+)*)\1")
 _MAX_STRINGS = 20
 _STRANGE_PATH = re.compile(r"^[\w./~@+-]+$")
 
@@ -81,7 +82,10 @@ def run_code(judge: Judge, language: str, code: Value, node: Node | None) -> Val
         if UNKNOWN in text or ("unset" in code.taints and not text.strip()):
             judge.report.add("sh.dyn.eval", node)
             text = text.replace(UNKNOWN, "unknown")
-        judge.report.take(judge.context.ask(text.encode("utf-8", "surrogateescape"), language, 1), node)
+        found = judge.context.ask(text.encode("utf-8", "surrogateescape"), language, 1)
+        judge.report.take(found, node)
+        if any(finding.rule.startswith(("py.net.", "js.net")) for finding in found):
+            _leaves(judge, text)
     elif language != "perl" or not _is_edit(code.text):
         run_words(judge, code.text, node)
         judge.report.add("sh.code.other", node, language)
@@ -101,9 +105,13 @@ def _is_edit(program: str) -> bool:
 
 def run_words(judge: Judge, text: str, node: Node | None) -> None:
     """Judge a program by its words, and follow the shell commands in its strings."""
-    for rule, pattern in _WORDS:
-        if pattern.search(text):
-            judge.report.add(rule, node)
+    matching = {rule for rule, pattern in _WORDS if pattern.search(text)}
+    for rule in sorted(matching):
+        judge.report.add(rule, node)
+    if "sh.net.client" in matching:
+        _leaves(judge, text)
+        if "sh.dyn.hidden-shell" in matching:
+            judge.report.add("sh.corr.download-run", node)
     for place, found in enumerate(_STARTED.finditer(text)):
         command = next((part for part in found.groups()[1:] if part), "")
         if place < _MAX_STRINGS and command.strip():
@@ -111,6 +119,13 @@ def run_words(judge: Judge, text: str, node: Node | None) -> None:
     for secret in re.findall(r"(?:/etc|/root|/proc|~)/[\w./-]+", text)[:_MAX_STRINGS]:
         if path_classes(secret) - {"workspace"}:
             judge.touch(Value(secret), node)
+
+
+def _leaves(judge: Judge, text: str) -> None:
+    """Note that files which a program names may come from the network, where it talks to it."""
+    state = judge.walker.state
+    for found in _FILE_NAMES.finditer(text):
+        state.files.setdefault(normal_path(state.located(found[2])), Value(UNKNOWN, frozenset({"network"})))
 
 
 def _origins(judge: Judge, code: Value, node: Node | None) -> None:

@@ -40,6 +40,10 @@ class Report:
         message = f"{rule.message} ({snippet_of(detail)})" if detail else rule.message
         self.findings.append(Finding(rule.id, rule.title, rule.kind, rule.weight, rule.tier, message, span, snippet))
 
+    def count(self, rule_id: str) -> int:
+        """Return how often a rule matched so far."""
+        return self._counts.get(rule_id, 0)
+
     def take(self, found: Iterable[Finding], node: Node | None) -> None:
         """Add what the analyser of another language found in the code that stands at a place here."""
         span, snippet = self.place(node)

@@ -68,6 +68,8 @@ _SPECIALS: dict[str, Special] = {
     "make": starters.make,
     "mktemp": tools.mktemp,
     "mv": tools.mv,
+    "gpg": tools.cipher,
+    "openssl": tools.cipher,
     "parallel": starters.parallel,
     "rename": starters.rename,
     "prename": starters.rename,

@@ -9,12 +9,16 @@ from audit.risk.places import normal_path, path_classes
 _CACHES = re.compile(r"/var/(?:cache|lib/apt/lists)(?:/.*)?|/usr/share/(?:doc|man|locale|info)/.*", re.DOTALL)
 _LOGS = re.compile(r"/var/log(?:/.*)?|/(?:var/)?run/[uw]tmp", re.DOTALL)
 _OWN_ENVIRONMENT = re.compile(r"/proc/(?:self|thread-self)/environ")
+# The root of another process's file system, which in a container may be the host's.
+_OTHERS_ROOT = re.compile(r"/proc/(?!self/|thread-self/)[^/]+/(?:root|cwd)(?:/.*)?", re.DOTALL)
 _WAYS_OUT = re.compile(r".*/release_agent|/sys/kernel/uevent_helper|/proc/sysrq-trigger", re.DOTALL)
 
 
 def spot_classes(path: str, *, writing: bool = False) -> frozenset[str]:
     """Return the classes of a path, told apart more finely where only a shell script's use of it matters."""
     classes = path_classes(path, writing=writing)
+    if path.startswith("/proc/") and _OTHERS_ROOT.fullmatch(path):
+        return classes | {"way out"}
     if "workspace" in classes and len(classes) == 1:
         return classes
     place = normal_path(path)

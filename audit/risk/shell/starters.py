@@ -335,7 +335,14 @@ def git(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Valu
         for word in verbs:
             if word.text.startswith("ext::"):
                 programs.run_shell(judge, Value(word.text[5:], word.taints), node, own=False)
+    state = judge.walker.state
+    if verb in {"add", "commit"}:
+        known = [state.files.get(normal_path(state.located(word.text)), EMPTY) for word in verbs[1:]]
+        everything = [*known, *state.files.values()] if {"-A", "--all", "-a"} & command.flags else known
+        state.carried |= joined(everything).taints & {"secret", "environment"}
     if network.is_network(command):
+        if verb == "push":
+            judge.sink(state.carried, node)
         return network.judge(judge, command, stdin, node)
     if verb in {"bisect"} and len(verbs) > 2 and verbs[1].text == "run":
         return judge.run(verbs[2:], stdin, [], node)

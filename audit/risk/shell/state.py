@@ -62,6 +62,8 @@ class State:
     """Where `cd` went, when that is outside the workspace or the home."""
     fetched: bool = False
     """Whether something from the network was unpacked: what lies here may be of others."""
+    carried: frozenset[str] = frozenset()
+    """The origins of what was handed to the version control, which may push it."""
     unsure: int = 0
     """Above zero where nobody knows whether the code runs: what is set there may or may not be."""
 

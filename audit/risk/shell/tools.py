@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from audit.risk.places import is_root, normal_path, path_classes
 from audit.risk.shell import network, table
-from audit.risk.shell.values import EMPTY, UNKNOWN, Value, Word
+from audit.risk.shell.filters import DECODED
+from audit.risk.shell.values import EMPTY, UNKNOWN, Value, Word, joined
 
 if TYPE_CHECKING:
     from tree_sitter import Node
@@ -21,6 +22,7 @@ _VERSIONED = re.compile(r"==|@[\w.^~-]*\d|===|@sha\d+:|=\d")
 _BY_ADDRESS = re.compile(
     r"^(?:git\+|https?://|git@|github:|gitlab:|bitbucket:|file:|svn\+|hg\+|[\w.-]+/[\w.-]+#)|@ (?:git\+)?https?://"
 )
+_DIGESTS = frozenset({"dgst", "md5", "sha1", "sha256", "sha512"})
 _INSTALLS = frozenset({"install", "i", "add", "exec", "dlx", "download", "wheel"})
 PINNING = frozenset({"pip", "npm", "pnpm", "yarn", "bun", "pipx", "npx", "uvx", "uv", "gem", "cargo", "go", "bunx"})
 
@@ -31,6 +33,8 @@ def rm(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value
     for word in command.positionals:
         place = judge.walker.state.located(word.text)
         classes = path_classes(place, writing=True)
+        if judge.context.ciphered and (not word.known or is_root(place)):
+            judge.report.add("sh.corr.encrypt-delete", node)
         if "everywhere" in word.taints:
             judge.report.add("sh.destroy.root", node)
         elif is_root(place) and (recursive or "*" in word.text):
@@ -97,6 +101,32 @@ def packages(judge: Judge, command: Command, stdin: Value, node: Node | None) ->
     for word in command.positionals:
         network.judge_host(judge, word.text.removeprefix("git+"), node)
     return Value(UNKNOWN)
+
+
+def cipher(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge what openssl and gpg read and write, and note when files that were found are encrypted."""
+    if network.is_network(command):
+        return network.judge(judge, command, stdin, node)
+    is_openssl = command.name == "openssl"
+    read = command.values("-in", "-key", "-inkey") if is_openssl else command.positionals
+    if is_openssl and _DIGESTS & command.near:
+        read = [*read, *command.positionals[1:]]
+    encrypts: frozenset[str] = frozenset({"-c", "--symmetric", "-e", "--encrypt"}) & command.flags
+    if is_openssl:
+        encrypts = (
+            frozenset({"-e"}) if {"enc", "smime", "cms"} & command.near and "-d" not in command.flags else frozenset()
+        )
+    # A whole tree stands for the files that were found in it.
+    if encrypts and any(not word.known or word.pattern or is_root(word.text) for word in read):
+        judge.context.ciphered = True
+    if not is_openssl:
+        return None
+    sources = [judge.read(word, node) for word in read]
+    for word in command.values("-out"):
+        judge.write([word], joined([stdin, *sources]), node)
+    if not sources:
+        return None
+    return Value(UNKNOWN, joined([stdin, *sources]).taints | (DECODED if "-d" in command.flags else frozenset()))
 
 
 def mktemp(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:

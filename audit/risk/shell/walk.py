@@ -8,7 +8,7 @@ import tree_sitter
 import tree_sitter_bash
 
 from audit.risk.places import normal_path
-from audit.risk.shell.judge import Judge
+from audit.risk.shell.judge import Judge, is_endless
 from audit.risk.shell.state import Function, State
 from audit.risk.shell.values import EMPTY, MYSTERY, UNKNOWN, Value, Word, joined
 from audit.risk.shell.words import Expander
@@ -113,7 +113,12 @@ class Walker:
 
     def _while(self, node: Node, stdin: Value) -> Value:
         self._judge.watch_loop(node)
-        return self._unsure(lambda: self._all(node.children, stdin))
+        report = self._context.report
+        before = report.count("sh.corr.download-run")
+        output = self._unsure(lambda: self._all(node.children, stdin))
+        if report.count("sh.corr.download-run") > before and is_endless(node):
+            report.add("sh.corr.beacon", node)
+        return output
 
     def _unsure(self, work: Callable[[], Value]) -> Value:
         self.state.unsure += 1
