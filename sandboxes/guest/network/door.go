@@ -5,6 +5,7 @@ import (
 	"net"
 	"time"
 
+	"gatehouse/guest/idle"
 	"gatehouse/guest/relay"
 )
 
@@ -36,6 +37,7 @@ func accept(listener *net.TCPListener, taken chan struct{}, serve, refuse func(*
 		case taken <- struct{}{}:
 			go func() {
 				defer func() { <-taken }()
+				defer idle.Ended()
 				serve(conn)
 			}()
 		default:

@@ -180,6 +180,31 @@ func TestTooManyConnectionsToAnywhereAreResetAtOnce(t *testing.T) {
 	})
 }
 
+func TestMemoryGoesBackAfterManyConnections(t *testing.T) {
+	g, way := startNetworked(t, "transparent")
+	way.hosts["203.0.113.10:443"] = echoes
+	var all []net.Conn
+	g.inside(func() {
+		for range 500 {
+			conn, err := net.Dial("tcp4", "203.0.113.10:443")
+			check(t, err)
+			all = append(all, conn)
+		}
+	})
+	for _, conn := range all {
+		go conn.Write(make([]byte, 100_000))
+	}
+	data := make([]byte, 100_000)
+	for _, conn := range all {
+		_, err := io.ReadFull(conn, data)
+		check(t, err)
+	}
+	for _, conn := range all {
+		conn.Close()
+	}
+	eventually(t, "memory went back", func() bool { return g.anonymous() < 7000 })
+}
+
 func TestAWayOutThatSpeaksNoHTTPConnectsNobody(t *testing.T) {
 	g, way := startNetworked(t, "transparent")
 	for _, answer := range []string{"", "nonsense", "HTTP/1.1 200", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 100_000)} {
