@@ -124,9 +124,9 @@ class Stack:
         return {row["id"] for row in rows if row["state"] != "ended"}
 
     def pid_of(self, service: str) -> int:
-        """Return the pid of `node`, `web`, `worker` or `gateway` of this stack."""
-        if service == "gateway":
-            return int(json.loads((self.home / "run" / "gateway.json").read_text())["pid"])
+        """Return the pid of `node`, `web`, `worker`, `gateway` or `egress` of this stack."""
+        if service in ("gateway", "egress"):
+            return int(json.loads((self.home / "run" / f"{service}.json").read_text())["pid"])
         deadline = time.monotonic() + 10
         # Right after the stack answers, a service may still be between its fork and its program.
         while (pid := self._find(service)) is None:
@@ -196,6 +196,8 @@ def running_stack(*, command: tuple[str, ...] | None = None, **variables: str) -
         **{name: value for name, value in os.environ.items() if not name.startswith(("E2B_", "DJANGO_"))},
         "GATEHOUSE_HOME": str(home),
         "GATEHOUSE_PORT": str(port),
+        # Asking this machine's package clients takes seconds; a test that needs their hosts asks itself.
+        "GATEHOUSE_BUNDLES_DISCOVER": "off",
         **servers.set_of_its_own(os.environ, port),
         **variables,
     }

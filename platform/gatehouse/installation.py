@@ -38,6 +38,8 @@ class Installation:
     anchor_folder: Path | None = None
     anchor_webhook: str | None = field(default=None, repr=False)
     database_roles: bool = True
+    bundles_discovered: bool = True
+    bundles_grant_private: bool = False
     log_level: str = "INFO"
     service: str = "manage"
     seed_text: str | None = field(default=None, repr=False)
@@ -201,6 +203,8 @@ def installation(env: Mapping[str, str], root: Path) -> Installation:
         anchor_folder=Path(folder).absolute() if (folder := read.text(env, "GATEHOUSE_ANCHOR_DIR")) else None,
         anchor_webhook=read.secret(env, "GATEHOUSE_ANCHOR_WEBHOOK"),
         database_roles=read.boolean(env, "GATEHOUSE_DATABASE_ROLES", default=True),
+        bundles_discovered=read.boolean(env, "GATEHOUSE_BUNDLES_DISCOVER", default=True),
+        bundles_grant_private=read.boolean(env, "GATEHOUSE_BUNDLES_GRANT_PRIVATE"),
         log_level=read.choice(env, "GATEHOUSE_LOG_LEVEL", "INFO", LOG_LEVELS),
         service=read.text(env, "GATEHOUSE_SERVICE") or "manage",
         seed_text=read.secret(env, "GATEHOUSE_SEED"),

@@ -48,6 +48,7 @@ def home(tmp_path: Path, settings: Any) -> Path:
         seed_text=None,
         secret_key_text=None,
         ledger_key_text=None,
+        bundles_discovered=False,
     )
     return tmp_path / "home"
 
@@ -175,6 +176,7 @@ def test_each_directory_has_its_owner_and_mode(home: Path) -> None:
         "broker/control": (0o2770, "gatehouse"),
         "run": (0o755, "root"),
         "run/guests": (0o750, "gatehouse-gateway"),
+        "egress": (0o750, "gatehouse-egress"),
         "static": (0o755, "root"),
         "node": (0o700, "root"),
         "templates": (0o711, "root"),
@@ -204,7 +206,7 @@ def test_everybody_may_read_the_public_half_of_the_ledgers_key(home: Path) -> No
 def test_service_users_have_no_way_to_sign_in(home: Path) -> None:
     bootstrap()
 
-    for name in ("gatehouse-web", "gatehouse-worker", "gatehouse-gateway"):
+    for name in ("gatehouse-web", "gatehouse-worker", "gatehouse-gateway", "gatehouse-egress"):
         user = pwd.getpwnam(name)
         assert user.pw_uid < 1000
         assert user.pw_shell == "/usr/sbin/nologin"

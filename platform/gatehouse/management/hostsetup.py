@@ -32,6 +32,7 @@ DIRECTORIES = {
     "run": (0o755, "root"),
     "static": (0o755, "root"),
     "run/guests": (0o750, "gatehouse-gateway"),
+    "egress": (0o750, "gatehouse-egress"),
     "node": (0o700, "root"),
     "templates": (0o711, "root"),
     "anchors": (0o770, WORKER_GROUP),

@@ -57,6 +57,7 @@ class Command(BaseCommand):
 
     def _fill(self) -> None:
         self._migrate()
+        self._fill_bundles()
         self._register_template()
         key = _first_key(self._operator())
         if key is not None:
@@ -73,6 +74,19 @@ class Command(BaseCommand):
             hostsetup.share_database(settings.GATEHOUSE.database_file)
         elif settings.GATEHOUSE.database_roles:
             self._grant()
+
+    def _fill_bundles(self) -> None:
+        from corekit.actor import SYSTEM
+        from gatehouse.management import indexes
+        from tenants.networks import bundles
+
+        if not settings.GATEHOUSE.bundles_discovered or not bundles.nobody_filled_any():
+            return
+        for found in indexes.fill_bundles(SYSTEM, grant_private=settings.GATEHOUSE.bundles_grant_private):
+            if found.entries:
+                self._say(f"@{found.name} stands for {', '.join(found.entries)}, as {found.source} says")
+            for note in found.notes:
+                self._say(f"@{found.name}: {note}")
 
     def _grant(self) -> None:
         try:
