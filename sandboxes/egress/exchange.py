@@ -26,11 +26,11 @@ _SWITCHING = 101
 class Exchange:
     """Runs once."""
 
-    def __init__(self, flow: Flow, request: Request, written: h11.Request) -> None:
+    def __init__(self, flow: Flow, request: Request, parser: h11.Connection, written: h11.Request) -> None:
         assert flow.server is not None  # noqa: S101 - the caller has reached it
         self._flow = flow
         self._client, self._server = flow.client, flow.server
-        self._inner = request.parser()
+        self._inner = parser
         self._outer = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MOST_ANSWER_HEAD)
         self._request = request
         self._written = written
@@ -90,8 +90,9 @@ class Exchange:
                 if self.switched:
                     return
             elif isinstance(event, h11.Response):
+                head = self._inner.send(_rewritten(event))
                 self._flow.can_answer = False
-                await self._send_in(self._inner.send(_rewritten(event)))
+                await self._send_in(head)
             elif isinstance(event, h11.Data):
                 await self._send_in(self._inner.send(h11.Data(event.data)))
             elif isinstance(event, h11.EndOfMessage):

@@ -64,13 +64,14 @@ class _Forwarder:
         flow = self._flow
         flow.run_on()
         flow.method = request.method.decode("ascii", "replace")[:16]
+        parser = request.parser()
         target, path = self._target_of(request)
         if request.method == b"CONNECT":
             raise Refused(Reason.LOOP if target.name == PROXY_NAME else Reason.NOT_HTTP)
         await self._reach(target, request)
         assert flow.server is not None  # noqa: S101 - reached
         assert flow.passage is not None  # noqa: S101
-        exchange = Exchange(flow, request, self._written(request, target, path))
+        exchange = Exchange(flow, request, parser, self._written(request, target, path))
         flow.run_on()
         await exchange.run()
         if exchange.switched:

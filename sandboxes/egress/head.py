@@ -117,11 +117,11 @@ def parse(head: bytes) -> Request:
     matched = _REQUEST_LINE.fullmatch(first)
     if matched is None:
         raise Refused(Reason.NOT_HTTP)
-    if not all(_HEADER_LINE.fullmatch(line) for line in lines):
-        raise Refused(Reason.SMUGGLING)
     method, target, minor = matched.groups()
     if not _TARGET.fullmatch(target):
         raise Refused(Reason.BAD_HOST)
+    if not all(_HEADER_LINE.fullmatch(line) for line in lines):
+        raise Refused(Reason.SMUGGLING)
     request = Request(method, target, [_header(line) for line in lines], head, minor == b"1")
     _check_framing(request, old=minor == b"0")
     return request

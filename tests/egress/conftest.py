@@ -46,16 +46,28 @@ def namespaces() -> Iterator[tuple[str, str]]:
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def quick() -> dict[str, float]:
     """Limits of the process that differ from the usual ones; a test file that needs some overrides this."""
     return {}
 
 
+@pytest.fixture(scope="module")
+def process(
+    tmp_path_factory: pytest.TempPathFactory, namespaces: tuple[str, str], quick: dict[str, float]
+) -> Iterator[Process]:
+    """The running egress of a file's tests: each has a node and sandboxes of its own at it."""
+    home = tmp_path_factory.mktemp("egress")
+    made = Process(home, namespaces[0], broker=home / "broker.sock", **quick)
+    made.start()
+    yield made
+    made.stop()
+
+
 @pytest.fixture
-async def place(tmp_path: Path, namespaces: tuple[str, str], quick: dict[str, float]) -> AsyncIterator[Place]:
+async def place(tmp_path: Path, namespaces: tuple[str, str], process: Process) -> AsyncIterator[Place]:
     """Egress with Alice's sandbox on the usual policy."""
-    ours, theirs = namespaces
+    _, theirs = namespaces
     names = Names()
     names.zone = {
         "api.allowed.test": [nets.API],
@@ -66,8 +78,6 @@ async def place(tmp_path: Path, namespaces: tuple[str, str], quick: dict[str, fl
         "evil.test": [nets.EVIL],
     }
     await names.start(theirs, nets.RESOLVER)
-    process = Process(tmp_path / "home", ours, broker=tmp_path / "broker.sock", **quick)
-    process.start()
     node = Node(process.control_path)
     alice = Socket(tmp_path / "egress.sock")
     made = Place(tmp_path, process, node, names, alice, theirs)
@@ -77,8 +87,7 @@ async def place(tmp_path: Path, namespaces: tuple[str, str], quick: dict[str, fl
         assert (await node.ask("synced"))["op"] == "done"
         yield made
     finally:
-        await node.close()
-        process.stop()
+        await made.node.leave()
         await alice.close()
         await names.stop()
         for server in made.servers:

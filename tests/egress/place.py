@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import itertools
 import json
 import os
 import socket
@@ -44,6 +45,9 @@ def document(*rules: str, version: int = 1, **changes: Any) -> dict[str, Any]:
     for name, value in changes.items():
         made[name] = {**made[name], **value} if isinstance(made[name], dict) else value
     return copy.deepcopy(made)
+
+
+_generations = itertools.count(1)
 
 
 class Process:
@@ -105,6 +109,8 @@ class Node:
     def __init__(self, path: Path, *, acknowledges: bool = False) -> None:
         self._path = path
         self._acknowledges = acknowledges
+        # Of the sandboxes of this test, so that what another one left behind is none of its business.
+        self.generation = next(_generations)
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._number = 0
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -154,18 +160,26 @@ class Node:
         self._sock.send(data)
 
     async def put(
-        self, network: dict[str, Any], *, ident: str = ALICE, generation: int = 1, listener: socket.socket | None = None
+        self,
+        network: dict[str, Any],
+        *,
+        ident: str = ALICE,
+        generation: int | None = None,
+        listener: socket.socket | None = None,
     ) -> dict[str, Any]:
         """Have a sandbox served by this document."""
         fd = None if listener is None else listener.fileno()
-        return await self.ask("put", id=ident, generation=generation, tenant="00" * 16, network=network, fd=fd)
+        number = self.generation if generation is None else generation
+        return await self.ask("put", id=ident, generation=number, tenant="00" * 16, network=network, fd=fd)
 
     async def event(self, **wanted: Any) -> dict[str, Any]:
         """Return the first event that has these fields; details are looked into as well."""
 
         def found() -> dict[str, Any] | None:
             for event in self.events:
-                if all({**event["details"], **event}.get(name) == value for name, value in wanted.items()):
+                fields = {**event["details"], **event}
+                ours = event["generation"] == wanted.get("generation", self.generation)
+                if ours and all(fields.get(name) == value for name, value in wanted.items()):
                     return event
             return None
 
@@ -177,6 +191,17 @@ class Node:
             except TimeoutError:
                 raise AssertionError(f"no event {wanted} among {self.events}") from None
             return event
+
+    async def leave(self) -> None:
+        """Have every sandbox forgotten and every event acknowledged, and go away."""
+        if not self.lost.is_set():
+            await self.close()
+            last = Node(self._path)
+            await last.connect()
+            await last.ask("synced")
+            await last.ask("acked", upto=10**9)
+            await last.close()
+        await self.close()
 
     async def close(self) -> None:
         """Go away without a word."""

@@ -52,6 +52,8 @@ class Server:
         self._tasks.add(task)
         try:
             await self._handler(_Kept(reader, self), writer)  # type: ignore[arg-type]
+            writer.close()
+            await writer.wait_closed()
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
