@@ -89,10 +89,12 @@ def _verdicts(one: Counted, policy: RiskPolicy, now: datetime) -> Iterable[Verdi
         yield _verdict(one, VerdictAction.FLAG, policy.flag_at, now)
     if policy.pause_at is not None and one.score >= policy.pause_at and one.event.sandbox_id:
         yield _verdict(one, VerdictAction.PAUSE, policy.pause_at, now)
+    if policy.cut_at is not None and one.score >= policy.cut_at and one.event.sandbox_id:
+        yield _verdict(one, VerdictAction.CUT, policy.cut_at, now)
 
 
 def _verdict(one: Counted, action: VerdictAction, threshold: int, now: datetime) -> Verdict:
-    # To flag is all that is to be done about it; a pause waits for who can.
+    # To flag is all that is to be done about it; everything else waits for who can.
     done = action == VerdictAction.FLAG
     return Verdict(
         tenant_id=one.tenant_id,

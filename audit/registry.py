@@ -107,6 +107,18 @@ _CODES = {
             "score threshold event rules error",
         ),
         _code(
+            "risk.network_cut",
+            "The network of the sandbox {object} was cut for its risk.",
+            "critical",
+            "score threshold event rules",
+        ),
+        _code(
+            "risk.network_cut_failed",
+            "The network of the sandbox {object} could not be cut for its risk.",
+            "critical",
+            "score threshold event rules error",
+        ),
+        _code(
             "risk.overridden", "{actor} overrode the verdict {object}.", "warning", "action state note event sandbox"
         ),
         _code("risk.policy_changed", "{actor} changed the risk thresholds.", "warning", "before after"),

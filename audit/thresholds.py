@@ -25,7 +25,7 @@ READ, WRITE = "risk:read", "risk:write"
 LONGEST_MUTE = timedelta(days=366)
 MAX_MUTES = 200
 MAX_LEVELS = 100
-THRESHOLDS = ("flag_at", "pause_at", "refuse_at")
+THRESHOLDS = ("flag_at", "pause_at", "cut_at", "refuse_at")
 _UNREADABLE_TIERS = ("L2", "L3")
 
 
@@ -42,11 +42,17 @@ def set_policy(
     pause_at: int | None,
     refuse_at: int | None,
     unassessable_tier: str,
+    cut_at: int | None = None,
     tenant_id: UUID | None = None,
 ) -> RiskPolicy:
     """Set all thresholds of a tenant: scores from 1 to 100, or None for never. Raises Forbidden or InvalidInput."""
     owner = owner_of(actor, WRITE, tenant_id)
-    wanted: dict[str, object] = {"flag_at": flag_at, "pause_at": pause_at, "refuse_at": refuse_at}
+    wanted: dict[str, object] = {
+        "flag_at": flag_at,
+        "pause_at": pause_at,
+        "cut_at": cut_at,
+        "refuse_at": refuse_at,
+    }
     for name, value in wanted.items():
         if value is not None and not (isinstance(value, int) and 1 <= value <= 100):
             raise InvalidInput(f"{name} must be from 1 to 100, or null for never.", field=name)
@@ -111,7 +117,7 @@ def verdicts_for(actor: Actor) -> QuerySet[Verdict]:
 
 
 def override_verdict(*, actor: Actor, verdict_id: str, note: str) -> Verdict:
-    """Say that a verdict does not hold, and why. What waits to be carried out is not; what was done is not undone.
+    """Say that a verdict does not hold, and why. What waits is not done; a network that was cut is given back.
 
     Raises Forbidden, NotFound, InvalidInput without a note, and Conflict when it was overridden already.
     """

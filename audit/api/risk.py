@@ -58,6 +58,9 @@ class PolicyBody(Body):
 
     flag_at = WholeNumber(minimum=1, maximum=100, allow_null=True, help_text="Flag acts of this score; null is never.")
     pause_at = WholeNumber(minimum=1, maximum=100, allow_null=True, help_text="Pause their sandbox.")
+    cut_at = WholeNumber(
+        minimum=1, maximum=100, allow_null=True, default=None, help_text="Cut its network; never without it."
+    )
     refuse_at = WholeNumber(minimum=1, maximum=100, allow_null=True, help_text="Refuse to run such code over REST.")
     unassessable_tier = serializers.ChoiceField(
         choices=("L2", "L3"), default="L2", help_text="What code needs that nobody could read."

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RiskPolicy(models.Model):
-    """A tenant's thresholds: scores from which an event is flagged, or its sandbox paused. None is never.
+    """A tenant's thresholds: scores from which an event is flagged, its sandbox paused or cut off. None is never.
 
     `unassessable_tier` is the least tier of code that nobody could judge: L2 or L3.
     """
@@ -23,6 +23,7 @@ class RiskPolicy(models.Model):
     tenant_id = models.UUIDField(primary_key=True)
     flag_at = models.PositiveSmallIntegerField(null=True, default=75)
     pause_at = models.PositiveSmallIntegerField(null=True, default=None)
+    cut_at = models.PositiveSmallIntegerField(null=True, default=None)
     refuse_at = models.PositiveSmallIntegerField(null=True, default=None)
     unassessable_tier = models.CharField(max_length=2, default="L2")
 
@@ -71,6 +72,7 @@ class VerdictAction(models.TextChoices):
 
     FLAG = "flag", "Flag"
     PAUSE = "pause", "Pause the sandbox"
+    CUT = "cut", "Cut its network"
 
 
 class VerdictState(models.TextChoices):

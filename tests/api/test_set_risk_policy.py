@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.django_db
 
-POLICY = {"flag_at": 50, "pause_at": 80, "refuse_at": None, "unassessable_tier": "L3"}
+POLICY = {"flag_at": 50, "pause_at": 80, "cut_at": 90, "refuse_at": None, "unassessable_tier": "L3"}
 
 
 def soon(**more: Any) -> dict[str, Any]:
@@ -33,6 +33,7 @@ def test_without_any_the_usual_thresholds_are_shown(rest: Rest, alice: Caller) -
         "tenant": alice.tenant.pk.hex,
         "flag_at": 75,
         "pause_at": None,
+        "cut_at": None,
         "refuse_at": None,
         "unassessable_tier": "L2",
     }
@@ -46,7 +47,8 @@ def test_set_them(rest: Rest, alice: Caller) -> None:
     event = Event.objects.get(code="risk.policy_changed")
     assert (event.tenant_id, event.actor_id) == (alice.tenant.pk, alice.key.pk)
     assert event.details["after"] == POLICY
-    assert event.details["before"] == {"flag_at": 75, "pause_at": None, "refuse_at": None, "unassessable_tier": "L2"}
+    usual = {"flag_at": 75, "pause_at": None, "cut_at": None, "refuse_at": None, "unassessable_tier": "L2"}
+    assert event.details["before"] == usual
 
 
 def test_the_same_again_is_no_event(rest: Rest) -> None:

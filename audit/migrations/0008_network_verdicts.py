@@ -1,0 +1,26 @@
+"""Let a threshold cut the network of a sandbox."""
+
+from __future__ import annotations
+
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    """A threshold, and what it asks for."""
+
+    dependencies = (("audit", "0007_egress_index"),)
+
+    operations = (
+        migrations.AddField(
+            model_name="riskpolicy",
+            name="cut_at",
+            field=models.PositiveSmallIntegerField(default=None, null=True),
+        ),
+        migrations.AlterField(
+            model_name="verdict",
+            name="action",
+            field=models.CharField(
+                choices=[("flag", "Flag"), ("pause", "Pause the sandbox"), ("cut", "Cut its network")], max_length=8
+            ),
+        ),
+    )
