@@ -36,6 +36,7 @@ def route(spec: Spec, socket_path: str, state: str) -> Route:
         "state": state,
         "auto_resume": spec.auto_resume,
         "ingress": asdict(spec.ingress),
+        "network": spec.network_mode != "none",
     }
 
 

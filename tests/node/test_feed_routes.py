@@ -90,6 +90,7 @@ async def test_a_listener_gets_a_snapshot_and_then_every_change(clean_node: Rig)
             "state": "running",
             "auto_resume": False,
             "ingress": {"public": True, "traffic_token": "", "mask_host": "", "https_ports": [], "ports": None},
+            "network": False,
         }
         assert await listener.snapshot() == [route]
 
@@ -124,7 +125,13 @@ async def test_a_route_is_gone_before_the_sandbox_is(clean_node: Rig) -> None:
 
 
 async def test_a_pause_is_told_once_nothing_runs_and_its_end_once_all_runs(clean_node: Rig) -> None:
-    rules = {"public": False, "traffic_token": "ab" * 32, "mask_host": "a.example", "https_ports": [8443], "ports": [8000]}
+    rules = {
+        "public": False,
+        "traffic_token": "ab" * 32,
+        "mask_host": "a.example",
+        "https_ports": [8443],
+        "ports": [8000],
+    }
     sandbox = await clean_node.start("paula", auto_resume=True, ingress=rules)
     group = sandbox.runtime.cgroup(sandbox.state)
     async with listening(clean_node.keeper.feed) as listener:
