@@ -142,7 +142,7 @@ class Node:
                     async with self._news:
                         self.events += message["events"]
                         self._news.notify_all()
-                else:
+                elif message["n"] in self._answers:
                     self._answers.pop(message["n"]).set_result(message)
         self.lost.set()
 
@@ -155,9 +155,9 @@ class Node:
         socket.send_fds(self._sock, [data], [] if fd is None else [fd])
         return await asyncio.wait_for(answer, 20)
 
-    def tell(self, data: bytes) -> None:
-        """Send whatever a test wants to send."""
-        self._sock.send(data)
+    def tell(self, data: bytes, *descriptors: int) -> None:
+        """Send whatever a test wants to send; nobody waits for an answer."""
+        socket.send_fds(self._sock, [data], descriptors)
 
     async def put(
         self,
