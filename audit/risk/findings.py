@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
@@ -38,7 +39,13 @@ def higher(one: Tier, other: Tier) -> Tier:
 
 def snippet_of(text: str) -> str:
     """Return one line of code fit for events and pages: short, printable, without what looks like a credential."""
-    line = " ".join(text[: MAX_SNIPPET * 4].split())
+    return _shown(text[: MAX_SNIPPET * 4])
+
+
+# The same few names and lines come again and again.
+@functools.lru_cache(maxsize=2048)
+def _shown(text: str) -> str:
+    line = " ".join(text.split())
     for secret in _SECRETS:
         line = secret.sub("***", line)
     if not line.isprintable():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
+from audit.risk.python.arguments import learn
 from audit.risk.python.evaluate import Evaluator
 from audit.risk.python.report import Report
 from audit.risk.python.scan import Scan
@@ -43,6 +44,6 @@ def _findings(source: Source, inner: Inner) -> list[Finding]:
         report.escape(language, text)
     outline = Outline(tree)
     evaluator = Evaluator(outline)
-    evaluator.learn_arguments()
+    learn(evaluator)
     Scan(outline, evaluator, report).run()
     return report.findings

@@ -133,6 +133,16 @@ class Call:
         return other
 
 
+def call_of(ev: Evaluator, node: ast.Call, func: Value) -> Call:
+    """Return a call with what it is given; once all calls are known and nothing is assumed, it is always the same."""
+    known = ev.calls.get(id(node)) if ev.settled else None
+    if known is None:
+        known = Call(ev, node, func.names)
+        if ev.settled:
+            ev.calls[id(node)] = known
+    return known
+
+
 def sent(names: Sequence[str], args: Sequence[Value], keywords: Mapping[str, Value]) -> Mapping[str, ast.AST] | None:
     """Return where what a call is given comes from, but for a credential that stands where one belongs."""
     taints = merged_taints((*args, *keywords.values()))
@@ -159,14 +169,13 @@ def _logs_in(name: str) -> bool:
 def result(ev: Evaluator, node: ast.Call) -> Value:
     """Return what a call may give back."""
     func = ev.value(node.func)
-    args = positional(ev, node)
-    named_ones = keywords(ev, node)
-    attr, base = receiver(ev, node)
-    found = applied(ev, node, func, args, named_ones)
+    call = call_of(ev, node, func)
+    attr, base, args = call.attr, call.base, call.args
+    found = applied(ev, node, func, args, call.keywords)
     if attr in LOOKED_UP and args:
         found = [_fetched(ev, base if len(args) == 1 else args[0], args[-1])]
     elif attr:
-        found += texts.method(ev, base, attr, args, named_ones)
+        found += texts.method(ev, base, attr, args, call.keywords)
     given = merge(found) if found else UNKNOWN
     if given is NOTHING:
         given = UNKNOWN
@@ -174,13 +183,12 @@ def result(ev: Evaluator, node: ast.Call) -> Value:
         given = replace(given, dynamic=True)
     if attr == "hex" and not given.consts:
         given = tainted(given, {"encoded": node})
-    if any(name in rules.KEEP_NOTHING for name in func.names):
+    if not rules.KEEP_NOTHING.isdisjoint(func.names):
         return replace(given, taints=None) if given.taints else given
-    if any(name in _VARIABLES for name in func.names):
+    if not _VARIABLES.isdisjoint(func.names):
         return tainted(given, merged_taints(args[1:]))
-    taints = sent(func.names, args, named_ones)
     own = merged_taints((base, func))
-    return tainted(given, {**own, **taints} if own and taints else own or taints)
+    return tainted(given, {**own, **call.given} if own and call.given else own or call.given)
 
 
 def receiver(ev: Evaluator, node: ast.Call) -> tuple[str, Value]:

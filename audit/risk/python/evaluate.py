@@ -47,6 +47,9 @@ class Evaluator:
     def __init__(self, outline: Outline) -> None:
         self.outline = outline
         self.too_deep: ast.AST | None = None
+        # Calls with what they are given, as soon as that is known for good.
+        self.calls: dict[int, calls.Call] = {}
+        self._all_known = False
         self.arguments: dict[tuple[int, str], list[Value]] = {}
         self._memo = Memo()
         self._circles = 0
@@ -56,30 +59,16 @@ class Evaluator:
         self._assumed = 0
         self._running: list[Scope] = []
 
-    def learn_arguments(self) -> None:
-        """Tell this file's functions what they are called with, and forget what was found out without it."""
-        for node in self.outline.nodes:
-            if isinstance(node, ast.Call):
-                for scope, instance in self.value(node.func).scopes:
-                    self._learn(node, scope, instance)
+    def forget_guesses(self) -> None:
+        """Find out again what was only guessed as long as nobody knew all calls."""
+        self._all_known = True
         if self.arguments:
             self._memo.forget_guesses()
 
-    def _learn(self, node: ast.Call, scope: Scope, instance: bool) -> None:  # noqa: FBT001
-        if scope.is_class and not instance:
-            for binding in scope.names.get("__init__", ()):
-                if binding.how == "scope":
-                    self._learn(node, binding.detail, instance=True)
-            return
-        if not scope.is_function:
-            return
-        for name, value in self._bound_arguments(node, scope.arguments()).items():
-            known = self.arguments.setdefault((id(scope), name), [])
-            if len(known) < 64:
-                known.append(value)
-
-    def _bound_arguments(self, node: ast.Call, parameters: list[str]) -> dict[str, Value]:
-        return dict(zip(parameters, calls.positional(self, node), strict=False)) | calls.keywords(self, node)
+    @property
+    def settled(self) -> bool:
+        """Return whether all calls are known, and nothing is assumed."""
+        return self._all_known and not self._memo.frames
 
     def value(self, node: ast.AST | None) -> Value:
         """Return all that is known of an expression."""
@@ -88,6 +77,8 @@ class Evaluator:
         known = self._memo.get(id(node))
         if known is not None:
             return known
+        if isinstance(node, ast.Constant):
+            return self._memo.keep(id(node), _constant(node))
         handler = _HANDLERS.get(type(node))
         if handler is None:
             return UNKNOWN
@@ -220,9 +211,6 @@ class Evaluator:
         return merge([*(given or [UNKNOWN]), *told])
 
     # Expressions
-
-    def _constant(self, node: ast.Constant) -> Value:
-        return Value(consts=(node.value,)) if isinstance(node.value, str | bytes | int | float | None) else UNKNOWN
 
     def _attribute(self, node: ast.Attribute) -> Value:
         return self.attribute(self.value(node.value), node.attr)
@@ -424,39 +412,54 @@ class Evaluator:
         generator = node.generators[0]
         if len(node.generators) == 1 and not generator.ifs and isinstance(generator.target, ast.Name):
             parts = texts.parts(self.value(generator.iter))
-            if (
-                parts is not None
-                and len(parts) <= 4096
-                and len(self._memo.frames) < _MAX_FRAMES
-                and self._assumed < _MAX_ASSUMED
-            ):
-                made = [
-                    self._memo.under({(id(scope), generator.target.id): part}, lambda: self.value(node.elt))
-                    for part in parts
-                ]
+            if parts is not None and len(parts) <= 4096 and len(self._memo.frames) < _MAX_FRAMES:
+                made = self._each((id(scope), generator.target.id), parts, node.elt)
                 return Value(items=tuple(enumerate(made)), built=True)
         return Value(items=((None, self.value(node.elt)),))
 
     def _dict_comprehension(self, node: ast.DictComp) -> Value:
         return Value(items=((None, self.value(node.value)), (None, replace(self.value(node.key), consts=()))))
 
+    def _each(self, name: tuple[int, str], parts: list[Value], wanted: ast.expr) -> list[Value]:
+        """Return what an expression is for each value of a name; once that took too long, what it may be at all."""
+        made: list[Value] = []
+        for part in parts:
+            if self._assumed >= _MAX_ASSUMED:
+                return [*made, replace(self.value(wanted), open=True)]
+            made.append(self._memo.under({name: part}, lambda: self.value(wanted)))
+        return made
+
     def returned(self, scope: Scope, args: Mapping[str, Value]) -> Value:
         """Return what one of this file's functions gives back for arguments."""
         if not scope.returns or scope in self._running:
             self._memo.guess()
             return UNKNOWN
+        told = any(value.consts or value.names or value.items for value in args.values())
+        if not told or len(self._memo.frames) >= _MAX_FRAMES or self._assumed > _MAX_ASSUMED:
+            return self._results(scope)
+        # Calls that are given the same give back the same.
+        key = (id(scope), *((name, value.signature()) for name, value in args.items()))
+        known = self._memo.get(key)
+        if known is None:
+            mark = self._memo.mark()
+            frame = {(id(scope), name): value for name, value in args.items()}
+            known = self._memo.under(frame, lambda: self._results(scope))
+            self._memo.put(key, known, mark)
+        return known
+
+    def _results(self, scope: Scope) -> Value:
         self._running.append(scope)
         try:
-            told = any(value.consts or value.names or value.items for value in args.values())
-            if not told or len(self._memo.frames) >= _MAX_FRAMES or self._assumed > _MAX_ASSUMED:
-                return merge([self.value(node) for node in scope.returns])
-            frame = {(id(scope), name): value for name, value in args.items()}
-            return self._memo.under(frame, lambda: merge([self.value(node) for node in scope.returns]))
+            return merge([self.value(node) for node in scope.returns])
         finally:
             self._running.pop()
 
     def _call(self, node: ast.Call) -> Value:
         return calls.result(self, node)
+
+
+def _constant(node: ast.Constant) -> Value:
+    return Value(consts=(node.value,)) if isinstance(node.value, str | bytes | int | float | None) else UNKNOWN
 
 
 def is_own_class(value: Value) -> bool:
@@ -470,7 +473,6 @@ def _holed(const: Constant) -> bool:
 
 _HANDLERS: dict[type[ast.AST], Callable[..., Value]] = {
     ast.Name: Evaluator._name,
-    ast.Constant: Evaluator._constant,
     ast.Attribute: Evaluator._attribute,
     ast.Subscript: Evaluator._subscript,
     ast.BinOp: Evaluator._binop,

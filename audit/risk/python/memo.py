@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from audit.risk.python.values import Value
 
-# A node, or a name in a scope.
-Key = int | tuple[int, str]
+# A node, a name in a scope, or a function with what it is given.
+Key = int | tuple[Any, ...]
 Frame = dict[tuple[int, str], "Value"]
 
 
@@ -60,6 +60,11 @@ class Memo:
         else:
             self._kept[key] = value
             self._unsettled.add(key)
+
+    def keep(self, key: Key, value: Value) -> Value:
+        """Keep an answer that rests on nothing."""
+        self._kept[key] = value
+        return value
 
     def assumed(self, key: tuple[int, str]) -> Value | None:
         """Return what an assumption says about a name."""

@@ -8,7 +8,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from audit.risk.python import exhaustion, folding, rules
-from audit.risk.python.calls import LOOKED_UP, Call
+from audit.risk.python.calls import LOOKED_UP, Call, call_of
 from audit.risk.python.correlate import Facts, correlate
 from audit.risk.python.evaluate import CLIMBS, is_own_class
 from audit.risk.python.sinks import Sinks, by_shell
@@ -66,7 +66,8 @@ class Scan:
 
     def run(self) -> None:
         """Match everything, and then what only the combination tells."""
-        odd = not self.report.source.text.isascii()
+        text = self.report.source.text
+        odd = not text.isascii() and unicodedata.normalize("NFKC", text) != text
         for node in self.outline.nodes:
             handler = _HANDLERS[type(node)]
             handler(self, node)
@@ -97,7 +98,7 @@ class Scan:
 
     def _call(self, node: ast.Call) -> None:
         func = self.ev.value(node.func)
-        call = Call(self.ev, node, func.names)
+        call = call_of(self.ev, node, func)
         names = self._callee(node, func, call.base)
         if func.dynamic and not any(map(rules.rule_of, names)):
             self.report.add("py.dyn.unresolved", node, chain=(node.func,))

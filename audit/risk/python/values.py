@@ -49,6 +49,13 @@ class Value:
             self.inside = merged_taints(part for _, part in self.items)
         return self.inside
 
+    def signature(self) -> tuple[object, ...]:
+        """Return what two values share that mean the same; parts are compared by which they are."""
+        origins = frozenset(self.taints) if self.taints else None
+        kinds = tuple(map(type, self.consts))
+        flags = (self.built, self.dynamic, self.open)
+        return (self.names, self.consts, kinds, origins, self.scopes, flags, self.items, self.owner)
+
     def items_values(self) -> list[Value]:
         """Return the parts of a container."""
         return [part for _, part in self.items or ()]
