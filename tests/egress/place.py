@@ -192,6 +192,13 @@ class Node:
                 raise AssertionError(f"no event {wanted} among {self.events}") from None
             return event
 
+    async def another(self) -> dict[str, Any]:
+        """Return the next event that comes."""
+        async with self._news:
+            async with asyncio.timeout(20):
+                await self._news.wait()
+            return self.events[-1]
+
     async def leave(self) -> None:
         """Have every sandbox forgotten and every event acknowledged, and go away."""
         if not self.lost.is_set():

@@ -45,6 +45,11 @@ class Server:
         sock.listen(512)
         self._server = await asyncio.start_server(self._serve, sock=sock, ssl=context)
 
+    async def start_unix(self, path: Path) -> None:
+        """Listen at a path instead."""
+        path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._serve, path)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         task = asyncio.current_task()
