@@ -152,7 +152,7 @@ def learn(actor: Actor, sandbox_id: str, *, window: timedelta) -> Draft:
             left[one.host, one.port, one.reason or Reason.RESOLVED_PRIVATE, "", ""] += count
         else:
             entries[entry] += count
-    kept = [entry for entry, _ in entries.most_common(MAX_ENTRIES)]
+    kept = [entry for entry, _ in _most(entries)[:MAX_ENTRIES]]
     # A name that was only asked for tells no port; what then came of it may be told by another event.
     told = {str(parse_entry(entry, any_port=True).host) for entry in kept}
     left_out, more = _rows(
@@ -263,6 +263,11 @@ def _host(text: str) -> Host | None:
 def _rows(counted: Counter[tuple[str, int | None, str, str, str]]) -> tuple[list[Counted], bool]:
     shown = [
         Counted(host, port, count, reason, rule, layer)
-        for (host, port, reason, rule, layer), count in counted.most_common(MAX_ROWS)
+        for (host, port, reason, rule, layer), count in _most(counted)[:MAX_ROWS]
     ]
     return shown, len(counted) > len(shown)
+
+
+def _most(counted: Counter[Any]) -> list[tuple[Any, int]]:
+    # The same whatever order the database gave events of one moment in.
+    return sorted(counted.items(), key=lambda one: (-one[1], str(one[0])))

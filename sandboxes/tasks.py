@@ -13,6 +13,7 @@ from sandboxes.models import Sandbox
 from sandboxes.node_client import local_node
 from sandboxes.states import LIVE
 from tenants import quota
+from tenants.networks import following
 
 logger = structlog.get_logger("sandboxes.tasks")
 
@@ -39,6 +40,8 @@ def collect_events() -> None:
 @shared_task(name="sandboxes.tell_networks")  # type: ignore[untyped-decorator]
 def tell_networks() -> None:
     """Tell the node what sandboxes may reach, where it does not know it yet. Each second."""
+    if left := following.follow_left():
+        logger.warning("network_changes_followed", changes=left)
     if told := networks.tell_all(local_node()):
         logger.info("networks_told", sandboxes=told)
 

@@ -15,5 +15,6 @@ on_key_revoked: list[Callable[[str], None]] = []
 on_tenant_state_changed: list[Callable[[str], None]] = []
 
 # Each is called after a change of what sandboxes may reach is committed: with the id of the tenant and the name of the
-# policy that it is about. Without a name it is about all sandboxes of the tenant, without both about all there are.
+# policy that it is about. Without a name it is about all sandboxes of the tenant, without both about all there are. A
+# change is told again until all of them have heard of it.
 on_network_changed: list[Callable[[str | None, str | None], None]] = []

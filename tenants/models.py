@@ -325,6 +325,17 @@ class PlatformNetwork(models.Model):
         return "network of the platform"
 
 
+class NetworkChange(models.Model):
+    """A change of policies that what runs has still to follow (`networks.following`)."""
+
+    tenant_id = models.UUIDField(null=True)
+    policy = models.CharField(max_length=63, blank=True, default="")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} {self.policy}"
+
+
 class Bundle(models.Model):
     """Hosts that belong together under a name: `@python` in a policy stands for the entries of the bundle `python`.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,6 @@ from audit.recording import record
 from corekit import clock, ids
 from corekit.addresses import is_never_reached
 from corekit.errors import Conflict, InvalidInput, NotFound
-from tenants import hooks
 from tenants.models import (
     SLUG_PATTERN,
     Bundle,
@@ -27,14 +25,13 @@ from tenants.models import (
     Tenant,
     TenantNetwork,
 )
-from tenants.networks import bundles, checking, specs
+from tenants.networks import bundles, checking, following, specs
 from tenants.networks.compiling import network_of
 from tenants.networks.presets import ISOLATED, PRESETS
 from tenants.policy import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from uuid import UUID
 
     from corekit.actor import Actor
     from tenants.networks.specs import Checked, Warned
@@ -127,7 +124,7 @@ def replace_policy(*, actor: Actor, policy: NetworkPolicy, version: int, body: M
             changed=sorted(name for name in after if after[name] != before.get(name) and name != "written"),
             **_difference(before["egress"], after["egress"]),
         )
-        _tell(current.tenant_id, current.name)
+        following.note(current.tenant_id, current.name)
     return Saved(current, checked.warnings)
 
 
@@ -195,7 +192,7 @@ def set_ceiling(
         network.ceiling, network.public_internet = chosen, public_internet
         network.save(update_fields=["ceiling", "public_internet"])
         _record_network("network.ceiling_set", actor, tenant, before=before, after=_ceiling(network))
-        _tell(tenant.pk, None)
+        following.note(tenant.pk, None)
     return network
 
 
@@ -211,7 +208,7 @@ def set_private_ranges(*, actor: Actor, tenant: Tenant, ranges: Iterable[str]) -
         before, network.private_ranges = network.private_ranges, wanted
         network.save(update_fields=["private_ranges"])
         _record_network("network.private_set", actor, tenant, **_difference(before, wanted))
-        _tell(tenant.pk, None)
+        following.note(tenant.pk, None)
     return network
 
 
@@ -233,7 +230,7 @@ def set_platform_deny(*, actor: Actor, entries: Sequence[str]) -> PlatformNetwor
             tenant_id=None,
             details=_difference(before, wanted),
         )
-        _tell(None, None)
+        following.note(None, None)
     return row
 
 
@@ -262,7 +259,7 @@ def set_bundle(
             tenant_id=None,
             details={**difference, "private": granted, "source": row.source},
         )
-        _tell(None, None)
+        following.note(None, None)
     return row
 
 
@@ -359,10 +356,3 @@ def _record(code: str, actor: Actor, policy: NetworkPolicy, **details: object) -
 
 def _record_network(code: str, actor: Actor, tenant: Tenant, **details: object) -> None:
     record(code, actor=actor, object_type="tenant", object_id=tenant.id.hex, tenant_id=tenant.id, details=details)
-
-
-def _tell(tenant_id: UUID | None, policy: str | None) -> None:
-    """Let the upper layers hear of a change once it is committed. What the platform changes concerns everybody."""
-    whose = tenant_id.hex if tenant_id is not None else None
-    for hook in hooks.on_network_changed:
-        transaction.on_commit(partial(hook, whose, policy if whose is not None else None), robust=True)

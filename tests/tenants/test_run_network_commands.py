@@ -90,8 +90,8 @@ def test_replay_and_learn(acme: Tenant, box: Sandbox) -> None:
     assert [line.split() for line in printed.splitlines()] == [
         ["would", "be", "stopped:"],
         ["host", "port", "times", "reason", "layer"],
-        ["api.openai.com", "443", "1", "no_rule", "sandbox"],
         ["a.example", "443", "1", "no_rule", "sandbox"],
+        ["api.openai.com", "443", "1", "no_rule", "sandbox"],
         ["would", "be", "let", "through:"],
         ["host", "port", "times", "reason", "layer"],
         ["api.anthropic.com", "443", "1", "-", "sandbox"],
