@@ -94,6 +94,15 @@ def test_one_that_cannot_be_killed_stops_no_other(shell: Shell, box: str) -> Non
     assert err.decode() == ("gatehouse: inothere: The sandbox was not found. `gatehouse ls` shows those that live.\n")
 
 
+def test_a_network_policy_is_named(shell: Shell) -> None:
+    made = json.loads(shell.ok("create", "--network", "isolated", "--json"))
+    shell.ok("kill", made["id"])
+
+    assert (made["network"]["mode"], made["network"]["policy"]) == ("none", "isolated")
+    said = "There is no network policy 'moon'."
+    assert shell.failed("create", "--network", "moon") == (1, said)
+
+
 def test_refusals_name_the_field(shell: Shell) -> None:
     assert shell.failed("create", "--timeout", "0") == (1, "timeout: Must be a whole number from 1.")
     assert shell.failed("create", "-t", "nowhere")[1].startswith("template 'nowhere' not found")

@@ -98,6 +98,7 @@ def _add_create(one: argparse.ArgumentParser) -> None:
     one.add_argument("--on-timeout", choices=("kill", "pause"), default="kill")
     one.add_argument("--auto-resume", action="store_true", help="let requests to its ports wake it")
     one.add_argument("--private", action="store_true", help="its ports need the traffic token")
+    one.add_argument("--network", metavar="POLICY", help="a network policy; the tenant's default without it")
     _add_pairs(one, "-m", "--metadata", "a label; more than once for more")
     _add_pairs(one, "-e", "--env", "an environment variable of all its commands")
     one.add_argument("--json", action="store_true", help="print all about it, its token too")
@@ -131,6 +132,7 @@ def _add_execute(one: argparse.ArgumentParser) -> None:
     one.add_argument("-l", "--language", choices=("python", "bash"), help="as the file's name ends without it")
     one.add_argument("-t", "--template", help="the tier's public one without it")
     one.add_argument("--tier", help="at least this isolation")
+    one.add_argument("--network", metavar="POLICY", help="a network policy; isolated without it")
     one.add_argument(
         "--timeout", type=int, default=30, metavar="S", help="kill it after this many seconds; 30 without it"
     )

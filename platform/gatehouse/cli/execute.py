@@ -26,7 +26,7 @@ def execute(control: Control, options: Namespace) -> int:
         "timeout_s": options.timeout,
         "env": options.env,
     }
-    for name in ("tier", "template"):
+    for name in ("tier", "template", "network"):
         if getattr(options, name) is not None:
             body[name] = getattr(options, name)
     patient = Control(control.place, timeout=options.timeout + _START_S)

@@ -28,7 +28,7 @@ _OVERLAP = timedelta(seconds=30)
 def create(control: Control, options: Namespace) -> int:
     """Create a sandbox and print its id."""
     body: Json = {"template": options.template, "timeout": options.timeout}
-    for name in ("tier", "profile", "runtime"):
+    for name in ("tier", "profile", "runtime", "network"):
         if getattr(options, name) is not None:
             body[name] = getattr(options, name)
     limits = {"cpu_milli": options.cpu, "memory_mib": options.memory, "disk_mib": options.disk}

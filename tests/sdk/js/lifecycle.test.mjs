@@ -41,6 +41,18 @@ test('connect', async (t) => {
   assert.equal(await other.files.read('shared.txt'), 'left here')
 })
 
+test('network', async (t) => {
+  const everywhere = '0.0.0.0/0'
+  const sandbox = await fresh(t, { network: { allowOut: ['api.example.com'], denyOut: [everywhere] } })
+  const shown = (await sandbox.getInfo()).network
+  assert.deepEqual([shown.allowOut, shown.denyOut], [['api.example.com'], [everywhere]])
+  await sandbox.updateNetwork({ allowInternetAccess: false })
+  const info = await sandbox.getInfo()
+  assert.deepEqual([info.network.allowOut, info.allowInternetAccess], [undefined, false])
+  const refused = sandbox.updateNetwork({ allowOut: ['api.example.com'] })
+  await assert.rejects(refused, /you must include 'ALL_TRAFFIC' in deny out/)
+})
+
 test('kill', async (t) => {
   const sandbox = await fresh(t)
   assert.deepEqual([await sandbox.kill(), await sandbox.kill(), await sandbox.isRunning()], [true, false, false])
