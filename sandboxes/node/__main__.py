@@ -32,6 +32,7 @@ from sandboxes.node.members import MemberMaker
 from sandboxes.node.routefeed import RouteFeed
 from sandboxes.node.runtimes.container import ContainerRuntime
 from sandboxes.node.runtimes.process import ProcessRuntime
+from sandboxes.node.secondlock import SecondLock
 from sandboxes.node.services import EgressService, GatewayService, guest_binary
 from sandboxes.node.slots import Slots
 from sandboxes.node.sockets import listen
@@ -92,6 +93,7 @@ class Node:
         self.spool.open()
         store = Store(config.store)
         store.prepare()
+        self._second_lock = _second_lock(config) if config.serve_egress else None
         self.keeper = Keeper(
             node_id=_node_id(config),
             store=store,
@@ -103,7 +105,7 @@ class Node:
                 disk_overcommit=config.disk_overcommit,
             ),
             runtimes={"container": self.container, "process": self.process},
-            ways=Ways(config.egress_socket, self.maker.doors, served=config.serve_egress),
+            ways=Ways(config.egress_socket, self.maker.doors, self._second_lock),
         )
         self.flows = Flows(self.keeper)
         self.gateway = GatewayService(config)
@@ -115,7 +117,8 @@ class Node:
         """Adopt what still runs, then open the doors."""
         await self.keeper.adopt()
         config = self.config
-        if config.serve_egress:
+        if self._second_lock is not None:
+            await self._second_lock.start()
             self.egress.start()
         self.flows.start()
         self.keeper.ways.start()
@@ -152,12 +155,18 @@ class Node:
         await self.egress.stop(end=end_services)
         await self.keeper.ways.stop()
         await self.flows.stop()
+        if self._second_lock is not None:
+            await self._second_lock.stop(remove=end_services)
         await self.container.pool.stop()
         await self.process.pool.stop()
         await self.maker.stop()
         self._parent.remove_if_empty()
         await self.spool.close()
         os.close(self._lock)
+
+
+def _second_lock(config: NodeConfig) -> SecondLock:
+    return SecondLock(config.lock_name, config.egress_uid, config.egress_resolvers, config.egress_namespace)
 
 
 def _lock(store: Path) -> int:

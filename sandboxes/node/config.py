@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import hashlib
+import ipaddress
 import os
 import pwd
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from corekit.addresses import Address
+
+_RESOLV_CONF = Path("/etc/resolv.conf")
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -53,6 +57,23 @@ def _namespace(name: str) -> Path | None:
     return path
 
 
+def _resolvers(listed: str) -> tuple[Address, ...]:
+    """Return the name servers that egress asks; exits with one sentence when one is no address."""
+    words = listed.replace(",", " ").split() or _host_resolvers()
+    try:
+        return tuple(ipaddress.ip_address(word) for word in words)
+    except ValueError as error:
+        raise SystemExit(f"GATEHOUSE_EGRESS_RESOLVERS must list addresses of name servers: {error}.") from None
+
+
+def _host_resolvers() -> list[str]:
+    try:
+        lines = [line.split() for line in _RESOLV_CONF.read_text().splitlines()]
+    except OSError:
+        return []
+    return [words[1].partition("%")[0] for words in lines if len(words) > 1 and words[0] == "nameserver"]
+
+
 @dataclass(frozen=True)
 class NodeConfig:
     """Where the node keeps its things and how much it prepares. Counts are sandboxes, ratios are times the host."""
@@ -66,6 +87,7 @@ class NodeConfig:
     serve_gateway: bool
     serve_egress: bool
     egress_namespace: Path | None
+    egress_resolvers: tuple[Address, ...]
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> NodeConfig:
@@ -80,6 +102,7 @@ class NodeConfig:
             serve_gateway=env.get("GATEHOUSE_NODE_GATEWAY", "1") != "0",
             serve_egress=env.get("GATEHOUSE_NODE_EGRESS", "1") != "0",
             egress_namespace=_namespace(env.get("GATEHOUSE_EGRESS_NETNS", "")),
+            egress_resolvers=_resolvers(env.get("GATEHOUSE_EGRESS_RESOLVERS", "")),
         )
 
     @property
@@ -113,6 +136,11 @@ class NodeConfig:
         return "gatehouse-" + hashlib.sha256(str(self.home).encode()).hexdigest()[:8]
 
     @property
+    def lock_name(self) -> str:
+        """The name of the packet filter's table about egress; nodes with different homes never share one."""
+        return self.cgroup_name.replace("gatehouse-", "gatehouse_egress_")
+
+    @property
     def control_gid(self) -> int:
         """The group that may reach the internal API: web and worker."""
         return _gid("gatehouse")
@@ -126,6 +154,14 @@ class NodeConfig:
     def control_uids(self) -> frozenset[int]:
         """The users whose requests the internal API answers."""
         return _uids("gatehouse-web", "gatehouse-worker")
+
+    @property
+    def egress_uid(self) -> int:
+        """The user of egress; exits with one sentence when it is missing."""
+        try:
+            return pwd.getpwnam("gatehouse-egress").pw_uid
+        except KeyError:
+            raise SystemExit("The user gatehouse-egress is missing: run `manage.py bootstrap`.") from None
 
     @property
     def gateway_uids(self) -> frozenset[int]:

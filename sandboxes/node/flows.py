@@ -7,6 +7,7 @@ What it still has to say about flows that were let through is taken.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 logger = structlog.get_logger()
 
 _FULL = "events_full"
+_STOP_TIMEOUT_S = 2.0
 
 
 class Flows:
@@ -41,8 +43,10 @@ class Flows:
         self._task = asyncio.create_task(self._take_all(), name="flow events")
 
     async def stop(self) -> None:
-        """Take no more; what is not acknowledged comes again to the next node."""
+        """Take what has come, and no more; what is not acknowledged comes again to the next node."""
         if self._task is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._batches.join(), _STOP_TIMEOUT_S)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
@@ -58,6 +62,7 @@ class Flows:
             await asyncio.gather(*(self._take(event) for event in events))
             if (last := _last(events)) is not None:
                 await session.tell("acked", upto=last)
+            self._batches.task_done()
 
     async def _take(self, body: Any) -> None:
         keeper = self._keeper

@@ -138,6 +138,15 @@ def enter_user_namespace(fd: int) -> None:
     os.setresuid(0, 0, 0)
 
 
+def enter_network_namespace(path: str) -> None:
+    """Let the calling thread, and no other, be in the network namespace that the file at `path` stands for."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.setns(handle, ctypes.c_int(CLONE_NEWNET)), f"setns {path}")
+    finally:
+        os.close(handle)
+
+
 def new_user_namespace(first_id: int, count: int, *, owner: int | None = None) -> int:
     """Return a descriptor of a new user namespace that maps ids 0..count-1 to the host's first_id...
 

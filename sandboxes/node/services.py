@@ -182,7 +182,6 @@ class EgressService(Service):
     module = "sandboxes.egress"
     listener_variable = "GATEHOUSE_EGRESS_CONTROL_FD"
     passed_on = (
-        "GATEHOUSE_EGRESS_RESOLVERS",
         "GATEHOUSE_EGRESS_IPV6",
         "GATEHOUSE_EGRESS_OWN",
         "GATEHOUSE_BROKER_SOCKET",
@@ -190,6 +189,10 @@ class EgressService(Service):
 
     def _listen(self) -> socket.socket:
         return listen_for_node(self._config.egress_socket)
+
+    def _environment(self) -> dict[str, str]:
+        # As decided here: the second lock lets these be asked, and no others.
+        return {"GATEHOUSE_EGRESS_RESOLVERS": ",".join(map(str, self._config.egress_resolvers))}
 
     def _confinement(self) -> tuple[str, ...]:
         namespace = self._config.egress_namespace

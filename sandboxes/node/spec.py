@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass, field, replace
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Any
 
 from corekit.netrules.entries import RuleError
@@ -101,6 +102,11 @@ class Network:
     def version(self) -> int | None:
         """Return which version of its document this is; None where there is none."""
         return None if self.document is None else int(self.document["version"])
+
+    @property
+    def private(self) -> list[IPv4Network | IPv6Network]:
+        """Return the ranges beyond the public internet that an operator opened for it."""
+        return [] if self.document is None else [ip_network(text) for text in self.document["private"]]
 
 
 @dataclass(frozen=True)

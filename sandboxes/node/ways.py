@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sandboxes.node.doors import Doors
     from sandboxes.node.egresslink import Message
     from sandboxes.node.events import Subject
+    from sandboxes.node.secondlock import SecondLock
     from sandboxes.node.spec import Spec
 
 logger = structlog.get_logger()
@@ -69,10 +70,11 @@ class Way:
 class Ways:
     """Keeps all ways of one node. All methods belong to one event loop."""
 
-    def __init__(self, socket_path: Path, doors: Doors, *, served: bool) -> None:
+    def __init__(self, socket_path: Path, doors: Doors, lock: SecondLock | None) -> None:
         self._path = socket_path
         self._doors = doors
-        self._served = served
+        # None on a node without egress.
+        self._lock = lock
         self._ways: dict[str, Way] = {}
         self._past: OrderedDict[str, Past] = OrderedDict()
         self._session: Session | None = None
@@ -89,6 +91,7 @@ class Ways:
         self._require_served()
         way = self._ways[spec.id] = Way(spec, slot)
         try:
+            await self._grant()
             await self._tell(way)
         except BaseException:
             self._forget(spec.id)
@@ -103,8 +106,11 @@ class Ways:
         """Return the version that egress obeys once that is the one of `spec`, or a later one."""
         self._require_served()
         way = self._ways[spec.id]
-        way.spec = spec
+        before, way.spec = way.spec, spec
+        # Until egress obeys the new document, what the old one needs stays open.
+        await self._grant(before)
         await self._tell(way)
+        await self._grant()
         return way.told[1] if way.told else way.version
 
     async def shut(self, sandbox_id: str, why: str) -> None:
@@ -128,6 +134,7 @@ class Ways:
         if way is not None and (session := self._session) is not None:
             with contextlib.suppress(Failed, Lost):
                 await session.ask("drop", id=sandbox_id, generation=way.spec.generation)
+            await self._grant()
 
     def version(self, sandbox_id: str) -> int | None:
         """Return which version of a sandbox's document egress obeys; None while it is not known to obey any."""
@@ -146,11 +153,6 @@ class Ways:
         """Whether egress is there and was told everything."""
         return self._synced.is_set()
 
-    @property
-    def specs(self) -> list[Spec]:
-        """Return the sandboxes that have a way out."""
-        return [way.spec for way in self._ways.values()]
-
     def _forget(self, sandbox_id: str) -> Way | None:
         way = self._ways.pop(sandbox_id, None)
         if way is None:
@@ -163,8 +165,14 @@ class Ways:
             way.listener.close()
         return way
 
+    async def _grant(self, *others: Spec) -> None:
+        """Open the second lock for what any document may reach, and shut it for all else."""
+        if self._lock is not None:
+            specs = [*others, *(way.spec for way in self._ways.values())]
+            await self._lock.grant(frozenset(network for spec in specs for network in spec.network.private))
+
     def _require_served(self) -> None:
-        if not self._served:
+        if self._lock is None:
             raise EgressUnavailable("This node runs no egress: set GATEHOUSE_NODE_EGRESS=1 and start it again.")
 
     # --- telling egress
@@ -176,6 +184,9 @@ class Ways:
                 while not await self._is_told(way):
                     pass
         except TimeoutError:
+            # What it did not take it is told again, with all else, on the next connection.
+            if self._session is not None and self.is_served:
+                self._session.close()
             raise EgressUnavailable("Egress does not answer; nothing passes until it does.") from None
         except Failed as error:
             raise EgressUnavailable(f"Egress does not take the policy: {error}.") from None
@@ -220,7 +231,7 @@ class Ways:
 
     def start(self) -> None:
         """Begin to keep a connection to egress, once every sandbox that still runs was adopted."""
-        if self._served:
+        if self._lock is not None:
             self._task = asyncio.create_task(self._stay_connected(), name="egress link")
 
     async def stop(self) -> None:
@@ -242,6 +253,7 @@ class Ways:
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
                 continue
             self._session = session
+            await self._grant()
             try:
                 if await self._sync(session):
                     pause = _FIRST_PAUSE_S

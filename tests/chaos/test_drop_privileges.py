@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.live import Stack
 
-SERVICES = ("web", "worker", "gateway")
+SERVICES = ("web", "worker", "gateway", "egress")
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -52,6 +52,11 @@ def test_every_root_process_is_the_node(doomed: Stack) -> None:
         ("gatehouse-gateway", "keys/ledger.key"),
         pytest.param("gatehouse-gateway", "db/gatehouse.sqlite3", marks=pytest.mark.embedded_only),
         ("gatehouse-gateway", "node/node_id"),
+        ("gatehouse-egress", "keys/seed.key"),
+        ("gatehouse-egress", "keys/django.key"),
+        ("gatehouse-egress", "keys/ledger.key"),
+        pytest.param("gatehouse-egress", "db/gatehouse.sqlite3", marks=pytest.mark.embedded_only),
+        ("gatehouse-egress", "node/node_id"),
         ("nobody", "keys/django.key"),
         pytest.param("nobody", "db/gatehouse.sqlite3", marks=pytest.mark.embedded_only),
     ],
@@ -77,6 +82,9 @@ def test_user_can_not_read(doomed: Stack, user: str, path: str) -> None:
         ("gatehouse-web", "edge.sock"),
         ("gatehouse-web", "tap.sock"),
         ("gatehouse-gateway", "node.sock"),
+        ("gatehouse-egress", "node.sock"),
+        ("gatehouse-egress", "tap.sock"),
+        ("gatehouse-gateway", "egress.sock"),
         ("nobody", "node.sock"),
         ("nobody", "edge.sock"),
         ("nobody", "tap.sock"),

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
+from tests.internet.fixtures import internet, one_internet
 from tests.node import rig
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
+
+__all__ = ["internet", "one_internet"]
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ ACCOUNTS = preflight.Accounts(
     web=Account(64001, 64001, (64000,)),
     worker=Account(64002, 64002, (64000,)),
     gateway=Account(64003, 64003),
+    egress=Account(64004, 64004),
 )
 
 
@@ -56,7 +57,7 @@ def test_a_home_that_was_not_set_up_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_users_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "SERVICE_USERS", ("gatehouse-none",) * 3)
+    monkeypatch.setattr(preflight, "SERVICE_USERS", ("gatehouse-none",) * 4)
     monkeypatch.setattr(preflight, "SHARED_GROUP", "root")
 
     with pytest.raises(SetupError, match=r"gatehouse-none does not exist: run `manage\.py bootstrap` as root first\.$"):
@@ -146,7 +147,7 @@ def test_a_note_of_a_dead_gateway_is_not_believed(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "gateway.json").write_text(json.dumps({"pid": os.getpid(), "start_time": 1}))
 
-    assert preflight.running_gateway(tmp_path) is None
+    assert preflight.running_service(tmp_path, "gateway") is None
 
 
 def test_an_address_of_another_host_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from sandboxes.node.supervisor import SetupError, preflight, services
 from sandboxes.node.supervisor.loop import Supervisor
 
 ROOT = Path(__file__).resolve().parents[3]
-_GATEWAY_PATIENCE_S = 5.0
+_SERVICE_PATIENCE_S = 5.0
 _CODE = ("platform", "sandboxes", "tenants", "audit", "templates", "static")
 
 
@@ -43,11 +43,11 @@ def _public_address(config: NodeConfig) -> tuple[str, int]:
     return unspecified.get(config.bind, config.bind), config.port
 
 
-def _end_gateway(home: Path) -> None:
-    """End the gateway that the node leaves running when it stops, so that nothing outlives `up` but sandboxes."""
-    deadline = time.monotonic() + _GATEWAY_PATIENCE_S
+def _end_service(home: Path, name: str) -> None:
+    """End a service that the node leaves running when it is killed, so that nothing outlives `up` but sandboxes."""
+    deadline = time.monotonic() + _SERVICE_PATIENCE_S
     number = signal.SIGTERM
-    while (pid := preflight.running_gateway(home)) is not None:
+    while (pid := preflight.running_service(home, name)) is not None:
         try:
             os.kill(pid, number)
             time.sleep(0.05)
@@ -96,7 +96,8 @@ def main() -> int:
     try:
         return supervisor.run()
     finally:
-        _end_gateway(config.home)
+        for name in ("gateway", "egress"):
+            _end_service(config.home, name)
         for one, name in ((listener, "web.sock"), (internal, "internal.sock")):
             one.close()
             (config.run / name).unlink(missing_ok=True)

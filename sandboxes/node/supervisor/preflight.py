@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-SERVICE_USERS = ("gatehouse-web", "gatehouse-worker", "gatehouse-gateway")
+SERVICE_USERS = ("gatehouse-web", "gatehouse-worker", "gatehouse-gateway", "gatehouse-egress")
 SHARED_GROUP = "gatehouse"
 _BOOTSTRAP = "run `manage.py bootstrap` as root first"
 
@@ -33,13 +33,14 @@ class Accounts:
     web: Account
     worker: Account
     gateway: Account
+    egress: Account
 
     @classmethod
     def find(cls) -> Accounts:
         """Look the users up; SetupError when one is missing."""
         try:
             shared = grp.getgrnam(SHARED_GROUP).gr_gid
-            web, worker, gateway = (pwd.getpwnam(name) for name in SERVICE_USERS)
+            web, worker, gateway, egress = (pwd.getpwnam(name) for name in SERVICE_USERS)
         except KeyError as error:
             missing = str(error.args[0]).rpartition(" ")[2].strip("'")
             raise SetupError(f"The user or group {missing} does not exist: {_BOOTSTRAP}.") from None
@@ -47,11 +48,12 @@ class Accounts:
             Account(web.pw_uid, web.pw_gid, (shared,)),
             Account(worker.pw_uid, worker.pw_gid, (shared,)),
             Account(gateway.pw_uid, gateway.pw_gid),
+            Account(egress.pw_uid, egress.pw_gid),
         )
 
     def all(self) -> tuple[Account, ...]:
-        """Return the three accounts."""
-        return (self.web, self.worker, self.gateway)
+        """Return all accounts."""
+        return (self.web, self.worker, self.gateway, self.egress)
 
 
 def require_root() -> None:
@@ -100,10 +102,10 @@ def take_lock(home: Path) -> int:
     return handle
 
 
-def running_gateway(home: Path) -> int | None:
-    """Return the pid of the gateway that an earlier node left running, or None."""
+def running_service(home: Path, name: str) -> int | None:
+    """Return the pid of the `gateway` or `egress` that an earlier node left running, or None."""
     try:
-        facts = json.loads((home / "run" / "gateway.json").read_text())
+        facts = json.loads((home / "run" / f"{name}.json").read_text())
         pid, started = int(facts["pid"]), int(facts["start_time"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -112,7 +114,7 @@ def running_gateway(home: Path) -> int | None:
 
 def require_port(home: Path, bind: str, port: int) -> None:
     """Refuse to start when another program listens on the public port."""
-    if running_gateway(home) is not None:
+    if running_service(home, "gateway") is not None:
         return
     family = socket.AF_INET6 if ":" in bind else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
