@@ -11,7 +11,7 @@ from django.db.models import Q
 from corekit import clock
 from corekit.actor import SYSTEM
 from corekit.errors import GatehouseError
-from sandboxes import access, pausing
+from sandboxes import access, networks, pausing
 from sandboxes.errors import StateDiffers, UnknownAtNode
 from sandboxes.models import Node, Sandbox
 from sandboxes.node_client import local_node
@@ -102,6 +102,8 @@ def repeat_recent(client: NodeClient) -> int:
     tenants = list(Tenant.objects.filter(_SUSPENDED, state_changed_at__gte=since))
     tenants += Tenant.objects.filter(~_SUSPENDED, state_changed_at__gte=node.revocations_upto)
     for tenant in tenants:
+        if tenant.state != TenantState.SUSPENDED:
+            networks.follow_tenant(tenant.pk.hex)
         _follow(client, tenant)
     if keys or tenants or began - node.revocations_upto > OVERLAP:
         Node.objects.filter(pk=node.pk, revocations_upto__lt=began).update(revocations_upto=began)

@@ -113,6 +113,24 @@ def test_a_suspended_tenants_sandboxes_reach_nothing_until_it_is_active(
     assert document(node, mine) == before | {"version": 3}
 
 
+def test_an_active_tenants_sandboxes_reach_again_what_nobody_lived_to_tell(
+    node: NodeDouble, base: Template, alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = start(alice)
+    before = document(node, mine)
+    tenant_actions.set_tenant_state(actor=OPERATOR, tenant=alice.tenant, state="suspended")
+    tasks.tell_networks()
+
+    monkeypatch.setattr(hooks, "on_tenant_state_changed", [])
+    tenant_actions.set_tenant_state(actor=OPERATOR, tenant=alice.tenant, state="active")
+    tasks.tell_networks()
+    assert document(node, mine)["layers"] == []
+
+    tasks.collect_events()
+    tasks.tell_networks()
+    assert document(node, mine)["layers"] == before["layers"]
+
+
 def test_one_that_starts_meanwhile_is_told_when_it_runs(node: NodeDouble, models: Any, alice: Caller) -> None:
     def while_it_starts(_: object) -> None:
         network_actions.replace_policy(
