@@ -119,8 +119,7 @@ class Keeper:
         state: State | None = None
         try:
             self.store.write_spec(spec)
-            state = await runtime.start(spec)
-            await self.ways.open(spec, runtime.slot(state))
+            state = await runtime.start(spec, lambda slot: self.ways.open(spec, slot))
             attestation = expectation.attest(spec, state, runtime.cgroup(state))
             sandbox = self._keep(spec, runtime, state, attestation)
         except BaseException as error:
@@ -152,8 +151,8 @@ class Keeper:
     async def _clear_failed_start(
         self, spec: Spec, runtime: Runtime, state: State | None, error: BaseException
     ) -> None:
+        await self.ways.close(spec.id)
         if state is not None:
-            await self.ways.close(spec.id)
             await runtime.stop(state)
             await runtime.discard(state)
         if isinstance(error, Quarantined):

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from sandboxes.node.cgroups import Cgroup, Stats
     from sandboxes.node.spec import Spec
 
@@ -44,10 +46,12 @@ class Runtime(Protocol):
     def probe(self) -> Availability:
         """Tell what this host can do. May be called at any time; the answer does not change while the host is up."""
 
-    async def start(self, spec: Spec) -> State:
-        """Start a sandbox and return its state once the guest agent answers.
+    async def start(self, spec: Spec, open_way: Callable[[int], Awaitable[None]]) -> State:
+        """Start a sandbox and return its state once the guest agent answers and `open_way` has returned.
 
-        Raises StartFailed, UnknownBuild, TierUnavailable or NoRoom; on failure nothing is left behind.
+        That is called with the sandbox's slot as soon as it is known, so that nobody waits for one after the other.
+        Raises StartFailed, UnknownBuild, TierUnavailable or NoRoom, or what `open_way` does; on failure nothing is left
+        behind.
         """
 
     async def wait(self, state: State) -> Exit:

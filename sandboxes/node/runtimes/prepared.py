@@ -17,6 +17,8 @@ from sandboxes.node.pool import Pool
 from sandboxes.node.runtimes.base import Availability, Exit, State
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from sandboxes.node.cgroups import Cgroup, Stats
     from sandboxes.node.spec import Recipe, Spec
 
@@ -66,7 +68,7 @@ class PreparedRuntime(ABC):
             )
         return await self._maker.make(recipe, lambda identity: self._launch(recipe, identity))
 
-    async def start(self, spec: Spec) -> State:
+    async def start(self, spec: Spec, open_way: Callable[[int], Awaitable[None]]) -> State:
         """Hand a prepared member out under the sandbox's id and wait until its guest agent answers."""
         if spec.profile not in self.profiles:
             raise TierUnavailable(
@@ -75,8 +77,14 @@ class PreparedRuntime(ABC):
             )
         member = await self.pool.take(spec.recipe)
         try:
-            member.hand_out(_guest_config(spec))
-            await self._await_guest(member)
+            way = asyncio.ensure_future(open_way(member.slot))
+            try:
+                member.hand_out(_guest_config(spec))
+                await self._await_guest(member)
+                await way
+            finally:
+                way.cancel()
+                await asyncio.gather(way, return_exceptions=True)
             state = self._describe(member)
         except BaseException:
             await self._maker.discard(member)
