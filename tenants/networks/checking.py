@@ -9,6 +9,7 @@ from corekit.netrules.decide import judge, reachable
 from corekit.netrules.hosts import BadHost, Name, canonical_text
 from corekit.netrules.policy import Policy
 from corekit.netrules.reasons import Reason
+from tenants.models import Bundle
 from tenants.networks import bundles, covering, specs
 from tenants.networks.compiling import compose, expanded, network_of, policy_layer
 
@@ -76,7 +77,8 @@ def document(tenant: Tenant | None, spec: Mapping[str, Any]) -> dict[str, Any]:
 def warn(checked: Checked, tenant: Tenant | None) -> None:
     """Add what the layers above a policy stop. The platform's own policies are what those layers are made of."""
     if tenant is not None:
-        covering.warn_of_ceiling(checked, document(tenant, checked.spec))
+        named = Bundle.objects.filter(name__in=checked.bundles.values()).values_list("name", "entries")
+        covering.warn_of_ceiling(checked, document(tenant, checked.spec), dict(named))
 
 
 def try_host(compiled: Mapping[str, Any], host: str, port: int) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
@@ -10,43 +11,69 @@ from corekit.netrules.entries import Suffix, parse_entry
 from corekit.netrules.hosts import Name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
+    from corekit.addresses import Network
     from corekit.netrules.entries import Entry, Target
     from tenants.networks.specs import Checked
-
 
 _WEB = {443: ("tls",), 80: ("http", "ws")}
 
 
-def warn_of_ceiling(checked: Checked, document: Mapping[str, Any]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Above:
+    """What lies above a policy: the tenant's ceiling, the platform's deny list, and the granted ranges."""
+
+    opens: bool
+    allowed: Sequence[Entry]
+    denied: Sequence[Entry]
+    forbidden: Sequence[Entry]
+    private: Sequence[Network]
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> _Above:
+        ceiling = document["layers"][-1]
+        entries = _parsed(ceiling["egress"])
+        return cls(
+            opens=ceiling["mode"] == "allow",
+            allowed=[entry for entry in entries if not entry.deny],
+            denied=[entry for entry in entries if entry.deny],
+            forbidden=_parsed(document["deny"]),
+            private=[ip_network(text) for text in document["private"]],
+        )
+
+    def stops(self, entry: Entry) -> tuple[str, str] | None:
+        """Return the code and the sentence of what stops an entry, in whole or in part."""
+        if _is_special(entry.host) and not any(_holds(granted, entry.host) for granted in self.private):
+            return "not_public", f"{entry.shown} is not public: it needs an operator's grant."
+        if any(_overlap(one, entry) for one in self.forbidden):
+            return "operator_deny", f"{entry.shown} meets what the operator denies to every sandbox."
+        passes = any(_covers(one, entry) for one in self.allowed) or (self.opens and _is_usual(entry))
+        if not passes or any(_overlap(one, entry) for one in self.denied):
+            return "not_in_ceiling", f"{entry.shown} does not get through the tenant's ceiling, or not all of it."
+        return None
+
+
+def warn_of_ceiling(checked: Checked, document: Mapping[str, Any], bundles: Mapping[str, Sequence[str]]) -> None:
     """Add a warning for every entry that the tenant's ceiling or the platform's deny list stops, whole or in part.
 
-    `document` is what the spec compiles to: its last layer is the ceiling.
+    `document` is what the spec compiles to: its last layer is the ceiling. Of a bundle the first host that is stopped
+    is named.
     """
-    ceiling = document["layers"][-1]
-    entries = [parse_entry(text, any_port=True, stored=True) for text in ceiling["egress"]]
-    allowed = [entry for entry in entries if not entry.deny]
-    denied = [entry for entry in entries if entry.deny]
-    forbidden = [parse_entry(text, any_port=True, stored=True) for text in document["deny"]]
-    if checked.spec["mode"] == "allow" and ceiling["mode"] != "allow":
+    above = _Above.of(document)
+    if checked.spec["mode"] == "allow" and not above.opens:
         checked.warn("mode", "not_in_ceiling", "Only what the tenant's ceiling lists gets through, not every host.")
-    private = [ip_network(text) for text in document["private"]]
-    for place, entry in checked.entries.items():
-        if entry.deny:
-            continue
-        where = f"egress[{place}]"
-        if _is_special(entry.host) and not any(_holds(granted, entry.host) for granted in private):
-            checked.warn(where, "not_public", f"{entry.shown} is not public: it needs an operator's grant.")
-        elif any(_overlap(one, entry) for one in forbidden):
-            checked.warn(where, "operator_deny", f"{entry.shown} meets what the operator denies to every sandbox.")
-        elif any(_overlap(one, entry) for one in denied) or not (
-            any(_covers(one, entry) for one in allowed) or (ceiling["mode"] == "allow" and _is_usual(entry))
-        ):
-            checked.warn(
-                where, "not_in_ceiling", f"{entry.shown} does not get through the tenant's ceiling, or not all of it."
-            )
+    named = {place: _parsed(bundles.get(name, ())) for place, name in checked.bundles.items()}
+    for place, entries in sorted({**{at: [entry] for at, entry in checked.entries.items()}, **named}.items()):
+        stopped = next((why for entry in entries if not entry.deny and (why := above.stops(entry))), None)
+        if stopped is not None:
+            prefix = f"@{checked.bundles[place]}: " if place in checked.bundles else ""
+            checked.warn(f"egress[{place}]", stopped[0], prefix + stopped[1])
+
+
+def _parsed(texts: Iterable[str]) -> list[Entry]:
+    return [parse_entry(text, any_port=True, stored=True) for text in texts]
 
 
 def _is_usual(entry: Entry) -> bool:

@@ -48,12 +48,13 @@ class Warned:
 
 @dataclass(slots=True)
 class Checked:
-    """A spec with all that is wrong with it, and the entries that are not. `entries` has them by their place."""
+    """A spec with all that is wrong with it; `entries` and `bundles` have what is right in it by its place."""
 
     spec: dict[str, Any]
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Warned] = field(default_factory=list)
     entries: dict[int, Entry] = field(default_factory=dict)
+    bundles: dict[int, str] = field(default_factory=dict)
 
     def wrong(self, where: str, message: str) -> None:
         """Note a problem."""
@@ -106,6 +107,7 @@ def _check_egress(
             checked.wrong(where, "An entry is a text like `api.example.com:443`.")
         elif text.startswith("@"):
             if _check_bundle(checked, where, text, bundles=bundles, filled=filled):
+                checked.bundles[place] = text[1:]
                 kept.setdefault(text, text)
         elif text.lower() == PROXY:
             kept.setdefault(PROXY, text)

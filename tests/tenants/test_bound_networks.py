@@ -93,6 +93,18 @@ def test_the_public_internet_speaks_the_webs_protocols_on_the_webs_ports(alice: 
     assert [(one.field, one.code) for one in saved.warnings] == [("egress[1]", "not_in_ceiling")]
 
 
+def test_a_bundle_that_does_not_get_through_is_said(alice: Person) -> None:
+    actions.set_bundle(actor=OPERATOR, name="python", entries=["index.example:443"])
+    actions.set_bundle(actor=OPERATOR, name="npm", entries=["npm.example:443"])
+
+    saved = actions.create_policy(
+        actor=alice.actor, tenant=alice.tenant, name="mine", body={"egress": ["@python", "@npm"]}
+    )
+
+    assert [(one.field, one.code) for one in saved.warnings] == [("egress[1]", "not_in_ceiling")]
+    assert saved.warnings[0].message.startswith("@npm: npm.example:443 does not get through")
+
+
 def test_an_empty_bundle_is_said(alice: Person) -> None:
     saved = actions.create_policy(actor=alice.actor, tenant=alice.tenant, name="mine", body={"egress": ["@python"]})
     assert [(one.field, one.code) for one in saved.warnings] == [("egress[0]", "bundle_empty")]

@@ -8,6 +8,7 @@ import pytest
 
 from corekit import clock
 from corekit.errors import InvalidInput
+from corekit.netrules.policy import Policy
 from tenants.models import Bundle, NetworkPolicy, PlatformNetwork, TenantNetwork
 from tenants.networks import E2BNetwork, compile_network
 from tenants.networks.presets import CLOSED
@@ -148,6 +149,7 @@ def test_the_operators_words_are_in_every_document(acme: Tenant) -> None:
     assert found.document["private"] == ["10.20.0.0/16"]
     assert found.document["via"] == "proxy.example:3128"
     assert found.ingress_ports == (3000,)
+    assert Policy.parse(found.document).dump() == found.document
 
 
 @pytest.mark.parametrize(
@@ -211,6 +213,8 @@ def test_e2b_lists_are_a_layer_under_the_ceiling(acme: Tenant, asked: E2BNetwork
 
     assert found.document["layers"] == [{"name": "sandbox", "mode": mode, "first": "allow", "egress": egress}, CEILING]
     assert (found.mode, found.policy_name, found.ingress_ports) == ("open", "", None)
+    # As the egress process reads it, rule by rule.
+    assert Policy.parse(found.document).dump() == found.document
 
 
 def test_e2b_lists_and_a_policy_hold_together(acme: Tenant) -> None:
