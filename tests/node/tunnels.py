@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 from tests.node import rig
 
 if TYPE_CHECKING:
-    from sandboxes.node.sandbox import Sandbox
     from tests.node.guestcalls import Result
 
 _ECHO = """
@@ -46,28 +45,31 @@ with socket.create_connection(({host!r}, {port}), 20) as connection:
 """
 
 
-class Runs(Protocol):
+S = TypeVar("S", contravariant=True)
+
+
+class Runs(Protocol[S]):
     """What runs a command in a sandbox."""
 
-    async def run(self, sandbox: Sandbox, command: str, *, user: str = "user") -> Result:
+    async def run(self, sandbox: S, command: str, /, *, user: str = "user") -> Result:
         """Run a shell command line."""
 
 
-async def fetch(node: Runs, sandbox: Sandbox, url: str) -> str:
+async def fetch(node: Runs[S], sandbox: S, url: str) -> str:
     """Return the body that a request through the proxy of the environment gets, without the last newline."""
     return (await node.run(sandbox, f"curl -sS -m 20 {url} 2>&1")).stdout.rstrip("\n")
 
 
-async def echo(node: Runs, sandbox: Sandbox, host: str, port: int) -> str:
+async def echo(node: Runs[S], sandbox: S, host: str, port: int) -> str:
     """Say hello to a server that speaks first and gives back what comes, without a proxy; or which error it was."""
     done = await node.run(sandbox, f"python3 - <<'PROGRAM'\n{_ECHO.format(host=host, port=port)}\nPROGRAM")
     return done.stdout.removesuffix("\n")
 
 
-class Tunnel:
+class Tunnel(Generic[S]):
     """A connection that a program in the sandbox holds open."""
 
-    def __init__(self, node: Runs, sandbox: Sandbox, host: str, port: int) -> None:
+    def __init__(self, node: Runs[S], sandbox: S, host: str, port: int) -> None:
         self._node = node
         self._sandbox = sandbox
         self._program = _HOLD.format(host=host, port=port)
