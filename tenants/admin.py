@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 
-from tenants.models import ApiKey, LimitRange, Membership, Quota, Reservation, Tenant, User
+from tenants.models import (
+    ApiKey,
+    Bundle,
+    LimitRange,
+    Membership,
+    NetworkPolicy,
+    PlatformNetwork,
+    Quota,
+    Reservation,
+    Tenant,
+    TenantNetwork,
+    User,
+)
 
 if TYPE_CHECKING:
     from django.db import models
@@ -87,3 +99,31 @@ class ReservationAdmin(OwnedAdmin):
     """Shares of running sandboxes."""
 
     list_display = ("sandbox_id", "tenant", "state", "created_at")
+
+
+@admin.register(NetworkPolicy)
+class NetworkPolicyAdmin(ReadOnlyAdmin):
+    """Network policies, deleted ones too."""
+
+    list_display = ("name", "tenant", "version", "updated_at", "updated_by", "deleted_at")
+
+
+@admin.register(TenantNetwork)
+class TenantNetworkAdmin(OwnedAdmin):
+    """Defaults and ceilings."""
+
+    list_display = ("tenant", "default", "ceiling", "public_internet", "private_ranges")
+
+
+@admin.register(PlatformNetwork)
+class PlatformNetworkAdmin(ReadOnlyAdmin):
+    """What no sandbox may reach."""
+
+    list_display = ("deny", "updated_at")
+
+
+@admin.register(Bundle)
+class BundleAdmin(ReadOnlyAdmin):
+    """Bundles of hosts."""
+
+    list_display = ("name", "entries", "private", "source", "updated_at")
