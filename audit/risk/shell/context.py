@@ -34,6 +34,14 @@ class Context:
     _statements: int = 0
     _inner: int = 0
     _repeats: int = 0
+    _judged: dict[tuple[str, str], list[Finding]] = field(default_factory=dict)
+
+    def judged(self, code: str, language: str) -> list[Finding]:
+        """Return what another language's analyser says of code; the same code in a loop is read once."""
+        key = (language, code)
+        if key not in self._judged:
+            self._judged[key] = self.ask(code.encode("utf-8", "surrogateescape"), language, 1)
+        return self._judged[key]
 
     def spend(self) -> None:
         """Count one statement; raises Exhausted when there were too many."""

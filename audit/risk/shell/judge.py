@@ -128,10 +128,11 @@ class Judge:
 
     def judge(self, command: Command, stdin: Value, node: Node | None) -> Value:
         """Judge a command whose name is known."""
-        if any("stratum" in word.text and _POOL.search(word.text) for word in command.arguments):
-            self.report.add("sh.net.mining", node)
         matching = table.rules_of(command)
-        if command.is_local and command.name not in table.WRAPPERS:
+        is_file = command.is_local and command.name not in table.WRAPPERS
+        if is_file or command.name not in table.KNOWN:
+            self._watch_pool(command, node)
+        if is_file:
             if "sh.net.mining" in matching:
                 self.report.add("sh.net.mining", node)
             return programs.run_file(self, Word(command.path), stdin, node)
@@ -145,6 +146,11 @@ class Judge:
         return (
             Value(output.text or UNKNOWN, output.taints | {_PRINTS_WHAT[rule] for rule in added}) if added else output
         )
+
+    def _watch_pool(self, command: Command, node: Node | None) -> None:
+        """Report a program that talks to a mining pool, whatever it is called."""
+        if any("stratum" in word.text and _POOL.search(word.text) for word in command.arguments):
+            self.report.add("sh.net.mining", node)
 
     def _name(self, head: Word, node: Node | None) -> str | None:
         """Return the name of the program, or None after reporting that nobody can know it."""

@@ -82,7 +82,7 @@ def run_code(judge: Judge, language: str, code: Value, node: Node | None) -> Val
         if UNKNOWN in text or ("unset" in code.taints and not text.strip()):
             judge.report.add("sh.dyn.eval", node)
             text = text.replace(UNKNOWN, "unknown")
-        found = judge.context.ask(text.encode("utf-8", "surrogateescape"), language, 1)
+        found = judge.context.judged(text, language)
         judge.report.take(found, node)
         if any(finding.rule.startswith(("py.net.", "js.net")) for finding in found):
             _leaves(judge, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -39,12 +40,20 @@ _SENSITIVE_WORDS = ("SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIV
 _NEVER_SET = frozenset({"RANDOM", "SECONDS", "LINENO", "EPOCHSECONDS", "$", "!", "_", "BASHPID", "PPID", "UID", "EUID"})
 
 
+@functools.lru_cache(maxsize=4096)
+def _is_sensitive(name: str) -> bool:
+    upper = name.upper()
+    return any(word in upper for word in _SENSITIVE_WORDS)
+
+
 @dataclass(slots=True)
 class Function:
     """A function's body, how often it was followed, and the variables that it sets once somebody asked."""
 
     body: Node
     called: int = 0
+    active: int = 0
+    """How many of its calls are being followed at the moment: more than one when it calls itself."""
     assigned: frozenset[str] | None = None
 
 
@@ -107,7 +116,7 @@ class State:
             return Value(USUAL[name])
         if name in _NEVER_SET:
             return MYSTERY
-        if any(word in name.upper() for word in _SENSITIVE_WORDS):
+        if _is_sensitive(name):
             return Value(MYSTERY.text, frozenset({"token"}))
         return None
 

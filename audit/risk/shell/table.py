@@ -104,9 +104,10 @@ KNOWN = (
 
 def rules_of(command: Command) -> list[str]:
     """Return the ids of the rules whose command patterns match."""
-    if command.name in _COPIES and _stays_here(command):
+    patterns = _COMMANDS.get(command.name)
+    if patterns is None or (command.name in _COPIES and _stays_here(command)):
         return []
-    return [rule for rule, tokens in _COMMANDS.get(command.name, ()) if all(map(command.has, tokens))]
+    return [rule for rule, tokens in patterns if not tokens or all(map(command.has, tokens))]
 
 
 _COPIES = frozenset({"rsync", "scp"})

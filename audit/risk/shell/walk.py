@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import tree_sitter
 import tree_sitter_bash
 
-from audit.risk.places import normal_path
+from audit.risk.places import normal_path, path_classes
 from audit.risk.shell.judge import Judge, is_endless
 from audit.risk.shell.state import Function, State
 from audit.risk.shell.values import EMPTY, MYSTERY, UNKNOWN, Value, Word, joined
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 
 _LANGUAGE = tree_sitter.Language(tree_sitter_bash.language())
 _MAX_ITEMS = 32
+_PATTERN = re.compile(r"\[[^\]/]*\]|[*?]+")
+_ORDINARY = frozenset({"workspace", "system"})
 _MAX_CALLS = 6
 # Short functions, which others are called through, may be followed for each call; long ones for the first few.
-_MIN_FOLLOWED = 4
-_FOLLOWED_BYTES = 4096
+_MIN_FOLLOWED = 3
+_FOLLOWED_BYTES = 3000
+_MAX_NESTED = 1
 _BRANCHES = frozenset({"if_statement", "elif_clause", "else_clause", "case_statement", "case_item"})
 _WORDS = frozenset(
     {"word", "string", "raw_string", "ansi_c_string", "concatenation", "number", "simple_expansion", "expansion"}
@@ -64,7 +68,7 @@ class Walker:
         function = self.state.functions[name]
         function.called += 1
         most = max(_MIN_FOLLOWED, _FOLLOWED_BYTES // (function.body.end_byte - function.body.start_byte + 1))
-        if self._calls >= _MAX_CALLS or function.called > most:
+        if self._calls >= _MAX_CALLS or function.called > most or function.active > _MAX_NESTED:
             # It was followed often enough, at last with arguments that nobody knows: only what it sets is open.
             if function.assigned is None:
                 function.assigned = _assigned(function.body)
@@ -75,11 +79,13 @@ class Walker:
             arguments = None
         before, self.state.positional = self.state.positional, None if arguments is None else list(arguments)
         self._calls += 1
+        function.active += 1
         try:
             with self._context.report.anchored(node):
                 return self._statement(function.body, stdin)
         finally:
             self._calls -= 1
+            function.active -= 1
             self.state.positional = before
 
     def inner(self, source: str, *, own: bool, arguments: list[Word] | None = None) -> Value:
@@ -160,8 +166,7 @@ class Walker:
         if name is None or body is None:
             return self._all(node.children, stdin)
         if any(word.pattern or not word.known for word in words if isinstance(word, Word)) or not words:
-            taints = joined(words).taints | (frozenset({"name"}) if items else frozenset())
-            words = [*[word for word in words if word.known], Value(UNKNOWN, taints)]
+            words = _found(words, joined(words).taints | (frozenset({"name"}) if items else frozenset()))
         if not self._context.repeat(len(words)):
             words = [Value(UNKNOWN, joined(words).taints)]
         for word in words[:_MAX_ITEMS]:
@@ -379,6 +384,19 @@ def _assigned(body: Node) -> frozenset[str]:
             found.add((name.text or b"").decode("utf-8", "replace"))
         waiting += node.children
     return frozenset(found)
+
+
+def _found(words: list[Value], taints: frozenset[str]) -> list[Value]:
+    """Return what a loop over patterns and unknown words goes through: what is known, and a name that is not."""
+    known = []
+    last = Value(UNKNOWN, taints)
+    for word in words:
+        if isinstance(word, Word) and word.pattern and path_classes(word.text) <= _ORDINARY:
+            # Where the pattern leads is nowhere special: one name that nobody knows stands for all.
+            last = Value(_PATTERN.sub(UNKNOWN, word.text) if len(words) == 1 else UNKNOWN, taints)
+        elif word.known:
+            known.append(word)
+    return [*known, last]
 
 
 def _is_descriptor(word: Word) -> bool:

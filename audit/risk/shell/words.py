@@ -37,6 +37,7 @@ _PLAIN = re.compile(r"[\w./=:@%^-]+\Z")
 _LETTERS = re.compile(r"\\(?:x[67][0-9a-fA-F]|u00[67][0-9a-fA-F]|U000000[67][0-9a-fA-F]|1[4-7][0-7])")
 _DECODED = frozenset({"decoded"})
 _BLANKS = re.compile(r"[ \t\n]+")
+_QUOTES = frozenset({"raw_string", "string"})
 _SUBSTITUTIONS = frozenset({"command_substitution", "process_substitution"})
 _EXPANSIONS = frozenset({"simple_expansion", "expansion", "arithmetic_expansion"}) | _SUBSTITUTIONS
 _OPERATORS = frozenset({":-", "-", ":=", "=", ":+", "+", ":?", "?"})
@@ -61,12 +62,13 @@ class Expander:
 
         `before` is text that the tree put outside the word.
         """
-        is_name = node.type == "command_name"
-        if (is_name or node.type == "word") and not before:
+        kind = node.type
+        is_name = kind == "command_name"
+        if (is_name or kind == "word") and not before:
             raw = _text(node)
             if _PLAIN.match(raw):
                 return [Word(raw, NOTHING, node)]
-        elif not before and (quoted := _constant(node)) is not None:
+        elif kind in _QUOTES and not before and (quoted := _constant(node, kind)) is not None:
             return [Word(quoted, NOTHING, node)]
         flat, taints = self._flat(node)
         flat = before + flat
@@ -75,8 +77,10 @@ class Expander:
         assembled = escaped or (is_name and _is_assembled(node))
         shredded = assembled and _is_shredded(node)
         found = []
-        for expanded in braces(flat):
-            parts = [part for part in expanded.split(SPLIT) if part]
+        for expanded in braces(flat) if "{" in flat else (flat,):
+            parts = (
+                [part for part in expanded.split(SPLIT) if part] if SPLIT in expanded or not expanded else [expanded]
+            )
             if not parts and _is_quoted(node):
                 parts = [""]
             for part in parts:
@@ -87,7 +91,8 @@ class Expander:
 
     def value(self, node: Node) -> Value:
         """Return what a word is where the shell doesn't split: assignments, here-strings, patterns."""
-        if (quoted := _constant(node)) is not None:
+        kind = node.type
+        if kind in _QUOTES and (quoted := _constant(node, kind)) is not None:
             return Value(quoted)
         flat, taints = self._flat(node)
         return Value(show(_home(flat.replace(SPLIT, " ")))[:MAX_TEXT], taints)
@@ -120,7 +125,10 @@ class Expander:
             value = self._expanded(node)
             if kind == "process_substitution":
                 return value.text, value.taints
-            return hide_braces(self._separators().sub(SPLIT, value.text)), value.taints
+            text = value.text
+            if text.isalnum() and "IFS" not in self._state.variables:
+                return text, value.taints
+            return hide_braces(self._separators().sub(SPLIT, text)), value.taints
         return _text(node), NOTHING
 
     def _separators(self) -> re.Pattern[str]:
@@ -272,9 +280,8 @@ def _text(node: Node) -> str:
     return (node.text or b"").decode("utf-8", "surrogateescape")
 
 
-def _constant(node: Node) -> str | None:
+def _constant(node: Node, kind: str) -> str | None:
     """Return what stands between quotes when it means only itself."""
-    kind = node.type
     if kind == "raw_string":
         return _text(node)[1:-1][:MAX_TEXT]
     if kind == "string":
