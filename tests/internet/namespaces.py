@@ -56,6 +56,9 @@ def _make(made: Namespaces) -> None:
         _ip("netns", "add", name)
         _ip("-n", name, "link", "set", "lo", "up")
     _ip("-n", made.egress, "link", "add", "out0", "type", "veth", "peer", "name", LINK, "netns", made.internet)
+    for name, link in ((made.egress, "out0"), (made.internet, LINK)):
+        # Without an IPv6 address the kernel itself says nothing there.
+        _ip("-n", name, "link", "set", link, "addrgenmode", "none")
     _ip("-n", made.egress, "address", "add", f"{EGRESS_ADDRESS}/30", "dev", "out0")
     _ip("-n", made.internet, "address", "add", f"{GATEWAY}/30", "dev", LINK)
     _ip("-n", made.egress, "link", "set", "out0", "up")
