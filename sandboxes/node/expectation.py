@@ -68,7 +68,7 @@ _CHANGING = ("/proc/irq", "/proc/sys")
 
 
 _LOOPBACK = frozenset({"127.0.0.0/8 host LOCAL", "127.0.0.1/32 host LOCAL", "127.255.255.255/32 link BROADCAST"})
-_EVERYTHING_IS_HERE = "0.0.0.0/0 host LOCAL"
+_EVERYTHING_IS_HERE = frozenset({"0.0.0.0/0 host LOCAL", "198.18.0.1/32 host LOCAL"})
 # Where the socket of the way out is seen; and, where programs need not know of it, what resolves names.
 _DOOR = "/opt/gatehouse/egress"
 _RESOLVER = "/etc/resolv.conf"
@@ -260,7 +260,7 @@ def _network_mounts(spec: Spec, state: State) -> dict[str, MountRule]:
 
 
 def _routes(spec: Spec) -> frozenset[str]:
-    return _LOOPBACK | {_EVERYTHING_IS_HERE} if spec.network_mode == "transparent" else _LOOPBACK
+    return _LOOPBACK | _EVERYTHING_IS_HERE if spec.network_mode == "transparent" else _LOOPBACK
 
 
 def _process_limits(resources: Resources) -> dict[str, int]:
