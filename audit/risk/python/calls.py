@@ -109,10 +109,11 @@ def positional(ev: Evaluator, node: ast.Call) -> list[Value]:
 class Call:
     """One call with what it is given."""
 
-    __slots__ = ("args", "attr", "base", "given", "keywords", "node")
+    __slots__ = ("_names", "args", "attr", "base", "given", "keywords", "node")
 
     def __init__(self, ev: Evaluator, node: ast.Call, names: Sequence[str]) -> None:
         self.node = node
+        self._names = names
         self.args = positional(ev, node)
         self.keywords = keywords(ev, node)
         # The method's name and its object.
@@ -124,6 +125,9 @@ class Call:
     def reaching(self) -> Mapping[str, ast.AST]:
         """Return where everything that the call gets to see comes from."""
         own = merged_taints((self.base,))
+        if own and any("headers" in name for name in self._names):
+            # What is already in the headers goes with the request, not with setting one more.
+            own = {label: node for label, node in own.items() if label != "variable"}
         return {**self.given, **own} if own else self.given
 
     def instead(self, args: Sequence[Value]) -> Call:
@@ -149,7 +153,7 @@ def sent(names: Sequence[str], args: Sequence[Value], keywords: Mapping[str, Val
     if not taints or "variable" not in taints:
         return taints
     logs_in = any(map(_logs_in, names))
-    apart = [] if logs_in else list(args)
+    apart = [] if logs_in else [part for arg in args for part in _outside_headers(names, args, arg)]
     for key, value in keywords.items():
         if key in rules.CREDENTIAL_TABLES or (value.items and "grant_type" in [name for name, _ in value.items]):
             apart += [part for name, part in value.items or ((None, value),) if not rules.carries_credentials(name)]
@@ -158,6 +162,15 @@ def sent(names: Sequence[str], args: Sequence[Value], keywords: Mapping[str, Val
     if "variable" in (merged_taints(apart) or {}):
         return taints
     return {label: node for label, node in taints.items() if label != "variable"}
+
+
+def _outside_headers(names: Sequence[str], args: Sequence[Value], arg: Value) -> list[Value]:
+    """Return what of an argument does not stand in a header for credentials, as far as headers are set here."""
+    if any(name.rpartition(".")[2] in rules.HEADER_SETTERS for name in names):
+        return [] if any(map(rules.carries_credentials, args[0].consts)) else [arg]
+    if arg.items and any("headers" in name for name in names):
+        return [part for key, part in arg.items if not rules.carries_credentials(key)]
+    return [arg]
 
 
 def _logs_in(name: str) -> bool:
@@ -258,6 +271,8 @@ def _special(
 ) -> Value | None:
     head, _, last = name.rpartition(".")
     if name in _LOOKUPS and len(args) >= 2:
+        if _is_shouted(node.args[1:2]):
+            return merge([UNKNOWN, *args[2:]])
         return _looked_up(ev, args[0], args[1], args[2:])
     if name in _IMPORTS and (args or keywords):
         return _imported(name, args[0] if args else next(iter(keywords.values())))
@@ -386,6 +401,13 @@ def _reduced(ev: Evaluator, node: ast.Call, args: Sequence[Value]) -> Value | No
     return so_far
 
 
+def _is_shouted(keys: Sequence[ast.expr]) -> bool:
+    """Return whether a name is in capitals, as in `getattr(logging, level.upper())`: that of a constant."""
+    return any(
+        isinstance(key, ast.Call) and isinstance(key.func, ast.Attribute) and key.func.attr == "upper" for key in keys
+    )
+
+
 def _looked_up(ev: Evaluator, base: Value, key: Value, default: Sequence[Value]) -> Value:
     """Return what `getattr` gives; a name that can't be told on a module or the unknown makes it dynamic."""
     names = [const for const in key.consts if isinstance(const, str) and HOLE not in const]
@@ -410,6 +432,9 @@ def _some_attribute(base: Value) -> Value:
     """Return what an attribute whose name can't be told may be."""
     if base.dynamic or any(not name.endswith(")") and name not in rules.LEAVES for name in base.names):
         return Value(dynamic=True, open=True)
+    if base.names and rules.LEAVES.issuperset(base.names):
+        # Whatever these hold, nothing of it runs code.
+        return UNKNOWN
     # This file's own objects hold nothing but this file's own methods.
     return UNKNOWN if base.scopes and not base.names else named("?.?")
 

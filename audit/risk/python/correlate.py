@@ -22,6 +22,8 @@ _HUNTED = re.compile(
     r"|credentials|htpasswd|netrc|pgpass|npmrc|env|aws|gnupg|ssh)$",
     re.IGNORECASE,
 )
+# Where a downloader puts what it gets.
+_SAVED = re.compile(r"\b(?:curl|wget)\b[^|;&]*?\s(?:-[a-zA-Z]*[oO]|--output|--output-document)[ =]?(\S+)")
 _STARTS = frozenset({"py.proc.argv", "py.proc.shell", "py.proc.shell.plain", "py.dyn.run", "py.dyn.load"})
 
 
@@ -45,6 +47,8 @@ class Facts:
     forks: list[ast.AST] = field(default_factory=list)
     executable: ast.AST | None = None
     saved: ast.AST | None = None
+    # Something is written to a path that a search found.
+    rewritten: ast.AST | None = None
 
     def sink(self, group: str, node: ast.AST, taints: Mapping[str, ast.AST], first: Value = UNKNOWN) -> None:
         """Record which data reaches a sink."""
@@ -86,6 +90,10 @@ def _files(facts: Facts, report: Report) -> None:
     for path, node in facts.fetched.items():
         if starts := _start_of(facts, path):
             report.add("py.both.fetch.run", starts, chain=(node, starts))
+    for line, fetcher in facts.commands:
+        saved = _SAVED.search(line)
+        if saved and (starts := _start_of(facts, _bare(saved[1]), but=line)):
+            report.add("py.both.fetch.run", starts, chain=(fetcher, starts))
     downloaded = facts.saved is not None or bool(facts.fetched)
     if downloaded and facts.executable is not None and not report.rules.isdisjoint(_STARTS):
         report.add("py.both.fetch.run", facts.executable)
@@ -100,13 +108,17 @@ def _files(facts: Facts, report: Report) -> None:
             report.nested(text, "bash" if path.endswith(".sh") else "python", node)
 
 
-def _start_of(facts: Facts, path: str) -> ast.AST | None:
+def _bare(path: str) -> str:
+    return path.strip("'\"").removeprefix("./")
+
+
+def _start_of(facts: Facts, path: str, but: str = "") -> ast.AST | None:
     if len(path) < 2 or HOLE in path or "*" in path:
         return None
     if path in facts.run:
         return facts.run[path]
     for text, node in facts.commands:
-        if path in text.replace("'", " ").replace("./", "").split():
+        if text != but and path in text.replace("'", " ").replace("./", "").split():
             return node
     if path.endswith(".py") and path[:-3] in facts.imported:
         return facts.outline.module.node
@@ -117,6 +129,8 @@ def _hunts(facts: Facts, report: Report) -> None:
     """A walk over everybody's files, and names of credentials in the text."""
     if "py.fs.sweep" not in report.rules:
         return
+    if facts.rewritten is not None:
+        report.add("py.both.sweep.write", facts.rewritten)
     for node in ast.walk(facts.outline.module.node):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and _HUNTED.search(node.value):
             report.add("py.fs.hunt", node)

@@ -234,8 +234,9 @@ class Evaluator:
         if attr == "__dict__":
             found.append(Value(scopes=base.scopes))
         result = tainted(merge(found) if found else UNKNOWN, merged_taints([base]))
-        if base.dynamic and not result.names:
-            result = replace(result, dynamic=True)
+        pieces, unknown = base.is_hidden_module(), base.dynamic and not result.names
+        if pieces or unknown:
+            result = replace(result, built=result.built or pieces, dynamic=result.dynamic or unknown)
         return replace(result, owner=(attr, base)) if base.consts or base.items is not None else result
 
     @staticmethod

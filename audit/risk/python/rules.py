@@ -75,6 +75,7 @@ DOCTESTS = frozenset(_NAMES["doctests"])
 FIXTURES: dict[str, str] = _NAMES["fixtures"]
 _HARMLESS = frozenset(_NAMES["harmless"])
 CREDENTIAL_ARGUMENTS = frozenset(_NAMES["credential_arguments"])
+HEADER_SETTERS = frozenset(_NAMES["header_setters"])
 CREDENTIAL_TABLES = frozenset(_NAMES["credential_tables"])
 CREDENTIAL_CALLS = frozenset(_NAMES["credential_calls"])
 _CREDENTIAL_HEADERS: tuple[str, ...] = tuple(_NAMES["credential_headers"])

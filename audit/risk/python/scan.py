@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from audit.risk.python import exhaustion, folding, rules
 from audit.risk.python.calls import LOOKED_UP, Call, call_of
+from audit.risk.python.commands import by_shell
 from audit.risk.python.correlate import Facts, correlate
 from audit.risk.python.evaluate import CLIMBS, is_own_class
-from audit.risk.python.sinks import Sinks, by_shell
+from audit.risk.python.sinks import Sinks
 from audit.risk.python.values import UNKNOWN, Value
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Scan:
         does = self.sinks.roles(node, name, args, call.keywords, call.base)
         if rule == "py.proc.shell" and does in _PLAIN:
             # `shell=True` is what people write for a pipe; who calls a shell by name wants more.
-            asked = does != "L2" and by_shell(call.keywords)
+            asked = by_shell(call.keywords) and not func.built
             rule = "py.proc.shell.known" if asked else "py.proc.shell.plain"
         if rule is None and func.built and name.rpartition(".")[0] in rules.POWERFUL:
             # A name in pieces that no rule knows: nobody hides what is harmless.

@@ -235,6 +235,9 @@ class Outline:
         func = node.func
         if isinstance(func, ast.Name) and func.id in _LOOKING:
             self.harmless.update(map(id, node.args))
+        if isinstance(func, ast.Name) and func.id in {"isinstance", "issubclass"}:
+            # A kind of thing that is asked for is not used.
+            self.consumed.update(id(part) for kinds in node.args[1:] for part in ast.walk(kinds))
         if isinstance(func, ast.Attribute) and func.attr in {"update", "setdefault"} and _is_namespace(func.value):
             self._updated(node, scope)
         elif isinstance(func, ast.Attribute) and func.attr in _FILLING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickletools
 import re
 import shlex
 from typing import TYPE_CHECKING
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING
 from audit.risk.findings import higher
 from audit.risk.places import bare_host, host_classes, is_root, normal_path, path_classes, url_host
 from audit.risk.python import rules
+from audit.risk.python.commands import by_shell, is_interactive
+from audit.risk.python.pickles import calls_when_loaded
 from audit.risk.python.values import HOLE, UNKNOWN, Value, merged_taints
 
 if TYPE_CHECKING:
@@ -47,12 +48,11 @@ _OPEN_TO_ALL = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - looked for
 _CHILD_PRELOADS = re.compile(
     r"LD_(?:PRELOAD|AUDIT)|BASH_ENV|PYTHONSTARTUP|PYTHONINSPECT|PERL5OPT|RUBYOPT|PROMPT_COMMAND"
 )
+_EXECUTABLE = 4
+_COUNTED_HOST = re.compile(rf"[a-z]+://\d[\d.]*{HOLE}")
 _WRITE_MODES = re.compile(r"[wax+]")
 _MAX_COMMANDS = 8
 _SWEEPERS = frozenset({"os.walk", "os.fwalk", "pathlib.Path().rglob", "glob.glob", "glob.iglob"})
-_PICKLE_NAMES = frozenset({"GLOBAL", "STACK_GLOBAL", "INST", "REDUCE", "BUILD", "OBJ", "NEWOBJ"})
-_NAMED_CALL = re.compile(r"!!python/|[\"']py/(?:reduce|object|function|type)")
-_SHELLS = re.compile(r"(?:/\S*/)?(?:ba|z|k|c|da|a|tc|fi)?sh|cmd(?:\.exe)?|powershell(?:\.exe)?")
 _FILE_ROLES = {"read": False, "list": False, "write": True, "delete": True}
 
 
@@ -95,7 +95,7 @@ class Sinks:
             else:
                 continue
             if name == "os.chdir":
-                self.facts.folders += [text for text in _texts(value) if text.startswith(("/", "~"))][:4]
+                self.facts.folders += [text for text in value.texts() if text.startswith(("/", "~"))][:4]
             if name in _SWEEPERS:
                 self.facts.sweeps.add(id(node))
             if role.kind in _FILE_ROLES:
@@ -118,13 +118,15 @@ class Sinks:
 
     def path(self, node: ast.AST, value: Value, *, writing: bool, deleting: bool = False) -> None:
         """Judge a path that is read, written or deleted."""
+        if writing and value.taints and "file" in value.taints:
+            self.facts.rewritten = node
         for part in (value, *value.items_values()):
-            for text in _texts(part):
+            for text in part.texts():
                 self._place(node, text, writing=writing, deleting=deleting)
 
     def foreign(self, node: ast.AST, values: Sequence[Value]) -> None:
         """Judge what is handed to a library that the rules do not know in detail: only the places that matter."""
-        for text in (text for value in values for text in _texts(value)):
+        for text in (text for value in values for text in value.texts()):
             for name in sorted(path_classes(text.replace(HOLE, "*"))):
                 if name in _PLACES and text.startswith(("/", "~")):
                     self.report.add(_PLACES[name], node, text)
@@ -187,19 +189,20 @@ class Sinks:
     def _tree(self, node: ast.AST, value: Value) -> None:
         """Judge a folder that is read with all in it."""
         self.path(node, value, writing=False)
-        for text in _texts(value):
+        for text in value.texts():
             if text.startswith(("/", "~")) and is_root(text):
                 self.report.add("py.fs.secret", node, text)
 
     def _modules(self, node: ast.AST, value: Value) -> None:
         for part in (value, *value.items_values()):
-            for text in _texts(part):
+            for text in part.texts():
+                self.facts.run.setdefault(_plain(text), node)
                 if text.startswith(_OPEN_TO_ALL):
                     self.report.add("py.sys.path.open", node, text)
 
     def _remote(self, node: ast.AST, value: Value) -> None:
         """Judge what another machine is told to run, as far as it is known."""
-        for text in _texts(value)[:_MAX_COMMANDS]:
+        for text in value.texts()[:_MAX_COMMANDS]:
             self.report.nested(text.replace(HOLE, "$UNKNOWN") if text != HOLE else "", "bash", node)
 
     def _mode(self, node: ast.AST, value: Value) -> None:
@@ -218,44 +221,51 @@ class Sinks:
 
     def _fetched(self, node: ast.AST, value: Value) -> None:
         self.path(node, value, writing=True)
-        for text in _texts(value):
+        for text in value.texts():
             self.facts.fetched.setdefault(_plain(text), node)
 
     def _text(self, node: ast.AST, value: Value) -> None:
-        self.facts.texts += [text for text in _texts(value) if len(text) > 3]
+        self.facts.texts += [text for text in value.texts() if len(text) > 3]
         if value.taints and "net" in value.taints:
             self.facts.saved = node
 
     def _program(self, node: ast.AST, value: Value) -> None:
-        for text in _texts(value):
+        for text in value.texts():
             self.facts.run.setdefault(_plain(text), node)
 
     # Hosts
 
     def _url(self, node: ast.AST, value: Value) -> None:
         for part in (value, *value.items_values()):
-            for text in _texts(part):
+            for text in part.texts():
                 if text.startswith("file:"):
                     self.path(node, Value(consts=(text,)), writing=False)
                 elif "docker.sock" in text:
                     self.report.add("py.fs.socket", node, text)
                 self.host_text(node, url_host(text))
 
+        texts = value.texts()
+        hosts = set(map(url_host, texts)) if len(texts) > _MAX_COMMANDS else set()
+        if (
+            len(hosts) > _MAX_COMMANDS or any(map(_COUNTED_HOST.match, texts))
+        ) and "py.net.address" in self.report.rules:
+            self.report.add("py.net.scan", node)
+
     def _fetch(self, node: ast.AST, value: Value) -> None:
-        for text in _texts(value):
+        for text in value.texts():
             if url_host(text):
                 self.report.add("py.net.client", node, text)
                 self._url(node, Value(consts=(text,)))
         self.path(node, value, writing=False)
 
     def _host(self, node: ast.AST, value: Value) -> None:
-        for text in _texts(value):
+        for text in value.texts():
             self.host_text(node, bare_host(text))
 
     def _login(self, node: ast.AST, value: Value) -> None:
         """Judge where somebody logs in: hosts that are counted through are tried, not known."""
         self._host(node, value)
-        texts = _texts(value)
+        texts = value.texts()
         counted = len(texts) > _MAX_COMMANDS or any(HOLE in text for text in texts)
         if counted and id(node) in self.ev.outline.looped:
             self.report.add("py.net.scan", node)
@@ -279,19 +289,19 @@ class Sinks:
             self._host(node, parts[0])
             if id(node) in self.ev.outline.looped and any(part.open or len(part.consts) != 1 for part in parts[:2]):
                 self.report.add("py.net.scan", node)
-        elif any("/" in text for text in _texts(value)):
+        elif any("/" in text for text in value.texts()):
             self.path(node, value, writing=False)
 
     def _bind(self, node: ast.AST, value: Value) -> None:
         parts = value.items_values()[:1] or [value]
-        if any(text in {"", "0.0.0.0", "::"} for part in parts for text in _texts(part)):  # noqa: S104 - looked for
+        if any(text in {"", "0.0.0.0", "::"} for part in parts for text in part.texts()):  # noqa: S104 - looked for
             self.report.add("py.net.everywhere", node)
 
     # Programs and code
 
     def _shell(self, node: ast.AST, value: Value) -> Tier:
         """Judge a shell line; return the tier of what it does, as far as that is known."""
-        texts = _texts(value)
+        texts = value.texts()
         tier: Tier = "L0"
         for text in texts[:_MAX_COMMANDS]:
             self.facts.commands.append((text, node))
@@ -309,7 +319,7 @@ class Sinks:
         if by_shell(keywords):
             line = value.items_values()[0] if value.items_values() else value
             does = self._shell(node, line)
-            self._feed(node, _texts(line)[:_MAX_COMMANDS], keywords.get("input"))
+            self._feed(node, line.texts()[:_MAX_COMMANDS], keywords.get("input"))
             return does
         self._feed(node, self._words(node, value.items_values() or [value]), keywords.get("input"))
         return None
@@ -319,7 +329,7 @@ class Sinks:
         self.facts.readers += lines
         if given is None:
             return
-        texts = _texts(given)
+        texts = given.texts()
         known = bool(texts) and not given.open and not any(HOLE in text for text in texts)
         for line in lines:
             for text in texts[:_MAX_COMMANDS]:
@@ -339,17 +349,17 @@ class Sinks:
             self._feed(node, readers, value)
 
     def _interactive(self, node: ast.AST, words: Sequence[str]) -> None:
-        if words and _SHELLS.fullmatch(words[0]) and words[1:] in ([], ["-i"], ["-l"], ["-il"]):
+        if is_interactive(words):
             self.report.add("py.proc.interactive", node)
 
     def _words(self, node: ast.AST, words: Sequence[Value]) -> list[str]:
         """Judge the words of a command; return them as lines, one for each way in which they may come about."""
-        heads = _texts(words[0]) if words else []
+        heads = words[0].texts() if words else []
         if not 0 < len(heads) <= _MAX_COMMANDS or words[0].open:
             self.report.add("py.proc.unresolved", node)
         # Each possible value of each word stands in at least one of the lines.
         lines = []
-        variants = max([len(_texts(word)) for word in words], default=0) if heads else 0
+        variants = max([len(word.texts()) for word in words], default=0) if heads else 0
         for variant in range(min(variants, _MAX_COMMANDS)):
             head = heads[min(variant, len(heads) - 1)]
             line = [head, *(_nth(word, variant) for word in words[1:])]
@@ -380,10 +390,21 @@ class Sinks:
         if not known or any(self.report.nested(text, "python", node) > "L0" for text in texts[:_MAX_COMMANDS]):
             self.report.add("py.dyn.formula", node)
 
+    def _filter(self, node: ast.AST, value: Value) -> None:
+        """Judge a filter over a table: values may be filled in, but it may call nothing, and nobody else writes it."""
+        texts = [text.replace(HOLE, "0").replace("@", "").replace("`", "") for text in value.texts()[:_MAX_COMMANDS]]
+        calls = any("__" in text or self.report.nested(text, "python", node) > "L1" for text in texts)
+        foreign = not texts and not (value.taints or {}).keys().isdisjoint({"input", "net"})
+        if calls or foreign:
+            self.report.add("py.dyn.formula", node)
+
+    def _protection(self, node: ast.AST, value: Value) -> None:
+        if any(isinstance(bits, int) and bits & _EXECUTABLE for bits in value.consts):
+            self.report.add("py.native.memory", node)
+
     def _pickled(self, node: ast.AST, value: Value) -> None:
         for const in value.consts:
-            crafted = _calls_when_loaded(const) if isinstance(const, bytes) else _NAMED_CALL.search(str(const))
-            if crafted:
+            if calls_when_loaded(const):
                 self.report.add("py.deser.crafted", node)
 
     def _factories(self, node: ast.AST, value: Value) -> None:
@@ -410,14 +431,14 @@ class Sinks:
 
     def variable(self, node: ast.AST, value: Value) -> None:
         """Judge the name of an environment variable that is read."""
-        for text in _texts(value):
+        for text in value.texts():
             if rules.looks_secret(text):
                 self.report.add("py.env.secret", node, text)
 
     def set_variable(self, node: ast.AST, value: Value) -> None:
         """Judge the name of an environment variable that is set."""
         self.report.add("py.env.set", node)
-        for text in _texts(value):
+        for text in value.texts():
             if _PRELOADS.fullmatch(text):
                 self.report.add("py.env.preload", node, text)
 
@@ -449,6 +470,8 @@ _ROLES = {
     "bind": Sinks._bind,
     "code": Sinks._code,
     "formula": Sinks._formula,
+    "filter": Sinks._filter,
+    "protection": Sinks._protection,
     "pickled": Sinks._pickled,
     "template": Sinks._template,
     "variable": Sinks.variable,
@@ -462,33 +485,15 @@ _ROLES = {
 }
 
 
-def by_shell(keywords: Mapping[str, Value]) -> bool:
-    """Return whether a program is started through a shell, or may be."""
-    shell = keywords.get("shell")
-    return shell is not None and (True in shell.consts or 1 in shell.consts or not shell.consts)
-
-
 def _is_active(factory: Value) -> bool:
-    found = [rules.rule_of(rules.canonical(text)) for text in _texts(factory)]
+    found = [rules.rule_of(rules.canonical(text)) for text in factory.texts()]
     return any(rule is not None and rules.RULES_BY_ID[rule].tier >= "L2" for rule in found)
 
 
-def _texts(value: Value) -> list[str]:
-    texts = [const.decode("utf-8", "replace") if isinstance(const, bytes) else const for const in value.consts]
-    return [text for text in texts if isinstance(text, str)]
-
-
 def _nth(word: Value, number: int) -> str | None:
-    texts = _texts(word)
+    texts = word.texts()
     return texts[min(number, len(texts) - 1)].replace(HOLE, "X") if texts else None
 
 
 def _plain(path: str) -> str:
     return path.removeprefix("./")
-
-
-def _calls_when_loaded(data: bytes) -> bool:
-    try:
-        return any(operation.name in _PICKLE_NAMES for operation, _, _ in pickletools.genops(data))
-    except (ValueError, IndexError):
-        return False

