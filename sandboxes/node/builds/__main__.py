@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from sandboxes.node.builds import BuildError, debian
+from sandboxes.node.builds import BuildError, authorities, debian
 from sandboxes.node.builds.recipe import RECIPES
 from sandboxes.node.builds.store import TemplateStore
 
@@ -28,9 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
         _say("building a template needs root: run the command with sudo.")
         return 1
     try:
-        manifest = debian.ensure(
-            TemplateStore(options.home), RECIPES[options.name], sources=options.sources, progress=_say
-        )
+        recipe = authorities.with_authorities(RECIPES[options.name])
+        manifest = debian.ensure(TemplateStore(options.home), recipe, sources=options.sources, progress=_say)
     except BuildError as error:
         _say(str(error))
         return 1

@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sandboxes.node.builds import BuildError
+from sandboxes.node.builds import BuildError, authorities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,7 @@ def finish(root: Path, recipe: Recipe, public_sources: str) -> None:
         _directory(root / name, mode)
     for name, mode, text in recipe.files:
         _write(root / name, mode, text)
+    trust_authorities(root)
     _write(root / "etc/machine-id", 0o444, "")
     if (root / _KEYRING).exists():
         _write(root / "etc/apt/sources.list.d/debian.sources", 0o644, public_sources)
@@ -58,6 +59,16 @@ def add_user(root: Path, recipe: Recipe) -> None:
         0o440,
         f"{recipe.default_user} ALL=(ALL:ALL) NOPASSWD: ALL\n",
     )
+
+
+def trust_authorities(root: Path) -> None:
+    """Take the authorities that the recipe adds into the bundle that the tree's programs trust."""
+    if not any((root / authorities.PLACE).glob("*.crt")):
+        return
+    command = ["chroot", str(root), "/usr/sbin/update-ca-certificates"]
+    done = subprocess.run(command, env={"PATH": PATH}, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BuildError(f"This host's certificate authorities were not taken in: {done.stderr.strip()[-300:]}.")
 
 
 def remove(root: Path, patterns: tuple[str, ...]) -> None:

@@ -32,6 +32,14 @@ _PROXY_VARIABLES = {
     for name, value in (("http_proxy", _PROXY), ("https_proxy", _PROXY), ("no_proxy", _DIRECT))
     for spelling in (str.lower, str.upper)
 }
+# Libraries that bring authorities of their own would not know those that the template has from its host.
+_TRUST_VARIABLES = dict.fromkeys(
+    (
+        *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT"),
+        *("NODE_EXTRA_CA_CERTS", "AWS_CA_BUNDLE"),
+    ),
+    "/etc/ssl/certs/ca-certificates.crt",
+)
 
 
 class PreparedRuntime(ABC):
@@ -217,7 +225,7 @@ def _guest_config(spec: Spec) -> dict[str, object]:
     config: dict[str, object] = {
         "sandbox_id": spec.id,
         "template_id": spec.template_id,
-        "env": spec.env if spec.network_mode == "none" else _PROXY_VARIABLES | spec.env,
+        "env": spec.env if spec.network_mode == "none" else _PROXY_VARIABLES | _TRUST_VARIABLES | spec.env,
         "default_user": "user",
         # The agent keeps a share of it for itself.
         "max_processes": spec.resources.pids,
