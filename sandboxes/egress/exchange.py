@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
 import h11
@@ -34,6 +33,7 @@ class Exchange:
         self._outer = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MOST_ANSWER_HEAD)
         self._request = request
         self._written = written
+        self._server_took_enough = False
         self.switched = False
         self.client_goes_on = False
         self.server_goes_on = False
@@ -42,13 +42,14 @@ class Exchange:
         """Pass the request on and its answer back. Raises Refused and Gone."""
         await self._send_out(self._outer.send(self._written))
         upload = asyncio.create_task(self._upload())
+        upload.add_done_callback(_look_at)
         try:
             await self._answer(upload)
+            if upload.done():
+                upload.result()
         finally:
-            if not upload.done():
-                upload.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Gone):
-                await upload
+            # If it was not done, the client's connection ends with this exchange.
+            upload.cancel()
         if not self.switched:
             self._conclude()
 
@@ -57,13 +58,17 @@ class Exchange:
             return
         if not self._flow.count_out(len(data)):
             raise Refused(Reason.LIMIT)
-        await self._server.send(data)
+        try:
+            await self._server.send(data)
+        except Gone:
+            # A server may answer and close before it has read everything: its answer counts then.
+            self._server_took_enough = True
 
     async def _upload(self) -> None:
         """Pass the request's body on."""
         if self._request.has_body:
             self._inner.receive_data(self._client.take())
-        while True:
+        while not self._server_took_enough:
             event = _next(self._inner)
             if event is h11.NEED_DATA:
                 data = await self._client.receive()
@@ -109,8 +114,7 @@ class Exchange:
         reading = asyncio.create_task(self._from_server())
         try:
             await asyncio.wait((reading, upload), return_when=asyncio.FIRST_COMPLETED)
-            # A server may answer and close before it has read everything: its answer counts then.
-            if not reading.done() and not isinstance(upload.exception(), Gone):
+            if not reading.done():
                 upload.result()
             return await reading
         finally:
@@ -149,6 +153,12 @@ class Exchange:
             self.client_goes_on = True
         clean = not self._outer.trailing_data[0]
         self.server_goes_on = clean and self._outer.our_state is h11.DONE and self._outer.their_state is h11.DONE
+
+
+def _look_at(upload: asyncio.Task[None]) -> None:
+    """An answer may end the exchange before anybody asks how the upload ended."""
+    if not upload.cancelled():
+        upload.exception()
 
 
 def _next(parser: h11.Connection) -> object:

@@ -135,6 +135,7 @@ class _Direction:
     def _goes_on(self, size: int) -> bool:
         if not size:
             self.ended = True
+            self.stop()
             self._sink.shutdown(1)
             self._relay.half_ended()
         elif not self._count(size):

@@ -26,7 +26,7 @@ class Gone(Exception):
 class Wire:
     """A non-blocking stream socket with the bytes that were read ahead from it."""
 
-    __slots__ = ("_descriptor", "_loop", "_poller", "_waiter", "ahead", "open", "sock")
+    __slots__ = ("_descriptor", "_loop", "_poller", "_waiters", "ahead", "open", "sock")
 
     def __init__(self, poller: Poller, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         self.sock = sock
@@ -35,7 +35,8 @@ class Wire:
         self._loop = loop
         self._poller = poller
         self._descriptor = sock.fileno()
-        self._waiter: asyncio.Future[None] | None = None
+        # One may wait to read while another one waits to write.
+        self._waiters: list[asyncio.Future[None]] = []
         poller.add(self._descriptor, self._told)
 
     def beside(self, sock: socket.socket) -> Wire:
@@ -43,16 +44,17 @@ class Wire:
         return Wire(self._poller, sock, self._loop)
 
     def _told(self, what: int) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     async def _news(self) -> None:
-        self._waiter = self._loop.create_future()
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
         try:
-            await self._waiter
+            await waiter
         finally:
-            self._waiter = None
+            self._waiters.remove(waiter)
 
     def tell(self, told: Callable[[int], None]) -> None:
         """Have somebody else told what happens to the socket, from now on."""

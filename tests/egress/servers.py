@@ -33,7 +33,7 @@ class Server:
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
         self.connections = 0
-        self.received = b""
+        self.received = bytearray()
         self.ended = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
