@@ -87,11 +87,15 @@ class Replay:
 
 @dataclass(slots=True)
 class Draft:
-    """The least policy that lets through what a sandbox did, as the body of one, and what no policy should."""
+    """The least policy that lets through what a sandbox did, as the body of one, and what no policy should.
+
+    `tried` are those of its entries for which nothing was let through so far.
+    """
 
     body: dict[str, Any]
     events: int
     cut: bool
+    tried: list[str]
     left_out: list[Counted]
 
 
@@ -145,6 +149,7 @@ def learn(actor: Actor, sandbox_id: str, *, window: timedelta) -> Draft:
     rows = Event.objects.filter(sandbox_id=sandbox.pk, tenant_id=sandbox.tenant_id).exclude(sandbox_id="")
     seen, events, cut = _recorded(rows, window)
     entries: Counter[str] = Counter()
+    done: set[str] = set()
     left: Counter[tuple[str, int | None, str, str, str]] = Counter()
     for one, count in seen.items():
         entry = _entry(one)
@@ -152,6 +157,7 @@ def learn(actor: Actor, sandbox_id: str, *, window: timedelta) -> Draft:
             left[one.host, one.port, one.reason or Reason.RESOLVED_PRIVATE, "", ""] += count
         else:
             entries[entry] += count
+            done |= {entry} if one.allowed else set()
     kept = [entry for entry, _ in _most(entries)[:MAX_ENTRIES]]
     # A name that was only asked for tells no port; what then came of it may be told by another event.
     told = {str(parse_entry(entry, any_port=True).host) for entry in kept}
@@ -159,7 +165,7 @@ def learn(actor: Actor, sandbox_id: str, *, window: timedelta) -> Draft:
         Counter({row: count for row, count in left.items() if row[1] is not None or row[0] not in told})
     )
     body = {"mode": "deny", "egress": sorted(kept), "ingress": [], "dns": any(one.via != "proxy" for one in seen)}
-    return Draft(body, events, cut or more or len(entries) > len(kept), left_out)
+    return Draft(body, events, cut or more or len(entries) > len(kept), sorted(set(kept) - done), left_out)
 
 
 def _require(actor: Actor, tenant: Tenant) -> None:

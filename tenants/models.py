@@ -295,8 +295,9 @@ class NetworkPolicyVersion(models.Model):
 class TenantNetwork(TenantOwned):
     """What a tenant's sandboxes get when nobody asks, and what none of them can go beyond.
 
-    Without a row, and where a policy is None, it is the platform's policy `restricted`. The ceiling is a policy of the
-    platform, so that no tenant can raise its own; `public_internet` opens it for every public name and address.
+    Without a row there is no default, so that the ceiling alone counts; a ceiling of None is the platform's policy
+    `restricted`. The ceiling is a policy of the platform, so that no tenant can raise its own; `public_internet` opens
+    it for every public name and address.
     `private_ranges` are special addresses that an operator granted.
     """
 

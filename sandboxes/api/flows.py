@@ -87,6 +87,9 @@ class DraftSerializer(Plain):
     body = DraftedBodySerializer(help_text="Send it with a name to create the policy.")
     events = serializers.IntegerField(help_text="How many recorded events this is from.")
     cut = serializers.BooleanField(help_text="Whether there was more than is told of here.")
+    tried = serializers.ListField(
+        child=serializers.CharField(), help_text="Entries for which nothing was let through so far: look at them twice."
+    )
     left_out = CountedSerializer(many=True, help_text="What no policy should let through, or whose port is not known.")
 
 

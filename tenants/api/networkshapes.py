@@ -250,14 +250,14 @@ class DenyListBody(Body):
 class TenantNetworkSerializer(TenantNetworkBase):
     """What a tenant's sandboxes get when they name no policy, and what none can go beyond."""
 
-    default = serializers.SerializerMethodField(method_name="default_name")
+    default = serializers.SerializerMethodField(method_name="default_name", help_text="null: the ceiling alone.")
     ceiling = serializers.SerializerMethodField(method_name="ceiling_name")
     public_internet = serializers.BooleanField(help_text="Every public host, but for what the ceiling denies.")
     private_ranges = serializers.ListField(child=serializers.CharField())
 
-    def default_name(self, network: TenantNetwork) -> str:
+    def default_name(self, network: TenantNetwork) -> str | None:
         """Return the policy of sandboxes that name none."""
-        return network.default.name if network.default else RESTRICTED
+        return network.default.name if network.default else None
 
     def ceiling_name(self, network: TenantNetwork) -> str:
         """Return the policy that none can go beyond."""
@@ -267,7 +267,9 @@ class TenantNetworkSerializer(TenantNetworkBase):
 class TenantNetworkBody(Body):
     """What to change."""
 
-    default = Text(max_length=63, required=False, allow_null=True, help_text="A policy's name; null is `restricted`.")
+    default = Text(
+        max_length=63, required=False, allow_null=True, help_text="A policy's name; null is the ceiling alone."
+    )
     ceiling = Text(
         max_length=63, required=False, allow_null=True, help_text="A policy of the platform; null is `restricted`."
     )

@@ -166,7 +166,7 @@ def set_network(*, actor: Actor, tenant: Tenant, wanted: Mapping[str, Any]) -> N
 
 
 def set_default(*, actor: Actor, tenant: Tenant, policy: str | None) -> TenantNetwork:
-    """Choose the policy of sandboxes that name none: the tenant's own or the platform's; None is `restricted`."""
+    """Choose the policy of sandboxes that name none: the tenant's own or the platform's; None is the ceiling."""
     _require_for(actor, tenant)
     with transaction.atomic():
         chosen = _policy_to_use(policy, tenant)

@@ -62,11 +62,15 @@ def compile_network(
 ) -> Compiled:
     """Return what a sandbox of a tenant gets: under a policy, under E2B's lists, or under the tenant's default.
 
-    E2B's "allow all" is the tenant's ceiling. With `running` a deleted policy still counts, for what was started with
-    it. Raises InvalidInput for a policy that the tenant has not.
+    Where no default was set, and for E2B's "allow all", it is the tenant's ceiling alone. With `running` a deleted
+    policy still counts, for what was started with it. Raises InvalidInput for a policy that the tenant has not.
     """
     network = network_of(tenant)
-    named = None if e2b is not None and policy is None else policy_named(tenant, policy, network, running=running)
+    if policy is None and e2b is None and network.default is None:
+        e2b = E2BNetwork()
+    named = network.default if policy is None and e2b is None else None
+    if policy is not None:
+        named = policy_named(tenant, policy, running=running)
     layers = [e2b_layer(e2b)] if e2b is not None else []
     if named is not None and (chosen := policy_layer(named.spec)) is not None:
         layers.append(chosen)
@@ -132,19 +136,12 @@ def ceiling_of(network: TenantNetwork) -> dict[str, Any]:
     return dict(policy.spec) if policy is not None else dict(CLOSED)
 
 
-def policy_named(
-    tenant: Tenant | None, name: str | None, network: TenantNetwork | None = None, *, running: bool = False
-) -> NetworkPolicy:
-    """Return a tenant's policy of a name, else the platform's; with no name the default. Raises InvalidInput."""
-    if name is None:
-        chosen = (network or network_of(tenant)).default
-        if chosen is not None:
-            return chosen
-    wanted = RESTRICTED if name is None else name
-    rows = NetworkPolicy.objects.filter(Q(tenant=tenant) | Q(tenant=None), name=wanted)
+def policy_named(tenant: Tenant | None, name: str, *, running: bool = False) -> NetworkPolicy:
+    """Return a tenant's policy of a name, else the platform's. Raises InvalidInput."""
+    rows = NetworkPolicy.objects.filter(Q(tenant=tenant) | Q(tenant=None), name=name)
     found = list(rows if running else rows.filter(deleted_at=None))
     if not found:
-        raise InvalidInput(f"There is no network policy {wanted[:63]!r}.", field="network")
+        raise InvalidInput(f"There is no network policy {name[:63]!r}.", field="network")
     # What is not deleted comes first, then what is the tenant's own, then what was deleted last.
     return max(found, key=_precedence)
 

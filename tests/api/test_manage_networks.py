@@ -100,7 +100,7 @@ def test_delete_one_that_nobody_depends_on(rest: Rest, alice: Caller) -> None:
     assert rest.call("PATCH", where, {"default": "models"}).json()["default"] == "models"
 
     assert rest.refused("DELETE", "network-policies/models")[:2] == (409, "conflict")
-    assert rest.call("PATCH", where, {"default": None}).json()["default"] == "restricted"
+    assert rest.call("PATCH", where, {"default": None}).json()["default"] is None
     assert rest.call("DELETE", "network-policies/models").status_code == 204
 
     assert rest.refused("GET", "network-policies/models") == (404, "not_found", None)
@@ -179,14 +179,14 @@ def test_operators_make_the_platforms_policies_and_ceilings(olga: Operator, rest
     where = f"tenants/{alice.tenant.pk.hex}/network"
     wanted = {"ceiling": "company", "public_internet": True, "private_ranges": ["10.20.0.0/16"]}
 
-    assert olga.call("PATCH", where, wanted).json() == {"default": "restricted", **wanted}
+    assert olga.call("PATCH", where, wanted).json() == {"default": None, **wanted}
 
     assert rest.get(where)["ceiling"] == "company"
     changes: list[dict[str, Any]] = [{"ceiling": None}, {"public_internet": False}, {"private_ranges": []}]
     for change in changes:
         assert rest.refused("PATCH", where, {"default": "isolated", **change}) == (403, "forbidden", None)
     # All of it or nothing.
-    assert rest.get(where) == {"default": "restricted", **wanted}
+    assert rest.get(where) == {"default": None, **wanted}
     assert rest.refused("PUT", "network-policies/company", {"version": 1}) == (403, "forbidden", None)
     assert rest.refused("DELETE", "network-policies/company") == (403, "forbidden", None)
 

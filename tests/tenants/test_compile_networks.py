@@ -30,8 +30,15 @@ def set_network(tenant: Tenant, **values: Any) -> None:
     TenantNetwork(tenant=tenant, **values).save(force_insert=True)
 
 
-def test_a_new_tenant_gets_restricted_under_restricted(acme: Tenant) -> None:
+def test_a_new_tenant_gets_its_ceiling(acme: Tenant) -> None:
     found = compile_network(acme)
+
+    assert (found.mode, found.policy_name, found.ingress_ports) == ("open", "", None)
+    assert found.document["layers"] == [{"name": "sandbox", "mode": "allow", "first": "allow", "egress": []}, CEILING]
+
+
+def test_restricted_is_what_its_name_says(acme: Tenant) -> None:
+    found = compile_network(acme, policy="restricted")
 
     assert (found.mode, found.policy_name, found.policy_version) == ("open", "restricted", 1)
     assert found.ingress_ports == ()
@@ -86,7 +93,7 @@ def test_bundles_expand_in_every_layer(acme: Tenant) -> None:
         entries=["index.example:443", "files.example:443"], private=["10.1.2.3/32"]
     )
 
-    found = compile_network(acme, version=5)
+    found = compile_network(acme, policy="restricted", version=5)
 
     whole = [*MODELS, "index.example:443", "files.example:443"]
     assert [layer["egress"] for layer in found.document["layers"]] == [whole, whole]

@@ -202,7 +202,7 @@ def test_a_policy_that_is_a_default_or_a_ceiling_stays(alice: Person) -> None:
 
     actions.set_default(actor=alice.actor, tenant=alice.tenant, policy=None)
     actions.delete_policy(actor=alice.actor, policy=policy)
-    assert compile_network(alice.tenant).policy_name == "restricted"
+    assert compile_network(alice.tenant).policy_name == ""
 
 
 def test_the_default_is_what_sandboxes_get_without_a_word(alice: Person, told: list[Any]) -> None:

@@ -100,7 +100,7 @@ def test_replay_and_learn(acme: Tenant, box: Sandbox) -> None:
 
     printed, said = run("learn", box.pk)
     assert json.loads(printed)["egress"] == ["a.example:443", "api.anthropic.com:443", "api.openai.com:443"]
-    assert said == "left out: 10.1.1.1:80 (no_rule)\nfrom 4 events\n"
+    assert said == ("only tried so far: api.anthropic.com:443\nleft out: 10.1.1.1:80 (no_rule)\nfrom 4 events\n")
 
 
 @pytest.mark.parametrize(

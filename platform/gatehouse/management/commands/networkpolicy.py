@@ -61,7 +61,7 @@ class Command(BaseCommand):
     def _add_settings(self, verbs: Any) -> None:
         one = verbs.add_parser("default", help="set the policy of sandboxes that name none")
         one.add_argument("tenant", help=_TENANT)
-        one.add_argument("name", nargs="?", help="`restricted` without it")
+        one.add_argument("name", nargs="?", help="the ceiling alone without it")
         one = verbs.add_parser("ceiling", help="set what no sandbox of a tenant goes beyond")
         one.add_argument("tenant", help=_TENANT)
         one.add_argument("name", nargs="?", help="a policy of the platform; `restricted` without it")
@@ -119,7 +119,7 @@ class Command(BaseCommand):
 
     def _default(self, tenant: str, name: str | None) -> None:
         actions.set_default(actor=shell_actor(), tenant=tenant_named(tenant), policy=name)
-        self.stdout.write(f"sandboxes of {tenant} that name no policy get {name or 'restricted'}")
+        self.stdout.write(f"sandboxes of {tenant} that name no policy get {name or 'its ceiling alone'}")
 
     def _ceiling(self, tenant: str, name: str | None, *, public_internet: bool) -> None:
         actions.set_ceiling(
@@ -145,6 +145,8 @@ class Command(BaseCommand):
     def _learn(self, sandbox: str, hours: int) -> None:
         draft = flows.learn(shell_actor(), sandbox, window=timedelta(hours=_hours(hours)))
         self.stdout.write(json.dumps(draft.body, indent=2))
+        for entry in draft.tried:
+            self.stderr.write(f"only tried so far: {entry}", self.style.NOTICE)
         for one in draft.left_out:
             self.stderr.write(f"left out: {one.host}:{one.port} ({one.reason})", self.style.NOTICE)
         self._say_bounds(draft.events, cut=draft.cut)
@@ -156,8 +158,7 @@ class Command(BaseCommand):
             self.stdout.write(table(("host", "port", "times", "reason", "layer"), shown))
 
     def _say_bounds(self, events: int, *, cut: bool) -> None:
-        ending = f" the newest {events} of more events" if cut else f" {events} events"
-        self.stderr.write(f"from{ending}", self.style.NOTICE)
+        self.stderr.write(f"from {'the newest ' * cut}{events} events", self.style.NOTICE)
 
     def _say(self, saved: Saved) -> None:
         self.stdout.write(f"{saved.policy.name} has version {saved.policy.version}")
