@@ -7,19 +7,21 @@ import os
 import shutil
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
 from sandboxes.node.errors import StartFailed
 from sandboxes.node.runtimes import gvisor
-from tests.node.rig import EVIL_CORP, new_home, running_node
+from tests.internet.world import PLAIN
+from tests.node.rig import EVIL_CORP, new_home, open_network, running_node
 from tests.security.inside import Inside
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from tests.internet.world import Internet
     from tests.node.rig import Rig
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -44,23 +46,23 @@ CALLS = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def node() -> AsyncIterator[Rig]:
-    """Return a node that has runsc."""
+async def node(one_internet: Internet) -> AsyncIterator[Rig]:
+    """Return a node that has runsc, and egress in the test internet."""
     assert gvisor.version() is not None, "runsc is missing: `make test` installs it"
     with new_home() as home:
-        async with running_node(home) as running:
+        async with running_node(home, GATEHOUSE_NODE_EGRESS="1", **one_internet.settings()) as running:
             yield running
             await running.stop_all()
 
 
-async def start(node: Rig, **changes: str) -> Inside:
+async def start(node: Rig, **changes: Any) -> Inside:
     return Inside(await node.start(tenant=EVIL_CORP, runtime="runsc", resources=ROOM, **changes), "root")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def mallory(node: Rig) -> Inside:
-    """Return root of a sandbox under gVisor."""
-    return await start(node)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["no network", "a way out"])
+async def mallory(request: pytest.FixtureRequest, node: Rig) -> Inside:
+    """Return root of a sandbox under gVisor: that it has a way out opens nothing else."""
+    return await start(node, **(open_network() if request.param == "a way out" else {}))
 
 
 async def test_calls_that_reach_deep_into_a_kernel_reach_none(mallory: Inside) -> None:
@@ -110,7 +112,14 @@ answer(found)
 async def test_no_socket_of_the_host_can_be_reached(mallory: Inside, node: Rig) -> None:
     sockets = await mallory.text("find / -xdev -type s 2>/dev/null; true")
     assert set(sockets.split()) <= {"/run/gatehouse/guest.sock"}
-    hosts = [str(node.home / "run" / name) for name in ("node.sock", "edge.sock")]
+    # On file systems of their own: what its agent made, and what the node made for it.
+    mounted = await mallory.text("ls /run/gatehouse/; ls /opt/gatehouse/egress/ 2>/dev/null; true")
+    own = {"guest.sock", "egress.sock"} if mallory.sandbox.spec.network.document else {"guest.sock"}
+    assert set(mounted.split()) <= own
+    hosts = [
+        str(node.home / "run" / name) for name in ("node.sock", "edge.sock", "egress.sock", "egress/0/egress.sock")
+    ]
+    hosts += ["/opt/gatehouse/egress/../../../run/egress.sock", "/run/gatehouse/../../egress/0/egress.sock"]
     program = f"""
 said = []
 for path in {hosts} + ["/var/run/docker.sock", "/run/containerd/containerd.sock"]:
@@ -119,6 +128,36 @@ for path in {hosts} + ["/var/run/docker.sock", "/run/containerd/containerd.sock"
 answer(said)
 """
     assert set(await mallory.python(program)) == {"ENOENT"}
+
+
+async def test_of_the_host_s_directories_the_gofer_sees_the_two_private_ones(mallory: Inside) -> None:
+    pids = mallory.sandbox.runtime.cgroup(mallory.sandbox.state).pids()
+    (gofer,) = [pid for pid in pids if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"runsc-gofer\0")]
+    rows = [line.split() for line in Path(f"/proc/{gofer}/mountinfo").read_text().splitlines()]
+    slot = mallory.sandbox.state["slot"]
+    way = {("/opt/gatehouse/egress", f"/{slot}", True)} if mallory.sandbox.spec.network.document else set()
+    found = {(row[4], row[3], "ro" in row[5].split(",")) for row in rows if row[4] not in ("/", "/run/gatehouse")}
+    assert found == way
+    assert [row[3].rpartition("/run/guests/")[2] for row in rows if row[4] == "/run/gatehouse"] == [str(slot)]
+
+
+async def test_its_way_out_leads_to_egress_and_to_no_neighbour(node: Rig, internet: Internet) -> None:
+    inside = await start(node, **open_network("plain.allowed.test:80"))
+    neighbour = await start(node, **open_network())
+    assert await inside.text("curl -sS http://plain.allowed.test/") == "served plain.allowed.test/\n"
+    assert "no_rule" in await neighbour.text("curl -sS http://plain.allowed.test/")
+    for attempt in (
+        "touch /opt/gatehouse/egress/x",
+        "rm /opt/gatehouse/egress/egress.sock",
+        "umount /opt/gatehouse/egress",
+    ):
+        assert (await inside.shell(attempt)).exit_code != 0, attempt
+    said = await inside.python(
+        "answer([attempt(lambda: socket.create_connection((one, 443), 5)) for one in "
+        "('8.8.8.8', '169.254.169.254', '10.0.0.1')])"
+    )
+    assert set(said) == {"EHOSTUNREACH"}
+    assert [one.address for one in internet.sites.connections] == [PLAIN]
 
 
 async def test_an_abstract_socket_of_the_host_is_another_world_s(mallory: Inside) -> None:
