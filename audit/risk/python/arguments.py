@@ -6,21 +6,29 @@ import ast
 from typing import TYPE_CHECKING
 
 from audit.risk.python import calls
+from audit.risk.python.values import NOTHING, elements
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from audit.risk.python.evaluate import Evaluator
     from audit.risk.python.scopes import Scope
     from audit.risk.python.values import Value
 
 _MAX_CALLS = 64
+# What calls a function once for each element.
+_FOR_EACH = frozenset({"map", "imap", "imap_unordered", "map_async", "filter", "starmap", "apply", "applymap"})
 
 
 def learn(ev: Evaluator) -> None:
     """Tell this file's functions what they are called with, and forget what was found out without it."""
     for node in ev.outline.nodes:
         if isinstance(node, ast.Call):
-            for scope, instance in ev.value(node.func).scopes:
+            func = ev.value(node.func)
+            for scope, instance in func.scopes:
                 _learn(ev, node, scope, instance=instance)
+            if not func.scopes:
+                _learn_handed_on(ev, node)
     ev.forget_guesses()
 
 
@@ -33,7 +41,25 @@ def _learn(ev: Evaluator, node: ast.Call, scope: Scope, *, instance: bool) -> No
     if not scope.is_function:
         return
     given: dict[str, Value] = dict(zip(scope.arguments(), calls.positional(ev, node), strict=False))
-    for name, value in (given | calls.keywords(ev, node)).items():
+    _told(ev, scope, given | calls.keywords(ev, node))
+
+
+def _told(ev: Evaluator, scope: Scope, given: Mapping[str, Value]) -> None:
+    for name, value in given.items():
         known = ev.arguments.setdefault((id(scope), name), [])
         if len(known) < _MAX_CALLS:
             known.append(value)
+
+
+def _learn_handed_on(ev: Evaluator, node: ast.Call) -> None:
+    """Learn from a function that is given to others to call: `submit(f, x)`, `Thread(target=f, args=(x,))`."""
+    args, keywords = calls.positional(ev, node), calls.keywords(ev, node)
+    for place, value in enumerate((*args, *keywords.values())):
+        for scope in (scope for scope, _ in value.scopes if scope.is_function):
+            last = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            beside = [*args[place + 1 :], *keywords.get("args", NOTHING).items_values()]
+            if last in _FOR_EACH:
+                beside = [elements(one) for one in beside]
+            elif len(beside) == 1 and beside[0].items is not None:
+                beside = beside[0].items_values()
+            _told(ev, scope, dict(zip(scope.arguments(), beside, strict=False)))

@@ -363,10 +363,11 @@ class Evaluator:
     def _joined(self, node: ast.JoinedStr) -> Value:
         parts: list[Value] = []
         for part in node.values:
-            value = self.value(part.value if isinstance(part, ast.FormattedValue) else part)
-            plain = not isinstance(part, ast.FormattedValue) or part.format_spec is None
-            known = tuple(str(const) for const in value.consts) if plain else ()
-            parts.append(replace(value, consts=known or (HOLE,), open=value.open or not known))
+            if isinstance(part, ast.FormattedValue):
+                spec = constant("") if part.format_spec is None else self.value(part.format_spec)
+                parts.append(texts.shown(self.value(part.value), spec, part.conversion))
+            else:
+                parts.append(self.value(part))
         return texts.interpolated(parts)
 
     def _sequence(self, node: ast.List | ast.Tuple | ast.Set) -> Value:
@@ -455,9 +456,6 @@ class Evaluator:
         finally:
             self._running.pop()
 
-    def _call(self, node: ast.Call) -> Value:
-        return calls.result(self, node)
-
 
 def _constant(node: ast.Constant) -> Value:
     return Value(consts=(node.value,)) if isinstance(node.value, str | bytes | int | float | None) else UNKNOWN
@@ -495,5 +493,5 @@ _HANDLERS: dict[type[ast.AST], Callable[..., Value]] = {
     ast.SetComp: Evaluator._comprehension,
     ast.GeneratorExp: Evaluator._comprehension,
     ast.DictComp: Evaluator._dict_comprehension,
-    ast.Call: Evaluator._call,
+    ast.Call: calls.result,
 }

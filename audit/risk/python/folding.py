@@ -24,6 +24,7 @@ MAX_TEXT = 1 << 16
 _MAX_NUMBER = 1 << 512
 _MAX_LITERAL = 4096
 _WIDTH = re.compile(r"\d{4,}|\*")
+_CONVERSIONS: dict[int, Callable[[Constant], str]] = {ord("s"): str, ord("r"): repr, ord("a"): ascii}
 _Args = Sequence[Constant]
 # Loaded now: the process that judges can open no file later, and a codec is a file until it is first used.
 for _codec in (
@@ -89,6 +90,14 @@ def formatted(template: str, args: _Args, keywords: dict[str, Constant]) -> Cons
     if _WIDTH.search(template) or ".__" in template or "[__" in template:
         return None
     return bounded(lambda: template.format(*args, **keywords))
+
+
+def shown(value: Constant, layout: Constant, conversion: int) -> Constant:
+    """Return what an f-string makes of a value, or None."""
+    if not isinstance(layout, str) or _WIDTH.search(layout) or (HOLE in layout):
+        return None
+    turned = _CONVERSIONS[conversion](value) if conversion in _CONVERSIONS else value
+    return bounded(lambda: format(turned, layout))
 
 
 def percent(template: Constant, args: _Args) -> Constant:
@@ -328,6 +337,9 @@ def _path(*parts: Constant) -> Constant:
 
 
 FUNCTIONS: dict[str, Callable[..., Constant]] = DECODERS | {
+    "format": lambda value, *layout: shown(value, layout[0] if layout else "", -1),
+    "bin": lambda number: bounded(lambda: bin(number)),
+    "oct": lambda number: bounded(lambda: oct(number)),
     "chr": lambda number: bounded(lambda: chr(number)),
     "ord": lambda letter: bounded(lambda: ord(letter)),
     "int": lambda text, *base: bounded(lambda: int(text, *base)) if len(_text(text)) < 80 else None,

