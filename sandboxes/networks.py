@@ -193,7 +193,8 @@ def change(actor: Actor, sandbox: Sandbox, wish: Wish) -> None:
         if planned.wish.policy is not None:
             changes["ingress_ports"] = planned.ingress_ports
         _count_up(row, **changes)
-        record_change(actor, row, "requested")
+        asked = {"policy": row.network_policy, "network": row.network}
+        record_change(actor, row, "requested", arguments=asked)
 
 
 def cut(sandbox: Sandbox) -> bool:
@@ -211,8 +212,8 @@ def _set_cut(sandbox: Sandbox, *, now: bool) -> bool:
     return bool(rows.update(network_cut=now, network_version=F("network_version") + 1))
 
 
-def record_change(actor: Actor, sandbox: Sandbox, reason: str) -> None:
-    """Write the event of a change, in its transaction."""
+def record_change(actor: Actor, sandbox: Sandbox, reason: str, *, arguments: Json | None = None) -> None:
+    """Write the event of a change, in its transaction. Only web can hash arguments."""
     recording.record(
         "sandbox.network_changed",
         actor=actor,
@@ -221,7 +222,7 @@ def record_change(actor: Actor, sandbox: Sandbox, reason: str) -> None:
         tenant_id=sandbox.tenant_id,
         generation=sandbox.generation,
         policy_version=str(sandbox.network_version),
-        arguments={"policy": sandbox.network_policy, "network": sandbox.network},
+        arguments=arguments,
         details={"policy": sandbox.network_policy, "version": sandbox.network_version, "reason": reason},
     )
 

@@ -130,6 +130,8 @@ def test_an_override_gives_it_back(node: NodeDouble, guarded: str) -> None:
     assert (row(guarded).network_cut, row(guarded).network_acked) == (False, 3)
     (event,) = events("sandbox.network_changed")
     assert (event.actor_id, event.details["reason"]) == ("system", "override")
+    # The worker writes it, which has no key for arguments.
+    assert event.args_hash == ""
 
 
 def test_an_override_of_one_of_two_gives_nothing_back(node: NodeDouble, guarded: str) -> None:

@@ -1,0 +1,169 @@
+"""A complete running system in an internet of the tests: what sandboxes reach follows policies and verdicts."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from e2b import CommandExitException, Sandbox
+
+from tests.live import running_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.internet.world import Internet
+    from tests.live import Stack
+
+pytestmark = pytest.mark.stack
+
+SCOPES = (
+    *("sandboxes:read", "sandboxes:write", "sandboxes:use", "networks:read", "networks:write"),
+    *("risk:read", "risk:write"),
+)
+PLAIN, API, EVIL = "http://plain.allowed.test/", "https://api.allowed.test/", "http://evil.test/"
+POLICY: dict[str, Any] = {"egress": ["plain.allowed.test:80", "api.allowed.test:443"], "ingress": [3000]}
+
+
+@pytest.fixture(scope="module")
+def stack(one_internet: Internet) -> Iterator[Stack]:
+    """A Gatehouse whose only tenant may reach the whole internet of the tests."""
+    with running_stack(**one_internet.settings()) as running:
+        running.manage("networkpolicy", "ceiling", "default", "--public-internet")
+        scopes = [f"--scope={scope}" for scope in SCOPES]
+        made = running.manage("apikey", "create", "--tenant", "default", "--name", "all", *scopes)
+        running.key = made.stdout.strip()
+        call(running, "POST", "network-policies", {"name": "shop", **POLICY})
+        yield running
+
+
+@pytest.fixture(params=["base", "base-process"])
+def box(stack: Stack, request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """A sandbox under the policy `shop`, gone after the test."""
+    made = call(stack, "POST", "sandboxes", {"network": "shop", "template": request.param})["id"]
+    sandbox = Sandbox.connect(made, timeout=120, **stack.sdk)
+    yield sandbox
+    sandbox.kill()
+
+
+def call(stack: Stack, method: str, path: str, body: Any = None) -> Any:
+    """Call the REST API through the gateway."""
+    request = urllib.request.Request(
+        f"{stack.url}/api/v1/{path}",
+        data=None if body is None else json.dumps(body).encode(),
+        method=method,
+        headers={"X-API-KEY": stack.key, "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read() or b"null")
+
+
+def reaches(box: Sandbox, url: str) -> bool:
+    try:
+        box.commands.run(f"curl -fsSk -o /dev/null --max-time 10 {url}")
+    except CommandExitException:
+        return False
+    return True
+
+
+def network(stack: Stack, box: Sandbox) -> dict[str, Any]:
+    found: dict[str, Any] = call(stack, "GET", f"sandboxes/{box.sandbox_id}")["network"]
+    return found
+
+
+def of_host(stack: Stack, box: Sandbox, code: str, host: str) -> list[dict[str, Any]]:
+    """Return the events of a code and a host in the sandbox's ledger."""
+    items = call(stack, "GET", f"sandboxes/{box.sandbox_id}/events?code={code}&host={host}")["items"]
+    return [one for one in items if one["details"]["host"] == host]
+
+
+def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    """Return what a condition comes to once it holds."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, value
+        time.sleep(0.1)
+    return value
+
+
+def test_a_policy_says_what_is_reached_and_the_ledger_what_was(stack: Stack, box: Sandbox) -> None:
+    assert [reaches(box, url) for url in (PLAIN, API, EVIL)] == [True, True, False]
+
+    (closed,) = until(lambda: of_host(stack, box, "egress.closed", "api.allowed.test"))
+    assert (closed["outcome"], closed["details"]["rule"]) == ("ok", "api.allowed.test:443")
+    assert (closed["details"]["address"], closed["details"]["bytes_in"] > 0) == ("45.79.1.10", True)
+    denied = until(lambda: of_host(stack, box, "egress.denied", "evil.test"))
+    assert {(one["outcome"], one["severity"]) for one in denied} == {("refused", "warning")}
+
+
+def test_a_policy_that_changes_reaches_what_runs(stack: Stack, box: Sandbox) -> None:
+    assert reaches(box, API)
+    version = call(stack, "GET", "network-policies/shop")["version"]
+
+    call(stack, "PUT", "network-policies/shop", {"version": version, **POLICY, "egress": POLICY["egress"][:1]})
+    until(lambda: network(stack, box)["in_force"] == 2)
+    assert [reaches(box, url) for url in (PLAIN, API)] == [True, False]
+
+    call(stack, "PUT", "network-policies/shop", {"version": version + 1, **POLICY})
+    until(lambda: network(stack, box)["in_force"] == 3)
+    assert reaches(box, API)
+
+
+def test_the_sdk_opens_and_closes_at_once(stack: Stack, box: Sandbox) -> None:
+    assert not reaches(box, EVIL)
+
+    box.update_network({})
+    assert reaches(box, EVIL)
+
+    box.update_network({"allow_out": ["evil.test"], "deny_out": ["0.0.0.0/0"]})
+    assert [reaches(box, url) for url in (PLAIN, EVIL)] == [False, True]
+
+    box.update_network({"allow_internet_access": False})
+    assert not reaches(box, EVIL)
+
+
+def test_a_metadata_probe_cuts_the_network_until_somebody_overrides_it(stack: Stack, box: Sandbox) -> None:
+    thresholds = {"flag_at": None, "pause_at": None, "cut_at": 80, "refuse_at": None}
+    call(stack, "PUT", "risk-policy", thresholds)
+    try:
+        assert not reaches(box, "http://169.254.169.254/latest/meta-data/")
+        until(lambda: network(stack, box)["cut"] and network(stack, box)["in_force"] == 2)
+    finally:
+        call(stack, "PUT", "risk-policy", thresholds | {"cut_at": None})
+
+    assert not reaches(box, PLAIN)
+    with pytest.raises(urllib.error.HTTPError, match="409"):
+        call(stack, "PUT", f"sandboxes/{box.sandbox_id}/network", {"policy": "shop"})
+    verdicts = call(stack, "GET", "verdicts?action=cut")["items"]
+    for verdict in [one for one in verdicts if one["sandbox_id"] == box.sandbox_id]:
+        call(stack, "POST", f"verdicts/{verdict['id']}/override", {"note": "A drill."})
+    until(lambda: network(stack, box)["in_force"] == 3)
+    assert reaches(box, PLAIN)
+
+
+def test_a_change_outlives_the_death_of_egress(stack: Stack, box: Sandbox) -> None:
+    assert reaches(box, API)
+
+    stack.kill("egress")
+    # Told or not: it holds from now on.
+    put(stack, box, "isolated")
+    assert not reaches(box, API)
+
+    until(lambda: network(stack, box)["in_force"] == 2)
+    assert not reaches(box, API)
+    until(lambda: put(stack, box, "shop"))
+    assert reaches(box, API)
+
+
+def put(stack: Stack, box: Sandbox, policy: str) -> bool:
+    try:
+        call(stack, "PUT", f"sandboxes/{box.sandbox_id}/network", {"policy": policy})
+    except urllib.error.HTTPError as error:
+        if error.code != 503:
+            raise
+        return False
+    return True
