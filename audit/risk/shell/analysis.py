@@ -32,6 +32,9 @@ _SAME_SIGN = {
     "sh.fs.hunt": "secret",
     "sh.priv": "privilege",
     "sh.fs.write.system": "privilege",
+    "sh.persist.service": "privilege",
+    "sh.persist.hook": "disguise",
+    "sh.priv.debug": "disguise",
 }
 
 
@@ -47,6 +50,9 @@ def analyse(code: bytes, inner: Inner) -> list[Finding]:
         Walker(context, State()).script(source)
     except Exhausted:
         context.report.add("sh.dyn.depth", None)
+    if context.fed and any(map(context.report.count, ("sh.net.client", "sh.net.socket", "sh.net.listen"))):
+        # Some connection was opened, and a shell reads from a descriptor: it is hardly another one.
+        context.report.add("sh.corr.network-shell", None)
     return _weighed(in_characters(context.report.findings, source.encode("utf-8", "surrogateescape")))
 
 

@@ -29,6 +29,8 @@ class Context:
     ask: Callable[[bytes, str, int], list[Finding]]
     report: Report = field(default_factory=Report)
     depth: int = 0
+    fed: bool = False
+    """Whether a shell reads from a descriptor that was opened elsewhere."""
     ciphered: bool = False
     """Whether files were encrypted whose names only running would tell."""
     _statements: int = 0

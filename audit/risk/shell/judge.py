@@ -60,6 +60,10 @@ _TIMES = re.compile(r"^\s*(?:@\w+|(?:[\d*/,\-A-Za-z]+\s+){5})(?:root\s+)?", re.M
 _UNIT = re.compile(r"^\s*Exec\w*=[-@:+!]*", re.MULTILINE)
 # Their arguments are no files to read: letters, verbs, devices that another rule stands for.
 _NO_FILES = frozenset({"tr", "openssl", "mount", "umount", "losetup"})
+# Whoever takes one of these as a whole takes the credentials in it.
+_HOLDS_SECRETS = frozenset({"/", "~", "~/", "/home", "/home/", "/etc", "/etc/", "/root", "/root/"})
+# What comes out of these was not in their input as it is.
+_MAKES = frozenset({"awk", "sed", "jq", "yq", "cut", "paste", "tr"})
 _COPIES = frozenset({"cp", "mv", "install"})
 _STANDARD_INPUT = frozenset({"/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 _STICKS = frozenset({"secret", "environment", "network", "decoded"})
@@ -166,6 +170,9 @@ class Judge:
         if not head.known or not text.strip():
             self._unresolved(head, node)
             return None
+        if "unset" in head.taints and "/" not in text:
+            # Part of the name is whatever the caller set.
+            self._unresolved(head, node)
         if "decoded" in head.taints and not head.escaped:
             self.report.add("sh.dyn.decoded", node)
         if "network" in head.taints:
@@ -217,7 +224,7 @@ class Judge:
         if name in _UNPACKERS:
             self.unpacked(given.taints, node)
         decodes = name in _UNPACKERS or (name in _DECODERS and _DECODES & command.flags)
-        decoded = DECODED if decodes else NOTHING
+        decoded = DECODED if decodes else _MADE if name in _MAKES else NOTHING
         return Value(UNKNOWN, given.taints | stdin.taints | command.taints | decoded)
 
     def read(self, word: Word | Value, node: Node | None) -> Value:
@@ -230,6 +237,8 @@ class Judge:
             return EMPTY
         classes = self.touch(word, node)
         taints = frozenset(_TAINT_OF[name] for name in classes if name in _TAINT_OF) or frozenset({"file"})
+        if path.rstrip("*") in _HOLDS_SECRETS:
+            taints |= {"secret"}
         return Value(UNKNOWN, taints | word.taints)
 
     def touch(
@@ -317,6 +326,7 @@ class Judge:
             self.report.add("sh.destroy.fork-bomb", node)
 
 
+_MADE = frozenset({"made"})
 _ENDLESS = re.compile(
     rb"(?:while\s+(?:true|:|\[+\s*1\s*\]+|\(\(\s*1\s*\)\))|until\s+false)\s*[;\n]|for\s*\(\(\s*;\s*;\s*\)\)"
 )

@@ -172,6 +172,9 @@ def shell(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Va
         judge.role = "shell"
         return output
     files = [] if "-s" in command.flags else command.positionals
+    if files and "-n" in command.flags:
+        # It only looks whether the script can be read.
+        return judge.read(files[0], node)
     if files:
         return run_file(judge, files[0], stdin, node)
     if not judge.piped:
@@ -183,8 +186,11 @@ def shell(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Va
 def from_input(judge: Judge, language: str, stdin: Value, node: Node | None) -> Value:
     """Judge a program that an interpreter reads from its standard input."""
     if not stdin.known:
+        judge.context.fed |= "descriptor" in stdin.taints
         if "network" in stdin.taints:
             judge.report.add("sh.corr.download-run", node)
+            if "decoded" in stdin.taints:
+                judge.report.add("sh.dyn.decoded", node)
         elif stdin.text == UNKNOWN and stdin.taints == {"file"}:
             judge.report.add("sh.code.workspace", node)
             return Value(UNKNOWN)

@@ -83,6 +83,9 @@ def tar(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Valu
     extracts = bool({"-x", "--extract", "--get"} & command.flags) or (
         bool(command.positionals) and words is not command.positionals and command.positionals[0].text.startswith("x")
     )
+    place = command.value("-C", "--directory")
+    if place is not None and not extracts:
+        words = [Word(posixpath.join(place.text, word.text), word.taints, word.node) for word in words]
     sources = [judge.read(word, node) for word in words]
     archive = command.value("-f", "--file")
     listing = bool({"-t", "--list"} & command.flags)
@@ -109,6 +112,9 @@ def wrapper(judge: Judge, command: Command, stdin: Value, node: Node | None) -> 
     wrapper = table.WRAPPERS[command.name]
     words = list(command.arguments)
     skip = wrapper.skip
+    if command.name == "coproc" and [word.text for word in words[1:2]] in (["{"], ["("]):
+        # Its name stands before the command.
+        words = words[2:]
     lookup = command.name == "command" and {"-v", "-V"} & command.flags
     while words and not lookup:
         word = words.pop(0)
@@ -276,6 +282,8 @@ def _found(judge: Judge, starts: list[Word], words: list[Word], taints: frozense
         Word(word.text.replace("{}", path), word.taints | (taints if "{}" in word.text else frozenset()), node)
         for word in words[:end]
     ]
+    if filled and Command(filled[0].text, []).name in _DELETES:
+        judge.report.add("sh.fs.delete.tree", node)
     if filled:
         judge.run(filled, EMPTY, [], node)
 

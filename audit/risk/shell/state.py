@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from audit.risk.shell.values import MAX_TEXT, MYSTERY, Value
+from audit.risk.shell.values import MAX_TEXT, MYSTERY, UNSET, Value
 
 if TYPE_CHECKING:
     from tree_sitter import Node
@@ -107,7 +107,9 @@ class State:
             return values[pick % len(values)]
         if name.isdigit() and name != "0" and self.positional is not None:
             place = int(name) - 1 if len(name) < 4 else len(self.positional)
-            return self.positional[place] if place < len(self.positional) else Value()
+            # Without any argument, whoever starts the script may still give it some.
+            missing = Value() if self.positional else UNSET
+            return self.positional[place] if place < len(self.positional) else missing
         if name in {"@", "*"} and self.positional is not None:
             return Value(" ".join(value.text for value in self.positional)[:MAX_TEXT])
         if in_full and name in _IN_FULL:

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from audit.risk.shell.context import Context
 
 _LANGUAGE = tree_sitter.Language(tree_sitter_bash.language())
+_BRACED_COMMAND = re.compile(
+    rb"(?:^|[;&|({\n]|\b(?:then|do|else|elif|if|while|until|time)\s|!\s)[ \t\n]*"
+    rb"(?=\{(?:[^\s{}'\",]|'[^']*'|\"[^\"]*\")*,(?:[^\s{}'\"]|'[^']*'|\"[^\"]*\")*\})"
+)
+# A block behind one of these is no block to the grammar, without an error.
+_STRANGE_BLOCK = re.compile(rb"(?:!|\bcoproc)[ \t]+(?:\w+[ \t]+)?\{\s")
+_DESCRIPTOR = Value(UNKNOWN, frozenset({"descriptor"}))
 _MAX_ITEMS = 32
 _PATTERN = re.compile(r"\[[^\]/]*\]|[*?]+")
 _ORDINARY = frozenset({"workspace", "system"})
@@ -51,6 +58,10 @@ class Walker:
         """Follow a whole script and return what it writes."""
         data = source.encode("utf-8", "surrogateescape")
         root = tree_sitter.Parser(_LANGUAGE).parse(data).root_node
+        strange = root.has_error or _STRANGE_BLOCK.search(data)
+        if strange and (plainer := _BRACED_COMMAND.sub(rb"\g<0>''", data)) != data:
+            # The grammar takes the brace for that of a block; behind an empty string it is part of a word.
+            root = tree_sitter.Parser(_LANGUAGE).parse(plainer).root_node
         if root.has_error:
             self._context.report.add("sh.code.parse", None)
         written = self._all(root.children, EMPTY)
@@ -333,13 +344,17 @@ class Walker:
         words = [word for child in node.children_by_field_name("destination") for word in self._expander.words(child)]
         if operator in {"<", "<>", "<&"}:
             # Who knows what an open descriptor leads to.
-            open_ones = [MYSTERY for word in words if operator == "<&" and word.text.strip("0").isdigit()]
+            if operator == "<&" and any(word.text not in {"0", "-"} for word in words):
+                return _DESCRIPTOR, []
             read = [self._judge.read(word, node) for word in words if not _is_descriptor(word)]
-            value = joined([*read, *open_ones])
+            value = joined(read)
             opened = [word for word in words if operator == "<>" and not _is_descriptor(word)]
             return (value if words else stdin), opened
-        written = [word for word in words if not _is_descriptor(word)]
         descriptor = next((child for child in node.children if child.type == "file_descriptor"), None)
+        if operator == ">&" and descriptor is not None and descriptor.text == b"0":
+            # `0>&3` reads from it as `<&3` does; `0>&1` reads from wherever the output goes.
+            return (stdin if any(word.text == "1" for word in words) else _DESCRIPTOR), []
+        written = [word for word in words if not _is_descriptor(word)]
         if descriptor is not None and descriptor.text != b"1":
             # The output itself still goes on.
             self._judge.write(written, EMPTY, node)

