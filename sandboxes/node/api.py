@@ -155,7 +155,7 @@ async def _capabilities(request: web.Request) -> web.Response:
             "tiers": tiers,
             "cgroup_mode": detect().mode,
             "capacity": keeper.admission.capacity(),
-            "egress": {"available": keeper.ways.is_served},
+            "egress": {"available": keeper.ways.is_served, "second_lock": keeper.ways.is_locked},
         }
     )
 

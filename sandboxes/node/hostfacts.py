@@ -10,6 +10,7 @@ import ctypes
 import fcntl
 import os
 import platform
+import pwd
 import re
 import shutil
 import subprocess
@@ -18,7 +19,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sandboxes.node import cgroups, hostsettings, linux
+from sandboxes.node import cgroups, hostsettings, linux, pidnotes, redirection
+from sandboxes.node.nft import LIBRARY, Nft
 from sandboxes.node.runtimes import gvisor, process
 
 if TYPE_CHECKING:
@@ -262,6 +264,38 @@ def gvisor_fact() -> Fact:
     return Fact("gVisor", good=True, value=f"runsc {version}, for whoever asks for it")
 
 
+def redirection_fact() -> Fact:
+    """Say whether programs in a sandbox can be led to its way out without knowing of it, by trying."""
+    if os.geteuid() != 0:
+        return Fact("packet filter", good=None, value="not tried without root")
+    try:
+        Nft.load()
+    except OSError:
+        return Fact("packet filter", good=False, value=f"no {LIBRARY}", fix="apt-get install nftables")
+    error = _in_child(_lead_trial_here)
+    if error:
+        return Fact("packet filter", good=False, value=error, fix="use a kernel with nf_tables and its NAT")
+    return Fact("packet filter", good=True, value="a network was set up as sandboxes get it")
+
+
+def _lead_trial_here() -> None:
+    linux.unshare(linux.CLONE_NEWNET)
+    linux.bring_up_loopback()
+    redirection.lead_everything_here()
+
+
+def egress_fact(home: Path) -> Fact:
+    """Say whether the way out of the sandboxes of `home` is served at the moment."""
+    try:
+        pwd.getpwnam("gatehouse-egress")
+    except KeyError:
+        return Fact("egress", good=False, value="no user gatehouse-egress", fix="manage.py bootstrap")
+    pid = pidnotes.running(home / "run" / "egress.json")
+    if pid is None:
+        return Fact("egress", good=None, value="does not run now; it starts with the node")
+    return Fact("egress", good=True, value=f"runs as process {pid}")
+
+
 def kvm_fact(device: str = "/dev/kvm") -> Fact:
     """Look at KVM. Opening it proves little: a nested host may open and then never run a real guest."""
     try:
@@ -308,6 +342,7 @@ def gather(directory: Path) -> HostFacts:
         container_tier(facts, _versions("crun", "runc")),
         _without_runtime("L3", "microvm", _versions("qemu-system-x86_64")),
     ]
+    facts += [redirection_fact(), egress_fact(directory)]
     facts += [landlock_fact(), gvisor_fact(), kvm_fact(), confidential_fact()]
     return HostFacts(_host(directory), facts, tiers, settings_of(directory))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import pwd
 import signal
@@ -16,8 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import structlog
 
-from sandboxes.node import linux
-from sandboxes.node.store import write_private
+from sandboxes.node import pidnotes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,14 +96,7 @@ class Service(ABC):
 
     def running_pid(self) -> int | None:
         """Return the process that this or an earlier node started, if it still runs."""
-        try:
-            note = json.loads(self._note.read_bytes())
-            pid, start_time, boot_id = int(note["pid"]), int(note["start_time"]), note["boot_id"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        if boot_id != linux.boot_id():
-            return None
-        return pid if linux.process_start_time(pid) == start_time else None
+        return pidnotes.running(self._note)
 
     async def _watch(self, pid: int | None) -> None:
         pause = _FIRST_PAUSE_S
@@ -149,8 +140,7 @@ class Service(ABC):
             cwd="/",
         )
         pid = self._process.pid
-        note = {"pid": pid, "start_time": linux.process_start_time(pid), "boot_id": linux.boot_id()}
-        write_private(self._note, json.dumps(note).encode())
+        pidnotes.write(self._note, pid)
         logger.info("service_started", service=self.name, pid=pid)
         return pid
 

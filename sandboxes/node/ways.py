@@ -153,6 +153,11 @@ class Ways:
         """Whether egress is there and was told everything."""
         return self._synced.is_set()
 
+    @property
+    def is_locked(self) -> bool:
+        """Whether the kernel, too, keeps egress from what nobody may reach."""
+        return self._lock is not None and self._lock.is_shut
+
     def _forget(self, sandbox_id: str) -> Way | None:
         way = self._ways.pop(sandbox_id, None)
         if way is None:

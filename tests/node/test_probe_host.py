@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sandboxes.node import cgroups, hostfacts, linux
+from sandboxes.node import cgroups, hostfacts, linux, pidnotes
 from sandboxes.node.hostfacts import Fact, container_tier
+from sandboxes.node.nft import Nft
 from sandboxes.node.runtimes import gvisor
 
 V2 = cgroups.Hierarchies({}, Path("/sys/fs/cgroup"), frozenset({"cpu", "memory", "pids", "io"}))
@@ -152,6 +153,43 @@ def test_a_kernel_without_idmapped_mounts_is_told(tmp_path: Path, monkeypatch: p
     assert "mount_setattr: Invalid argument" in idmap.value
     assert idmap.fix == "use Linux 5.19 or newer with ext4, xfs or btrfs"
     assert overlay.good is None
+
+
+def test_this_host_can_lead_programs_to_their_way_out() -> None:
+    before = Nft().run("list tables")
+    assert hostfacts.redirection_fact() == Fact(
+        "packet filter", good=True, value="a network was set up as sandboxes get it"
+    )
+    assert Nft().run("list tables") == before
+
+
+def test_a_host_without_a_packet_filter_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise OSError("libnftables.so.1 is missing")
+
+    monkeypatch.setattr(Nft, "load", missing)
+    assert hostfacts.redirection_fact() == Fact(
+        "packet filter", good=False, value="no libnftables.so.1", fix="apt-get install nftables"
+    )
+
+
+def test_a_kernel_without_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_self: Nft, _commands: str) -> str:
+        raise OSError("the packet filter refused its rules: no NAT")
+
+    monkeypatch.setattr(Nft, "run", refuse)
+    fact = hostfacts.redirection_fact()
+    assert (fact.good, fact.value) == (False, "the packet filter refused its rules: no NAT")
+    assert fact.fix == "use a kernel with nf_tables and its NAT"
+
+
+def test_whether_egress_runs_is_told(tmp_path: Path) -> None:
+    assert hostfacts.egress_fact(tmp_path) == Fact(
+        "egress", good=None, value="does not run now; it starts with the node"
+    )
+    (tmp_path / "run").mkdir()
+    pidnotes.write(tmp_path / "run" / "egress.json", os.getpid())
+    assert hostfacts.egress_fact(tmp_path) == Fact("egress", good=True, value=f"runs as process {os.getpid()}")
 
 
 def test_kvm_that_opens_is_not_taken_for_proof() -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sandboxes.node import hostfacts, linux
+from sandboxes.node import hostfacts, pidnotes
 from sandboxes.node.config import NodeConfig
 from sandboxes.node.hostfacts import Tier
 from sandboxes.node.hostsettings import Setting
@@ -134,8 +134,7 @@ def test_a_busy_port_is_refused(tmp_path: Path) -> None:
 
 def test_a_port_held_by_our_own_gateway_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    facts = {"pid": os.getpid(), "start_time": linux.process_start_time(os.getpid())}
-    (tmp_path / "run" / "gateway.json").write_text(json.dumps(facts))
+    pidnotes.write(tmp_path / "run" / "gateway.json", os.getpid())
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -143,10 +142,16 @@ def test_a_port_held_by_our_own_gateway_is_accepted(tmp_path: Path) -> None:
         preflight.require_port(tmp_path, "127.0.0.1", taken.getsockname()[1])
 
 
-def test_a_note_of_a_dead_gateway_is_not_believed(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "gateway.json").write_text(json.dumps({"pid": os.getpid(), "start_time": 1}))
+@pytest.mark.parametrize("change", [{"start_time": 1}, {"boot_id": "another"}, {"pid": None}, {"pid": 2**22 + 1}])
+def test_a_note_of_a_dead_gateway_is_not_believed(tmp_path: Path, change: dict[str, object]) -> None:
+    note = tmp_path / "run" / "gateway.json"
+    note.parent.mkdir()
+    pidnotes.write(note, os.getpid())
+    assert preflight.running_service(tmp_path, "gateway") == os.getpid()
 
+    note.write_text(json.dumps(json.loads(note.read_text()) | change))
+    assert preflight.running_service(tmp_path, "gateway") is None
+    note.unlink()
     assert preflight.running_service(tmp_path, "gateway") is None
 
 

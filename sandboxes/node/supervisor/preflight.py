@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import grp
-import json
 import os
 import pwd
 import socket
@@ -13,7 +12,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sandboxes.node import hostfacts, hostsettings, linux
+from sandboxes.node import hostfacts, hostsettings, pidnotes
 from sandboxes.node.supervisor import SetupError
 from sandboxes.node.supervisor.loop import Account
 
@@ -104,12 +103,7 @@ def take_lock(home: Path) -> int:
 
 def running_service(home: Path, name: str) -> int | None:
     """Return the pid of the `gateway` or `egress` that an earlier node left running, or None."""
-    try:
-        facts = json.loads((home / "run" / f"{name}.json").read_text())
-        pid, started = int(facts["pid"]), int(facts["start_time"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return pid if linux.process_start_time(pid) == started else None
+    return pidnotes.running(home / "run" / f"{name}.json")
 
 
 def require_port(home: Path, bind: str, port: int) -> None:
