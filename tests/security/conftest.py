@@ -29,6 +29,7 @@ __all__ = ["internet", "one_internet"]
 # Where programs go out that know no proxy: gVisor has a network of its own, in which nothing can be led anywhere.
 transparent_only = pytest.mark.parametrize("mallory", ["process", "container"], indirect=True)
 any_runtime = pytest.mark.parametrize("mallory", ["process", "container", "gvisor"], indirect=True)
+gvisor_only = pytest.mark.parametrize("mallory", ["gvisor"], indirect=True)
 _WITH_A_WAY_OUT: dict[str, dict[str, Any]] = {
     "process": WORLDS["process"],
     "container": WORLDS["container"],

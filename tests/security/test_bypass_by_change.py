@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -84,6 +85,30 @@ async def test_a_policy_that_is_loosened_counts_from_the_next_flow(mallory: Outb
     assert await mallory.run("answer(connect('evil.test:443'))") == [200]
     program = "said, sock = tunnel('evil.test:443')\nanswer(fetch(sock, 'evil.test')[-5:])"
     assert await mallory.run(program) == "est/\n"
+
+
+# Her clock is compared with the host's, and gVisor has one of its own.
+@transparent_only
+async def test_policies_that_are_swapped_while_she_tries_all_the_time(mallory: Outbound) -> None:
+    program = (
+        "tries, end = [], time.monotonic() + 4\n"
+        "while time.monotonic() < end:\n"
+        "    began = time.monotonic(); said = connect('evil.test:443'); tries.append([began, time.monotonic(), said])\n"
+        "answer(tries)"
+    )
+    trying = asyncio.create_task(mallory.run(program))
+    shut: list[tuple[float, float]] = []
+    version = 1
+    while not trying.done():
+        await mallory.change(*RULES, "evil.test:443", version=(version := version + 1))
+        await mallory.change(*RULES, version=(version := version + 1))
+        began = time.monotonic()
+        await asyncio.sleep(0.02)
+        shut.append((began, time.monotonic()))
+    tries = await trying
+    passed = [(began, ended) for began, ended, said in tries if said == [200]]
+    assert passed, "nothing ever passed, so nothing is shown"
+    assert not [one for one in passed for begin, end in shut if begin < one[0] and one[1] < end]
 
 
 @transparent_only

@@ -8,7 +8,7 @@ import pytest
 
 from tests.internet.world import API, EVIL, PLAIN
 from tests.node.rig import eventually
-from tests.security.conftest import any_runtime, transparent_only
+from tests.security.conftest import any_runtime, gvisor_only, transparent_only
 
 if TYPE_CHECKING:
     from tests.security.outbound import Outbound
@@ -86,7 +86,7 @@ AMBIGUOUS = {
 }
 
 
-@any_runtime
+@transparent_only
 @pytest.mark.parametrize("rest", AMBIGUOUS.values(), ids=AMBIGUOUS)
 async def test_a_request_that_can_be_read_in_two_ways(mallory: Outbound, rest: bytes) -> None:
     request = b"POST http://plain.allowed.test/ HTTP/1.1\r\nHost: plain.allowed.test\r\n" + rest
@@ -94,6 +94,15 @@ async def test_a_request_that_can_be_read_in_two_ways(mallory: Outbound, rest: b
     await eventually(lambda: mallory.recorded("egress.denied"))
     (event,) = mallory.recorded("egress.denied")
     assert event["reason"] == "smuggling"
+    mallory.reached_nothing()
+
+
+@gvisor_only
+async def test_none_of_them_is_passed_on_under_gvisor(mallory: Outbound) -> None:
+    start = b"POST http://plain.allowed.test/ HTTP/1.1\r\nHost: plain.allowed.test\r\n"
+    requests = [start + rest for rest in AMBIGUOUS.values()]
+    got = await mallory.run(f"answer([status_of(proxied(request)) for request in {requests!r}])")
+    assert got == [[400, "smuggling"]] * len(requests)
     mallory.reached_nothing()
 
 
@@ -154,11 +163,13 @@ async def test_a_websocket_where_the_rule_is_for_http(mallory: Outbound) -> None
 @transparent_only
 @pytest.mark.parametrize("protocol", ["h2c", "tcp", "TLS/1.3"])
 async def test_another_protocol_than_http(mallory: Outbound, protocol: str) -> None:
-    request = (
-        f"GET / HTTP/1.1\r\nHost: plain.allowed.test\r\nUpgrade: {protocol}\r\nConnection: Upgrade\r\n\r\n".encode()
-    )
-    await mallory.run(f"answer(direct('plain.allowed.test', 80, {request!r}))")
-    assert [one.headers.get("upgrade") for one in mallory.internet.sites.requests()] in ([], [None])
+    fields = f"Host: plain.allowed.test\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AAMAAABk\r\n"
+    request = f"GET / HTTP/1.1\r\n{fields}Connection: Upgrade, HTTP2-Settings, close\r\n\r\n".encode()
+    got = await mallory.run(f"answer(direct('plain.allowed.test', 80, {request!r}))")
+    # The request is passed on, the wish to leave HTTP is not.
+    assert got.endswith("served plain.allowed.test/\n")
+    (passed,) = mallory.internet.sites.requests()
+    assert {"upgrade", "http2-settings"} & passed.headers.keys() == set()
 
 
 @transparent_only

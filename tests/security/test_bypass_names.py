@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.internet.world import API, MUNICH, WILD
-from tests.security.conftest import any_runtime
+from tests.security.conftest import any_runtime, gvisor_only, transparent_only
 
 if TYPE_CHECKING:
     from tests.security.outbound import Outbound
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), any_runtime]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+@any_runtime
 async def test_a_listed_name_is_reached_through_the_proxy(mallory: Outbound) -> None:
     answer = await mallory.run(
         "said, sock = tunnel('api.allowed.test:443')\nanswer([said, fetch(sock, 'api.allowed.test')])"
@@ -30,6 +31,18 @@ async def test_a_listed_name_is_reached_through_the_proxy(mallory: Outbound) -> 
     assert details["bytes_in"] > 300
 
 
+@transparent_only
+async def test_the_proxy_has_a_name_of_its_own(mallory: Outbound) -> None:
+    program = (
+        "PROXY = ('proxy.internal', 8080)\nsaid, sock = tunnel('api.allowed.test:443')\n"
+        "answer([said, fetch(sock, 'api.allowed.test')[-5:], connect('evil.test:443')])"
+    )
+    assert await mallory.run(program) == [[200], "est/\n", [403, "no_rule"]]
+    assert (await mallory.passed())["details"]["host"] == "api.allowed.test"
+    await mallory.refusals(("no_rule", "evil.test", 443))
+
+
+@any_runtime
 @pytest.mark.parametrize(
     ("authority", "name", "address"),
     [
@@ -49,12 +62,14 @@ async def test_a_form_that_means_a_listed_name_is_that_name(
     assert (details["host"], details["address"]) == (name, address)
 
 
+@any_runtime
 async def test_one_rule_is_told_for_all_forms_of_a_name(mallory: Outbound) -> None:
     program = "answer([connect(a)[0] for a in ('api.allowed.test:443', 'API.ALLOWED.TEST.:443')])"
     assert await mallory.run(program) == [200, 200]
     mallory.reached_nothing()
 
 
+@any_runtime
 @pytest.mark.parametrize(
     ("authority", "host"),
     [
@@ -74,6 +89,7 @@ async def test_a_name_that_only_contains_a_listed_one(mallory: Outbound, authori
     mallory.asked_nobody()
 
 
+@any_runtime
 @pytest.mark.parametrize("port", [22, 8443, 25, 80])
 async def test_another_port_of_a_listed_name(mallory: Outbound, port: int) -> None:
     assert await mallory.run(f"answer(connect('api.allowed.test:{port}'))") == [403, "port"]
@@ -111,6 +127,7 @@ BAD = {
 }
 
 
+@transparent_only
 @pytest.mark.parametrize("authority", BAD.values(), ids=BAD)
 async def test_a_form_with_more_than_one_meaning(mallory: Outbound, authority: bytes) -> None:
     answer = await mallory.run(f"answer(connect({authority!r}))")
@@ -118,5 +135,15 @@ async def test_a_form_with_more_than_one_meaning(mallory: Outbound, authority: b
     assert answer[0] == 400
     assert answer[1] in ("bad_host", "not_http", "smuggling")
     await mallory.refusals((answer[1], None, None))
+    mallory.reached_nothing()
+    mallory.asked_nobody()
+
+
+@gvisor_only
+async def test_none_of_these_forms_leads_anywhere_under_gvisor(mallory: Outbound) -> None:
+    got = await mallory.run(f"answer([connect(authority) for authority in {list(BAD.values())!r}])")
+    assert {status for status, _ in got} == {400}
+    assert {reason for _, reason in got} <= {"bad_host", "not_http", "smuggling"}
+    await mallory.refusals(*((reason, None, None) for reason in {reason for _, reason in got}))
     mallory.reached_nothing()
     mallory.asked_nobody()
