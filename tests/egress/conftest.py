@@ -29,6 +29,7 @@ class Place:
     names: Names
     alice: Socket
     namespace: str
+    outside: str
     servers: list[Server] = field(default_factory=list)
 
     async def server(self, address: str, port: int, handler: Handler, context: ssl.SSLContext | None = None) -> Server:
@@ -67,7 +68,7 @@ def process(
 @pytest.fixture
 async def place(tmp_path: Path, namespaces: tuple[str, str], process: Process) -> AsyncIterator[Place]:
     """Egress with Alice's sandbox on the usual policy."""
-    _, theirs = namespaces
+    ours, theirs = namespaces
     names = Names()
     names.zone = {
         "api.allowed.test": [nets.API],
@@ -80,7 +81,7 @@ async def place(tmp_path: Path, namespaces: tuple[str, str], process: Process) -
     await names.start(theirs, nets.RESOLVER)
     node = Node(process.control_path)
     alice = Socket(tmp_path / "egress.sock")
-    made = Place(tmp_path, process, node, names, alice, theirs)
+    made = Place(tmp_path, process, node, names, alice, theirs, ours)
     try:
         await node.connect()
         assert (await node.put(document(), ident=ALICE, listener=alice.listener))["op"] == "done"
