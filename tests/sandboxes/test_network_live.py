@@ -32,7 +32,8 @@ POLICY: dict[str, Any] = {"egress": ["plain.allowed.test:80", "api.allowed.test:
 @pytest.fixture(scope="module")
 def stack(one_internet: Internet) -> Iterator[Stack]:
     """A Gatehouse whose only tenant may reach the whole internet of the tests."""
-    with running_stack(**one_internet.settings()) as running:
+    settings: Any = one_internet.settings()
+    with running_stack(**settings) as running:
         running.manage("networkpolicy", "ceiling", "default", "--public-internet")
         scopes = [f"--scope={scope}" for scope in SCOPES]
         made = running.manage("apikey", "create", "--tenant", "default", "--name", "all", *scopes)
@@ -98,6 +99,38 @@ def test_a_policy_says_what_is_reached_and_the_ledger_what_was(stack: Stack, box
     assert (closed["details"]["address"], closed["details"]["bytes_in"] > 0) == ("45.79.1.10", True)
     denied = until(lambda: of_host(stack, box, "egress.denied", "evil.test"))
     assert {(one["outcome"], one["severity"]) for one in denied} == {("refused", "warning")}
+
+
+def port_status(stack: Stack, box: Sandbox, port: int) -> int:
+    """Return what the gateway answers at a port of the sandbox."""
+    headers = {"E2b-Sandbox-Id": box.sandbox_id, "E2b-Sandbox-Port": str(port)}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(stack.url, headers=headers), timeout=30) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_a_policy_says_which_ports_are_reached(stack: Stack, box: Sandbox) -> None:
+    for port in (3000, 3001):
+        box.commands.run(f"python3 -m http.server {port}", background=True)
+        ready = f"until curl -fsS --noproxy '*' -o /dev/null http://127.0.0.1:{port}/; do sleep 0.1; done"
+        box.commands.run(ready, timeout=20)
+
+    assert [port_status(stack, box, port) for port in (3000, 3001)] == [200, 502]
+
+    call(stack, "PUT", f"sandboxes/{box.sandbox_id}/network", {"policy": "restricted"})
+    until(lambda: port_status(stack, box, 3000) == 502)
+
+
+def test_code_that_is_run_once_reaches_what_its_policy_names(stack: Stack) -> None:
+    code = f"import urllib.request; print(urllib.request.urlopen('{PLAIN}').status)"
+
+    within = call(stack, "POST", "executions", {"code": code, "network": "shop"})
+    without = call(stack, "POST", "executions", {"code": code})
+
+    assert (within["state"], within["stdout"]) == ("completed", "200\n")
+    assert (without["state"], without["exit_code"]) == ("completed", 1)
 
 
 def test_a_policy_that_changes_reaches_what_runs(stack: Stack, box: Sandbox) -> None:
