@@ -47,7 +47,6 @@ _PASSED_ON = frozenset(
         "contextlib.closing",
         "io.StringIO",
         "io.BytesIO",
-        "operator.itemgetter",
         "contextlib.ExitStack().enter_context",
         "frozenset",
     }
@@ -302,7 +301,7 @@ def _special(
         return Value((f"{name}()",), items=tuple(enumerate(args)))
     if name == "functools.partial" and args:
         return replace(args[0], items=None)
-    if name in {"operator.attrgetter", "operator.methodcaller"}:
+    if name in {"operator.attrgetter", "operator.methodcaller", "operator.itemgetter"}:
         return Value((f"{name}()",), items=tuple(enumerate(args)))
     if name == "operator.attrgetter()" and args:
         return _attributes(ev, func, args[0])

@@ -41,6 +41,10 @@ def places(outline: Outline, ev: Evaluator) -> Iterator[ast.AST]:
         given = call.args[0] if _name(call) in _COLLECTING and len(call.args) == 1 else None
         if isinstance(given, ast.Call) and not _ENDLESS_ITERATORS.isdisjoint(ev.value(given.func).names):
             yield call
+    for comprehension in outline.gathered:
+        source = comprehension.generators[0].iter
+        if isinstance(source, ast.Call) and not _ENDLESS_ITERATORS.isdisjoint(ev.value(source.func).names):
+            yield comprehension
     for product in outline.products:
         if isinstance(product.op, ast.Pow):
             if _is_endless_power(ev, product):

@@ -12,6 +12,7 @@ from audit.risk.python.calls import LOOKED_UP, Call, call_of
 from audit.risk.python.commands import by_shell
 from audit.risk.python.correlate import Facts, correlate
 from audit.risk.python.evaluate import CLIMBS, is_own_class
+from audit.risk.python.meaning import rule_for
 from audit.risk.python.sinks import Sinks
 from audit.risk.python.values import UNKNOWN, Value
 
@@ -130,7 +131,7 @@ class Scan:
 
     def _called(self, call: Call, name: str, func: Value) -> None:
         node, args = call.node, call.args
-        rule = self.sinks.rule_for(name, args, call.keywords)
+        rule = rule_for(name, args, call.keywords)
         does = self.sinks.roles(node, name, args, call.keywords, call.base)
         if rule == "py.proc.shell" and does in _PLAIN:
             # `shell=True` is what people write for a pipe; who calls a shell by name wants more.

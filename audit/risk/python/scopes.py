@@ -115,6 +115,8 @@ class Outline:
         self.consumed: set[int] = set()
         self.looped: set[int] = set()
         self.endless: list[ast.While] = []
+        # Comprehensions, which are done only when there is no more.
+        self.gathered: list[ast.ListComp | ast.SetComp | ast.DictComp] = []
         self.counted: list[ast.For | ast.AsyncFor] = []
         self.products: list[ast.BinOp] = []
         # Some name is bound that only running would tell.
@@ -281,6 +283,8 @@ class Outline:
         for generator in node.generators:
             self._target(generator.target, inner, Binding("item", generator.iter, _place(node), certain=True))
         self.scope_of[id(node)] = inner
+        if not isinstance(node, ast.GeneratorExp):
+            self.gathered.append(node)
         return inner
 
     def _assign(self, node: ast.Assign, scope: Scope, certain: bool, looped: bool) -> None:  # noqa: FBT001

@@ -49,6 +49,8 @@ _CHILD_PRELOADS = re.compile(
     r"LD_(?:PRELOAD|AUDIT)|BASH_ENV|PYTHONSTARTUP|PYTHONINSPECT|PERL5OPT|RUBYOPT|PROMPT_COMMAND"
 )
 _EXECUTABLE = 4
+# What is written to these is judged where it is written.
+_OWN_PIPES = frozenset({"subprocess.PIPE", "subprocess.DEVNULL", "sys.stdin"})
 _COUNTED_HOST = re.compile(rf"[a-z]+://\d[\d.]*{HOLE}")
 _WRITE_MODES = re.compile(r"[wax+]")
 _MAX_COMMANDS = 8
@@ -63,22 +65,6 @@ class Sinks:
         self.ev = evaluator
         self.report = report
         self.facts = facts
-
-    def rule_for(self, name: str, args: Sequence[Value], keywords: Mapping[str, Value]) -> str | None:
-        """Return the rule that a call matches; some calls are harmless with the right arguments."""
-        rule = rules.rule_of(name)
-        if name == "yaml.load" or name == "yaml.load_all":
-            loader = keywords.get("Loader", args[1] if len(args) > 1 else UNKNOWN)
-            return None if any("SafeLoader" in used or "BaseLoader" in used for used in loader.names) else rule
-        if name == "numpy.load" and True not in keywords.get("allow_pickle", UNKNOWN).consts:
-            return "py.fs.read"
-        if name == "torch.load" and True in keywords.get("weights_only", UNKNOWN).consts:
-            return "py.fs.read"
-        if rule == "py.proc.argv" and by_shell(keywords):
-            return "py.proc.shell"
-        if name == "logging.config.dictConfig" and args and args[0].items is not None:
-            return None
-        return None if name == "compile" and len(args) < 2 and not keywords else rule
 
     def roles(
         self, node: ast.Call, name: str, args: Sequence[Value], keywords: Mapping[str, Value], base: Value
@@ -321,7 +307,10 @@ class Sinks:
             does = self._shell(node, line)
             self._feed(node, line.texts()[:_MAX_COMMANDS], keywords.get("input"))
             return does
-        self._feed(node, self._words(node, value.items_values() or [value]), keywords.get("input"))
+        given = keywords.get("input", keywords.get("stdin"))
+        if given is not None and not _OWN_PIPES.isdisjoint(given.names):
+            given = None
+        self._feed(node, self._words(node, value.items_values() or [value]), given)
         return None
 
     def _feed(self, node: ast.AST, lines: Sequence[str], given: Value | None) -> None:

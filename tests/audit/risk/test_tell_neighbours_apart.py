@@ -214,6 +214,29 @@ PAIRS = [
         ('print(open("netrc.txt").read())', "L1"),
         "import netrc\nprint(netrc.netrc().hosts)",
     ),
+    (
+        "a film that is read, and a camera",
+        ('import cv2\ncv2.VideoCapture("in.mp4").read()', "L1"),
+        "import cv2\ncv2.VideoCapture(0).read()",
+    ),
+    (
+        "what is taken out of rows, and out of a module",
+        ('import operator\nprint(sorted(rows, key=operator.itemgetter("name")))', "L0"),
+        'import operator, os\noperator.itemgetter("system")(vars(os))("id")',
+    ),
+    (
+        "what a sorter reads, and what an interpreter reads",
+        ('import subprocess\nsubprocess.run(["sort"], stdin=open("a.txt"))', "L2"),
+        'import os, subprocess\nr, w = os.pipe()\nsubprocess.run(["python3", "-"], stdin=r)',
+    ),
+    (
+        "numbers that are taken from a count one by one, and all of them",
+        (
+            "import itertools\nfor n in itertools.count():\n    if n > 9: break\nx = (n for n in itertools.count())",
+            "L0",
+        ),
+        "import itertools\nx = [n for n in itertools.count()]",
+    ),
 ]
 
 
