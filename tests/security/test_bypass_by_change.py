@@ -387,3 +387,34 @@ async def test_a_sandbox_without_a_network_has_nothing_to_attack(way_out: Rig, i
     isolated.reached_nothing()
     isolated.asked_nobody()
     await way_out.keeper.stop(sandbox.spec.id, None)
+
+
+@pytest.mark.parametrize("mallory", ["container"], indirect=True)
+async def test_a_private_range_is_open_as_long_as_it_is_granted_and_only_where_a_rule_says(mallory: Outbound) -> None:
+    internet = mallory.internet
+    internet.zone.address("db.corp.test", "10.20.0.8")
+    rules = ("10.20.0.7:5432", "10.30.0.7:5432", "db.corp.test:5432", "169.254.169.254:80")
+    program = (
+        "answer([connect(one) for one in ('10.20.0.7:5432', 'db.corp.test:5432', '10.20.0.9:5432', '10.30.0.7:5432',"
+        " '169.254.169.254:80')])"
+    )
+    await mallory.change(*rules, version=2, private=["10.20.0.0/16"])
+    assert await mallory.run(program) == [
+        [200],
+        [200],
+        [403, "literal_ip"],
+        [403, "resolved_private"],
+        [403, "metadata"],
+    ]
+    assert {one.address for one in internet.sites.connections} == {"10.20.0.7", "10.20.0.8"}
+    internet.sites.connections.clear()
+    await mallory.change(*rules, version=3)
+    got = await mallory.run(program)
+    assert got[:2] == [[403, "resolved_private"]] * 2
+    assert internet.sites.connections == []
+    # The kernel has forgotten the grant as well.
+    loop = asyncio.get_running_loop()
+    for _ in range(40):
+        if not await loop.run_in_executor(None, reach_as_egress, internet, "10.20.0.7"):
+            return
+    pytest.fail("the kernel still lets egress's user reach what is not granted any more")
