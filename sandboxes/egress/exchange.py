@@ -43,6 +43,8 @@ class Exchange:
         await self._send_out(self._outer.send(self._written))
         upload = asyncio.create_task(self._upload())
         upload.add_done_callback(_look_at)
+        # Nobody reads from the client while the server thinks, and a flow for nobody would take the place of others.
+        self._client.hangup = self._give_up
         try:
             await self._answer(upload)
             if upload.done():
@@ -50,8 +52,12 @@ class Exchange:
         finally:
             # If it was not done, the client's connection ends with this exchange.
             upload.cancel()
+            self._client.hangup = None
         if not self.switched:
             self._conclude()
+
+    def _give_up(self) -> None:
+        self._flow.cut("reset")
 
     async def _send_out(self, data: bytes | None) -> None:
         if not data:

@@ -55,6 +55,11 @@ class Flow:
         self._deadline = self._loop.time() + seconds
         self._overrun = overrun
 
+    async def next_begins(self) -> bool:
+        """Wait for another request on the connection; False when the client has ended it."""
+        self.allow(self.idle_seconds(), "idle")
+        return bool(self.client.ahead) or await self.client.more()
+
     def run_on(self) -> None:
         """Let it last as long as something moves."""
         self._deadline = None

@@ -36,8 +36,7 @@ async def serve_requests(flow: Flow, request: Request | None, fixed: Target | No
     limits = flow.services.settings.limits
     while True:
         if request is None:
-            flow.allow(limits.head_seconds if flow.client.ahead else flow.idle_seconds())
-            if not flow.client.ahead and not await flow.client.more():
+            if not await flow.next_begins():
                 return "done"
             flow.allow(limits.head_seconds)
             head = await read_head(flow.client, limits.head)
@@ -104,7 +103,7 @@ class _Forwarder:
     async def _reach(self, target: Target, request: Request) -> None:
         """Have a connection to the target that may take this request."""
         flow, passage = self._flow, self._flow.passage
-        if passage is not None and (passage.target != target or not passage.may_stay()):
+        if passage is not None and not self._serves(passage, target):
             flow.end_passage("done")
             passage = None
         if passage is None:
@@ -125,9 +124,15 @@ class _Forwarder:
         if flow.server is None:
             await self._open(passage)
 
+    def _serves(self, passage: Passage, target: Target) -> bool:
+        """Tell whether the connection that is there may take another request."""
+        server = self._flow.server
+        return passage.target == target and passage.may_stay() and (server is None or server.is_quiet())
+
     async def _open(self, passage: Passage) -> None:
         flow = self._flow
         flow.allow(flow.services.settings.limits.connect_seconds, "connect")
+        self._credentials = None
         if isinstance(passage, BrokerPassage):
             flow.server = broker.connect(flow.services)
             return

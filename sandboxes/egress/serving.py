@@ -42,6 +42,8 @@ async def serve(flow: Flow) -> str:
         if host is None:
             return await forward.serve_requests(flow, request, None)
         await _answer_name(flow, host)
+        if not await flow.next_begins():
+            break
         flow.allow(limits.head_seconds)
     return "done"
 

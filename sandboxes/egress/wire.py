@@ -8,6 +8,8 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
+from sandboxes.egress.poller import HANGUP
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
@@ -26,12 +28,14 @@ class Gone(Exception):
 class Wire:
     """A non-blocking stream socket with the bytes that were read ahead from it."""
 
-    __slots__ = ("_descriptor", "_loop", "_poller", "_waiters", "ahead", "open", "sock")
+    __slots__ = ("_descriptor", "_loop", "_poller", "_waiters", "ahead", "hangup", "open", "sock")
 
     def __init__(self, poller: Poller, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         self.sock = sock
         self.ahead = bytearray()
         self.open = True
+        # Told when the other end has closed both directions, while somebody waits for something else.
+        self.hangup: Callable[[], object] | None = None
         self._loop = loop
         self._poller = poller
         self._descriptor = sock.fileno()
@@ -44,6 +48,8 @@ class Wire:
         return Wire(self._poller, sock, self._loop)
 
     def _told(self, what: int) -> None:
+        if what & HANGUP and self.hangup is not None:
+            self.hangup()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -86,6 +92,16 @@ class Wire:
                 await self._news()
             except OSError as error:
                 raise Gone(str(error)) from None
+
+    def is_quiet(self) -> bool:
+        """Tell whether the connection stands and nothing has come on it."""
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def take(self) -> bytes:
         """Return and forget what was read ahead."""

@@ -34,6 +34,7 @@ class Server:
         self._handler = handler
         self.connections = 0
         self.received = bytearray()
+        self.began = asyncio.Event()
         self.ended = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -85,6 +86,7 @@ class _Kept:
     async def read(self, size: int = 65536) -> bytes:
         data = await self._reader.read(size)
         self._server.received += data
+        self._server.began.set()
         return data
 
     async def readuntil(self, separator: bytes = b"\n") -> bytes:

@@ -174,8 +174,8 @@ def _page(ours: dict[str, bool], theirs: dict[str, bool]) -> str:
             "| --- | --- | --- |",
             *rows,
             "",
-            f"Squid lets {len(weaker)} of them through; requests that could be read in two ways it repairs first, where",
-            "egress refuses them. The test `tests/egress/test_compare_squid.py` keeps this page.",
+            f"Squid lets {len(weaker)} of them through; requests that could be read in two ways it repairs first,",
+            "where egress refuses them. The test `tests/egress/test_compare_squid.py` keeps this page.",
             "",
         ]
     )

@@ -80,6 +80,33 @@ async def test_connects_again_when_the_server_has_closed(place: Place) -> None:
     assert server.connections == 2
 
 
+async def test_connects_again_when_the_server_closed_without_a_word(place: Place) -> None:
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    server = await place.server(nets.API, 80, once)
+    client = await place.alice.ask(get())
+    assert await client.answer() == (200, b"ok")
+    await server.ended.wait()
+    client.send(get())
+    assert await client.answer() == (200, b"ok")
+    assert server.connections == 2
+
+
+async def test_gives_up_a_request_whose_client_went_away(place: Place) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read():
+            pass
+
+    server = await place.server(nets.API, 80, silent)
+    client = await place.alice.ask(get())
+    await server.began.wait()
+    client.close()
+    await server.ended.wait()
+    assert (await place.node.event(code="egress.closed"))["details"]["closed"] == "reset"
+
+
 async def test_judges_each_request_of_a_connection(place: Place) -> None:
     server = await place.server(nets.API, 80, web)
     evil = await place.server(nets.EVIL, 80, web)

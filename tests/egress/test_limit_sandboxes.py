@@ -89,6 +89,21 @@ async def test_ends_a_flow_in_which_nothing_moves(place: Place) -> None:
     assert event["details"]["closed"] == "idle"
 
 
+async def test_ends_a_kept_connection_without_a_word(place: Place) -> None:
+    """Nothing was refused and nothing was asked for: there is nothing to record but the request before."""
+    await place.server(nets.API, 80, web)
+    await place.node.put(document(version=2, limits={"idle_s": 0}))
+    name = await place.alice.ask(b"GET /v1/names/api.allowed.test HTTP/1.1\r\nHost: proxy\r\n\r\n")
+    assert (await name.rest()).startswith(b"HTTP/1.1 204 ")
+    head = b"GET http://plain.allowed.test/close HTTP/1.1\r\nHost: plain.allowed.test\r\n\r\n"
+    client = await place.alice.ask(head)
+    assert (await client.answer())[0] == 200
+    assert await client.rest() == b""
+    await place.node.event(code="egress.closed")
+    told = [one for one in place.node.events if one["generation"] == place.node.generation]
+    assert [one["code"] for one in told] == ["egress.closed"]
+
+
 async def test_records_a_flow_that_lives_long_before_its_end(place: Place) -> None:
     await place.server(nets.API, 5432, echo)
     client = await place.alice.tunnel(DB)

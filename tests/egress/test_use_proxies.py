@@ -203,6 +203,20 @@ async def test_tells_the_broker_who_asks(place: Place, tunnelled: bool) -> None:
     )
 
 
+async def test_tells_the_broker_nothing_of_the_corporate_proxy(place: Place) -> None:
+    await _broker(place)
+    await place.server(nets.CORPORATE, 3128, web)
+    _credentials(place, {VIA: {"username": "corp", "password": "secret"}})
+    await place.node.put(document(version=2, via=VIA))
+    client = await place.alice.ask(b"GET http://plain.allowed.test/a HTTP/1.1\r\nHost: plain.allowed.test\r\n\r\n")
+    assert (await client.answer())[0] == 200
+    client.send(BROKER.replace(b"GET /", b"GET http://broker.gatehouse.internal/") + b"\r\n")
+    status, seen = await client.answer()
+    assert status == 200
+    assert seen.startswith(b"GET /openai/v1 HTTP/1.1\r\n")
+    assert b"Proxy-Authorization" not in seen
+
+
 async def test_says_that_there_is_no_broker(place: Place) -> None:
     (place.process.home / "broker.sock").unlink(missing_ok=True)
     client = await place.alice.tunnel("broker.gatehouse.internal:80")
