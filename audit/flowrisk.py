@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from audit import cleaning
 from audit.models import Event
-from audit.risk.flows import CLOSED, CODES, DENIED, DNS_DENIED, SENT_S, WRONG_S, Flow, assess_flow
+from audit.risk.flows import CLOSED, CODES, DENIED, DNS_DENIED, SENT_S, WRONG_S, Flow, Recent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-MOST_BEFORE = 1000
+MOST_BEFORE = 400
 """So many earlier flows of each kind are looked at, the latest ones."""
 _NOTEWORTHY_BYTES = 64 * 1024
 _WINDOWS = (((DENIED, DNS_DENIED), WRONG_S), ((CLOSED,), SENT_S))
@@ -34,11 +34,9 @@ def _may_matter(event: Event) -> bool:
 
 
 def _judge(events: Iterable[Event], before: Iterable[Flow]) -> None:
-    known = deque(before, maxlen=2 * MOST_BEFORE)
+    recent = Recent(before)
     for event in events:
-        flow = _flow(event)
-        assessment = assess_flow(flow, tuple(known))
-        known.append(flow)
+        assessment = recent.assess(_flow(event))
         if assessment is not None:
             for name, value in cleaning.assessed(assessment).items():
                 setattr(event, name, value)

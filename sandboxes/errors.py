@@ -76,8 +76,8 @@ class NetworkFixed(Conflict):
 
 
 class EgressUnavailable(Unavailable):
-    """The node's way out is away: what it is to obey is written down and told to it later."""
+    """The node's way out is away: nobody would obey a policy. A change is written down, and told to it later."""
 
     code = "egress_unavailable"
-    title = "The way out of the node is not available at the moment; the change follows as soon as it is"
+    title = "The node's way out is not available at the moment"
     default_retry_after = 2

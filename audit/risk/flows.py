@@ -6,6 +6,7 @@ Rules of numbers speak once, at the flow with which the number is met; what a sa
 from __future__ import annotations
 
 import json
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from audit.risk.findings import Finding
 from audit.risk.scoring import RULES, combine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from audit.risk.findings import Assessment
 
@@ -40,78 +41,90 @@ class Flow:
     bytes_out: int = 0
 
 
-def assess_flow(flow: Flow, before: Sequence[Flow]) -> Assessment | None:
-    """Return what a flow shows, given the same sandbox's flows before it; None when that is nothing."""
-    findings = [
-        found for rule in _RULES if (found := _by_reason(rule, flow) or _by_number(rule, flow, before)) is not None
-    ]
-    return combine("flow", findings) if findings else None
+class Recent:
+    """What one sandbox reached and tried to reach lately, counted as it comes, in the order of its time."""
+
+    def __init__(self, before: Iterable[Flow] = ()) -> None:
+        self._wrong = _Window(WRONG_S)
+        self._names = _Window(NAMES_S)
+        self._out, self._in = _Window(SENT_S), _Window(SENT_S)
+        for flow in before:
+            self._add(flow)
+
+    def assess(self, flow: Flow) -> Assessment | None:
+        """Return what one more flow shows; None when that is nothing."""
+        was = self._numbers(flow)
+        self._add(flow)
+        now = self._numbers(flow)
+        findings = [_finding(rule, now) for rule in _RULES if _has_reason(rule, flow) or _is_met(rule, was, now)]
+        return combine("flow", findings) if findings else None
+
+    def _add(self, flow: Flow) -> None:
+        if flow.code == CLOSED:
+            self._out.add(flow.at, flow.host, flow.bytes_out)
+            self._in.add(flow.at, flow.host, flow.bytes_in)
+            return
+        if flow.code == DNS_DENIED:
+            self._names.add(flow.at, "", flow.count)
+        if flow.reason in _WRONG:
+            self._wrong.add(flow.at, flow.host, flow.count)
+
+    def _numbers(self, flow: Flow) -> dict[str | None, int]:
+        """Return what the measures are at the time of a flow, and for its host."""
+        for window in (self._wrong, self._names, self._out, self._in):
+            window.forget(flow.at)
+        sent, got = self._out.of(flow.host), self._in.of(flow.host)
+        # Where enough comes back it is a conversation.
+        told = 0 if not flow.host or got * _LITTLE_BACK > sent else sent // _MIB
+        # Without a name an event stands for as many hosts as it counts.
+        hosts = self._wrong.keys("") + self._wrong.of("")
+        return {"wrong_hosts": hosts, "names": self._names.of(""), "mib_out": told}
 
 
-def _by_reason(rule: Mapping[str, Any], flow: Flow) -> Finding | None:
-    if flow.code == CLOSED or flow.reason not in rule.get("reasons", ()):
-        return None
-    return _finding(rule, rule["message"])
+class _Window:
+    """Amounts by a key, of a while."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._entries: deque[tuple[float, str, int]] = deque()
+        self._amounts: Counter[str] = Counter()
+        self._times: Counter[str] = Counter()
+
+    def add(self, at: float, key: str, amount: int) -> None:
+        self._entries.append((at, key, amount))
+        self._amounts[key] += amount
+        self._times[key] += 1
+
+    def forget(self, now: float) -> None:
+        while self._entries and now - self._entries[0][0] >= self._seconds:
+            _, key, amount = self._entries.popleft()
+            self._amounts[key] -= amount
+            self._times[key] -= 1
+            if not self._times[key]:
+                del self._times[key], self._amounts[key]
+
+    def of(self, key: str) -> int:
+        return self._amounts[key]
+
+    def keys(self, without: str) -> int:
+        return len(self._times) - (without in self._times)
 
 
-def _by_number(rule: Mapping[str, Any], flow: Flow, before: Sequence[Flow]) -> Finding | None:
-    measure = _MEASURES.get(rule.get("measure", ""))
-    if measure is None:
-        return None
-    was, now = measure(flow, before), measure(flow, [*before, flow])
-    if not was < rule["at"] <= now:
-        return None
-    return _finding(rule, rule["message"].format(amount=now))
+def _has_reason(rule: Mapping[str, Any], flow: Flow) -> bool:
+    return flow.code != CLOSED and flow.reason in rule.get("reasons", ())
 
 
-def _finding(rule: Mapping[str, Any], message: str) -> Finding:
+def _is_met(rule: Mapping[str, Any], was: Mapping[str | None, int], now: Mapping[str | None, int]) -> bool:
+    measure = rule.get("measure")
+    return measure is not None and was[measure] < rule["at"] <= now[measure]
+
+
+def _finding(rule: Mapping[str, Any], numbers: Mapping[str | None, int]) -> Finding:
     return Finding(
         rule=rule["id"],
         title=rule["title"],
         kind=rule["kind"],
         weight=rule["weight"],
         tier=rule["tier"],
-        message=message,
+        message=rule["message"].format(amount=numbers.get(rule.get("measure"), 0)),
     )
-
-
-def _wrong_hosts(flow: Flow, flows: Iterable[Flow]) -> int:
-    """Return how many different hosts were asked for in vain."""
-    if not _is_wrong(flow):
-        return 0
-    hosts: set[str] = set()
-    nameless = 0
-    for one in flows:
-        if _is_wrong(one) and flow.at - one.at < WRONG_S:
-            if one.host:
-                hosts.add(one.host)
-            else:
-                nameless += one.count
-    return len(hosts) + nameless
-
-
-def _is_wrong(flow: Flow) -> bool:
-    return flow.code in {DENIED, DNS_DENIED} and flow.reason in _WRONG
-
-
-def _names(flow: Flow, flows: Iterable[Flow]) -> int:
-    """Return how often names were asked for in vain."""
-    if flow.code != DNS_DENIED:
-        return 0
-    return sum(one.count for one in flows if one.code == DNS_DENIED and flow.at - one.at < NAMES_S)
-
-
-def _mib_out(flow: Flow, flows: Iterable[Flow]) -> int:
-    """Return how many MiB went to the flow's host, 0 where enough came back for it to be a conversation."""
-    if flow.code != CLOSED or not flow.host:
-        return 0
-    same = [one for one in flows if one.code == CLOSED and one.host == flow.host and flow.at - one.at < SENT_S]
-    sent, got = sum(one.bytes_out for one in same), sum(one.bytes_in for one in same)
-    return 0 if got * _LITTLE_BACK > sent else sent // _MIB
-
-
-_MEASURES: Mapping[str, Callable[[Flow, Sequence[Flow]], int]] = {
-    "wrong_hosts": _wrong_hosts,
-    "names": _names,
-    "mib_out": _mib_out,
-}

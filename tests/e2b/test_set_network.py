@@ -15,6 +15,7 @@ from tenants.models import TenantNetwork
 from tenants.networks import E2BNetwork, compile_network
 from tenants.networks.compiling import policy_named
 from tests.factories import OPERATOR
+from tests.sandboxes.fixtures import used
 
 if TYPE_CHECKING:
     from sandboxes.models import Template
@@ -141,6 +142,17 @@ def test_an_upstream_proxy_reaches_the_node_and_its_password_nothing_else(
     kept = json.dumps([*Sandbox.everywhere().values(), *Event.objects.values()], default=str)
     assert "pa55word" not in kept
     assert "BEGIN CERTIFICATE" not in kept
+
+
+def test_nothing_starts_while_nobody_would_obey(node: NodeDouble, base: Template, alice: Caller) -> None:
+    node.refuse("start", 503, "egress_unavailable")
+
+    answer = alice.call("POST", "/v2/sandboxes", {"templateID": "base"})
+
+    assert (answer.status_code, answer.json()["error_code"]) == (503, "egress_unavailable")
+    assert int(answer["Retry-After"]) >= 1
+    assert [(one.state, one.end_reason) for one in Sandbox.everywhere()] == [("ended", "start_failed")]
+    assert used(alice.tenant) == 0
 
 
 BAD = [
