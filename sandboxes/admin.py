@@ -40,7 +40,8 @@ class SandboxAdmin(ReadOnlyAdmin):
     """Sandboxes of all tenants, newest first."""
 
     list_display = ("id", "tenant", "template_name", "state", "end_reason", "started_at", "end_at", "node")
-    list_filter = ("state", "end_reason", "tier")
+    list_filter = ("state", "end_reason", "tier", "network_mode", "network_cut")
+    exclude = ("network_secrets",)
     list_select_related = ("tenant", "node")
     search_fields = ("id", "created_by")
     ordering = ("-started_at", "id")

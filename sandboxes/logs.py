@@ -30,6 +30,8 @@ _BY_SEVERITY = {"info": "info", "notice": "info", "warning": "warn", "critical":
 _SHOWN = (
     *("reason", "exit_code", "signal", "pid", "pty", "port", "method", "status", "size", "timeout_ms"),
     *("tier", "profile", "runtime", "on_timeout", "oom_kills", "memory_mib", "pids_refused", "dropped"),
+    # A host is told in its canonical form, or not at all.
+    *("host", "rule", "bytes_in", "bytes_out", "count"),
 )
 
 
