@@ -82,7 +82,8 @@ async def _resolved(services: Services, sandbox: Sandbox, name: Name) -> tuple[A
     if answer is not None and until > loop.time():
         return answer.addresses
     try:
-        answer = await services.resolver.resolve(name.text)
+        # Not ended with this flow: others of the sandbox may wait for the same answer.
+        answer = await asyncio.shield(sandbox.looking_up(name.text, services.resolver.resolve))
     except ResolveFailed:
         raise Refused(Reason.RESOLVE_FAILED) from None
     sandbox.remember(name.text, loop.time() + answer.ttl, answer)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from corekit.logs import logger
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from corekit.netrules.policy import Policy
     from sandboxes.egress.flow import Flow
@@ -60,6 +60,7 @@ class Sandbox:
         self.active = 0  # connections that lead somewhere
         self.bytes_out = 0
         self.answers: dict[str, tuple[float, Answer]] = {}
+        self._lookups: dict[str, asyncio.Task[Answer]] = {}
         self.names = Bucket(limits.names_per_s, loop.time())
         self._limits = limits
         self._loop = loop
@@ -94,6 +95,20 @@ class Sandbox:
             return False
         self.bytes_out += count
         return True
+
+    def looking_up(self, name: str, resolve: Callable[[str], Coroutine[Any, Any, Answer]]) -> asyncio.Task[Answer]:
+        """Return the question for a name that is under way, else begin one."""
+        task = self._lookups.get(name)
+        if task is None:
+            task = self._lookups[name] = asyncio.create_task(resolve(name))
+            task.add_done_callback(lambda done: self._looked_up(name, done))
+        return task
+
+    def _looked_up(self, name: str, task: asyncio.Task[Answer]) -> None:
+        del self._lookups[name]
+        if not task.cancelled():
+            # The flow that asked may be gone.
+            task.exception()
 
     def remember(self, name: str, until: float, answer: Answer) -> None:
         """Keep a name's addresses as long as its zone allows."""

@@ -40,6 +40,13 @@ async def test_asks_again_only_when_the_zone_says_so(place: Place) -> None:
     assert len(place.names.asked) == 1
 
 
+async def test_asks_once_for_flows_that_begin_together(place: Place) -> None:
+    await place.server(nets.API, 5432, echo)
+    place.names.ttl = 0
+    await asyncio.gather(*(place.alice.tunnel(f"{DB}:5432") for _ in range(20)))
+    assert len(place.names.asked) < 20
+
+
 async def test_follows_aliases(place: Place) -> None:
     await place.server(nets.API, 5432, echo)
     place.names.aliases = {DB: "one.elsewhere.test", "one.elsewhere.test": "two.elsewhere.test"}
