@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.security.conftest import transparent_only
+from tests.security.conftest import gvisor_only, transparent_only
 
 if TYPE_CHECKING:
     from tests.security.outbound import Outbound
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), transparent_only]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 # Errors of a place that leads nowhere, of a rule that rejects, and of a call that is not to be had.
 NO_WAY = {"EACCES", "EPERM", "ENETUNREACH", "EHOSTUNREACH", "ECONNREFUSED", "ENOTCONN", "EADDRNOTAVAIL"}
@@ -31,6 +31,7 @@ UDP = {
 }
 
 
+@transparent_only
 @pytest.mark.parametrize(("host", "port"), UDP.values(), ids=UDP)
 async def test_a_datagram(mallory: Outbound, host: str, port: int) -> None:
     program = (
@@ -62,6 +63,7 @@ SOCKETS = {
 }
 
 
+@transparent_only
 @pytest.mark.parametrize("act", SOCKETS.values(), ids=SOCKETS)
 async def test_a_socket_that_is_not_to_be_had(mallory: Outbound, act: str) -> None:
     got = await mallory.run(f"answer(outcome_of(lambda: str({act})))")
@@ -69,6 +71,7 @@ async def test_a_socket_that_is_not_to_be_had(mallory: Outbound, act: str) -> No
     assert mallory.internet.packets == []
 
 
+@transparent_only
 async def test_an_echo_of_the_control_protocol(mallory: Outbound) -> None:
     program = (
         "def act():\n"
@@ -81,6 +84,7 @@ async def test_an_echo_of_the_control_protocol(mallory: Outbound) -> None:
     assert mallory.internet.packets == []
 
 
+@transparent_only
 @pytest.mark.parametrize("host", ["2606:4700:4700::1111", "fe80::1", "fd00:ec2::254", "ff02::1", "64:ff9b::808:808"])
 async def test_the_other_family(mallory: Outbound, host: str) -> None:
     program = (
@@ -92,6 +96,7 @@ async def test_the_other_family(mallory: Outbound, host: str) -> None:
     assert mallory.internet.packets == []
 
 
+@transparent_only
 async def test_an_address_of_another_sandbox_as_its_own(mallory: Outbound) -> None:
     program = (
         "def act(host):\n"
@@ -117,6 +122,7 @@ LEVERS = {
 }
 
 
+@transparent_only
 @pytest.mark.parametrize("command", LEVERS.values(), ids=LEVERS)
 async def test_a_lever_that_root_has_on_other_machines(mallory: Outbound, command: str) -> None:
     await mallory.inside.shell(f"exec 2>/dev/null; {command}")
@@ -127,6 +133,7 @@ async def test_a_lever_that_root_has_on_other_machines(mallory: Outbound, comman
     await mallory.refusals(("literal_ip", "45.79.1.66", 443))
 
 
+@transparent_only
 async def test_a_network_namespace_of_her_own_leads_nowhere(mallory: Outbound) -> None:
     done = await mallory.inside.shell(
         "unshare -rn sh -c 'curl -s --noproxy \"*\" --max-time 3 http://45.79.1.66/' 2>&1"
@@ -135,6 +142,7 @@ async def test_a_network_namespace_of_her_own_leads_nowhere(mallory: Outbound) -
     mallory.reached_nothing()
 
 
+@transparent_only
 async def test_netlink_changes_nothing(mallory: Outbound) -> None:
     program = (
         "def act(kind, flags, body):\n"
@@ -148,3 +156,24 @@ async def test_netlink_changes_nothing(mallory: Outbound) -> None:
         "answer([outcome_of(lambda: act(24, 0x605, route)), outcome_of(lambda: act(16, 5, link_down))])"
     )
     assert set(await mallory.run(program)) <= NO_WAY | NOT_HAD
+
+
+@gvisor_only
+async def test_under_gvisor_there_is_nothing_but_the_proxy(mallory: Outbound) -> None:
+    program = (
+        "def udp(host, port):\n"
+        "    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:\n"
+        "        sock.settimeout(1); sock.connect((host, port)); sock.send(b'x'); sock.recv(1)\n"
+        "hosts = ('45.79.1.66', '169.254.169.254', '10.0.0.1', '198.18.0.5', '2606:4700:4700::1111')\n"
+        "links = [line.split(':')[0].strip() for line in open('/proc/net/dev').readlines()[2:]]\n"
+        "answer([links, [direct(host, 443, b'x') for host in hosts],\n"
+        "        [outcome_of(lambda: udp(host, 53)) for host in ('8.8.8.8', '127.0.0.53')],\n"
+        "        direct('api.allowed.test', 443), connect('api.allowed.test:443')])"
+    )
+    links, connections, datagrams, name, proxy = await mallory.run(program)
+    assert links == ["lo"]
+    assert set(connections) <= NO_WAY
+    assert set(datagrams) <= NO_WAY
+    assert (name, proxy) == ("no address", [200])
+    assert mallory.internet.sites.connections == []
+    assert mallory.internet.zone.asked("evil.test") == 0
