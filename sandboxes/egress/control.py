@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PACKET = 1024 * 1024
 _EVENTS_AT_ONCE = 200
+_LOOK_S = 0.02
 _PEER = struct.Struct("3i")
 _DESCRIPTOR = array.array("i").itemsize
 # Spare room, so that a packet with too many descriptors is seen as one.
@@ -51,6 +52,13 @@ class Control:
         """Accept nodes from now on."""
         self._listener.settimeout(0)
         asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept)
+
+    async def hand_over(self, seconds: float) -> None:
+        """Return when the node has acknowledged every event, or after so long; at once where there is no node."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while self._node is not None and not self._node.gone and not self._outbox.empty and loop.time() < until:
+            await asyncio.sleep(_LOOK_S)
 
     def close(self) -> None:
         """Accept no more."""
@@ -91,6 +99,7 @@ class _Node:
         self._outbox = outbox
         self._sent = 0
         self._tasks: list[asyncio.Task[None]] = []
+        self.gone = False
         self.news = asyncio.Event()
 
     def start(self, hello: dict[str, Any]) -> None:
@@ -111,12 +120,14 @@ class _Node:
             try:
                 data, listener = await self._receive()
             except OSError as error:
+                self.gone = True
                 logger.error("egress_control_lost", error=str(error))
                 return
             except Unfit as error:
                 logger.error("egress_control_unfit", error=str(error))
                 continue
             if not data:
+                self.gone = True
                 logger.warning("egress_control_ended")
                 return
             await self._act(data, listener)

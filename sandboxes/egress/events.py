@@ -77,6 +77,11 @@ class Outbox:
         """Tell whether something new of this sandbox could be recorded."""
         return self._kept_of[sandbox] < self._limits.events_per_sandbox and len(self._entries) < self._limits.events
 
+    @property
+    def empty(self) -> bool:
+        """Tell whether the node has everything."""
+        return not self._entries
+
     def record(self, fact: Fact) -> None:
         """Keep a fact. It is not refused: what was let through must be able to say how it ended."""
         self._append(fact.event())

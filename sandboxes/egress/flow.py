@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from sandboxes.egress.target import Target
 
 
-_OVERRUNS = {"limit": Reason.LIMIT, "connect": Reason.CONNECT_FAILED}
+# What a flow is told that is cut before it was connected; other ends are no refusals.
+_REFUSED_FOR = {
+    "limit": Reason.LIMIT,
+    "connect": Reason.CONNECT_FAILED,
+    "policy_closed": Reason.POLICY_CLOSED,
+}
 
 
 class Flow:
@@ -137,8 +142,9 @@ class Flow:
 
     def _stopped(self) -> None:
         """Record the end of what was never connected; a passage that was is recorded as closed."""
-        if self.server is None and (self._cut in _OVERRUNS or self.passage is not None):
-            self._refuse(Refused(_OVERRUNS.get(self._cut or "", Reason.POLICY_CLOSED)))
+        reason = _REFUSED_FOR.get(self._cut or "")
+        if self.server is None and reason is not None:
+            self._refuse(Refused(reason))
 
     def _refuse(self, refusal: Refused) -> None:
         if self.server is not None:

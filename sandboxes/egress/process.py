@@ -59,6 +59,7 @@ async def run(settings: EgressSettings, stop: asyncio.Event) -> None:
         await sweeping
     await registry.close()
     outbox.settle()
+    await control.hand_over(limits.farewell_seconds)
     control.close()
     services.poller.close()
 

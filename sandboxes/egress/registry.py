@@ -180,18 +180,13 @@ class Sandbox:
     async def swap(self, policy: Policy) -> None:
         """Obey this policy, and return when the flows that it does not allow are closed."""
         self.use(policy)
-        await self._end(flow for flow in tuple(self.flows) if not flow.may_stay())
+        await _end([flow.cut("policy_closed") for flow in tuple(self.flows) if not flow.may_stay()])
 
     async def close(self) -> None:
         """Stop listening and return when all flows are closed."""
         self._serve = None
         self._stop_listening()
-        await self._end(iter(tuple(self.flows)))
-
-    async def _end(self, flows: Iterator[Flow]) -> None:
-        tasks = [flow.cut("policy_closed") for flow in flows]
-        if tasks:
-            await asyncio.wait(tasks)
+        await _end([flow.cut("sandbox_ended") for flow in tuple(self.flows)])
 
     def _stop_listening(self) -> None:
         self._pause(None)
@@ -201,6 +196,11 @@ class Sandbox:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+
+
+async def _end(flows: list[asyncio.Task[None]]) -> None:
+    if flows:
+        await asyncio.wait(flows)
 
 
 class Registry:

@@ -32,6 +32,8 @@ class Limits:
     opened_seconds: float = 60.0  # a flow that lives longer is recorded before its end
     repeat_seconds: float = 10.0  # equal refusals within this time are one event
     idle_seconds: float = 300.0
+    # Shorter than the 5 s after which the node gives up waiting for the end.
+    farewell_seconds: float = 1.0  # how long the node may take for the last events
     connections: int = 8192  # of one sandbox whose policy sets no limit of flows
     spare_connections: int = 64
     events_per_sandbox: int = 2048

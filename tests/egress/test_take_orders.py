@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING
 
@@ -106,5 +107,7 @@ async def test_ends_in_good_order(place: Place) -> None:
     assert place.process.process is not None
     place.process.process.terminate()
     assert await client.rest() == b""
-    assert place.process.process.wait(20) == 0
+    event = await place.node.event(code="egress.closed")
+    assert (event["reason"], event["details"]["closed"]) == (None, "sandbox_ended")
+    assert await asyncio.to_thread(place.process.process.wait, 20) == 0
     place.process.start()
