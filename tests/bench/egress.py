@@ -1,7 +1,8 @@
 """Egress beside Debian's squid: `python -m tests.bench.egress`, which prints JSON.
 
 Both run on one core, the same one in turn; the load and the server that it leads to share the other. Squid allows one
-host by name and logs each request; egress does what it does for every flow.
+host by name and logs each request; egress does what it does for every flow. Beside that: what a sandbox notices of a
+neighbour that opens ten thousand connections and says nothing on them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.egress import nets, squid
-from tests.egress.place import Node, Process, Socket, document
+from tests.egress.place import BOB, Node, Process, Socket, document
 from tests.egress.servers import Names
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ _DOWNLOADS = 2
 _MIB = 1024 * 1024
 _SIZE = 256 * _MIB
 _ROUNDS = 5
+_ALONE = 500
+_FLOOD = 10_000
+_FLOOD_PAUSE_S = 0.002
 _REPLY = b"x" * 100
 _SQUID = f"""
 http_port 127.0.0.1:{squid.PORT}
@@ -145,6 +149,44 @@ def megabytes_per_s(connect: Connect) -> float:
     return sum(counts) / 1e6 / (time.perf_counter() - began)
 
 
+async def tunnel_ms(connect: Connect) -> list[float]:
+    """Time tunnels, one after the other."""
+    samples = []
+    for _ in range(_ALONE):
+        began = time.perf_counter()
+        await _one_tunnel(connect)
+        samples.append((time.perf_counter() - began) * 1e3)
+    return samples
+
+
+@contextmanager
+def flood(path: Path) -> Iterator[None]:
+    """Open connections that ask for nothing, as fast as they are taken, while the block runs."""
+    over = threading.Event()
+
+    def run() -> None:
+        held: list[socket.socket] = []
+        while len(held) < _FLOOD and not over.is_set():
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            try:
+                sock.connect(str(path))
+                held.append(sock)
+            except BlockingIOError:
+                sock.close()
+                over.wait(_FLOOD_PAUSE_S)
+        over.wait()
+        for sock in held:
+            sock.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 async def _measure(core: int) -> dict[str, dict[str, object]]:
     figures: dict[str, list[float]] = {"ours tunnels": [], "ours bytes": [], "squid tunnels": [], "squid bytes": []}
     async with AsyncExitStack() as stack:
@@ -156,7 +198,7 @@ async def _measure(core: int) -> dict[str, dict[str, object]]:
         await names.start(theirs, nets.RESOLVER)
         stack.push_async_callback(names.stop)
         stack.enter_context(origin(theirs))
-        sandbox = await _start_egress(stack, directory, ours, core)
+        sandbox, flooder = await _start_egress(stack, directory, ours, core)
         (directory / "squid").mkdir()
         stack.enter_context(squid.running(directory / "squid", ours, _SQUID, "taskset", "-c", str(core)))
 
@@ -171,27 +213,35 @@ async def _measure(core: int) -> dict[str, dict[str, object]]:
             for name, connect in (("ours", to_ours), ("squid", to_squid)):
                 figures[f"{name} tunnels"].append(await tunnels_per_s(connect))
                 figures[f"{name} bytes"].append(await asyncio.to_thread(megabytes_per_s, connect))
+        alone = await tunnel_ms(to_ours)
+        with flood(flooder.path):
+            flooded = await tunnel_ms(to_ours)
     return {
+        "egress tunnel": {"samples": alone, "floor": None, "unit": "ms"},
+        "egress tunnel, a neighbour opens 10,000 connections": {"samples": flooded, "floor": alone, "unit": "ms"},
         "egress tunnels": {"samples": figures["ours tunnels"], "floor": figures["squid tunnels"], "unit": "1/s"},
         "egress throughput": {"samples": figures["ours bytes"], "floor": figures["squid bytes"], "unit": "MB/s"},
     }
 
 
-async def _start_egress(stack: AsyncExitStack, directory: Path, namespace: str, core: int) -> Socket:
+async def _start_egress(stack: AsyncExitStack, directory: Path, namespace: str, core: int) -> tuple[Socket, Socket]:
+    """Return the socket of a sandbox without limits, and that of a neighbour with the usual ones."""
     process = Process(directory / "home", namespace)
     process.start()
     stack.callback(process.stop)
     assert process.process is not None
     os.sched_setaffinity(process.process.pid, {core})
     node = Node(process.control_path, acknowledges=True)
-    sandbox = Socket(directory / "egress.sock")
+    sandbox, neighbour = Socket(directory / "egress.sock"), Socket(directory / "neighbour.sock")
     stack.push_async_callback(sandbox.close)
+    stack.push_async_callback(neighbour.close)
     stack.push_async_callback(node.close)
     await node.connect()
     limits = {"flows": None, "new_per_s": None}
     await node.put(document(f"{_NAME}:1024-65535/tcp", limits=limits), listener=sandbox.listener)
+    await node.put(document(limits={"new_per_s": 50}), ident=BOB, listener=neighbour.listener)
     await node.ask("synced")
-    return sandbox
+    return sandbox, neighbour
 
 
 def main() -> None:
