@@ -5,6 +5,8 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from corekit.netrules.entries import RuleError, Suffix, parse_entry
 from corekit.netrules.hosts import Name
@@ -156,3 +158,32 @@ def test_what_nobody_reaches_may_be_denied() -> None:
     assert parse_entry("!169.254.169.254:80").text == "!169.254.169.254:80"
     assert parse_entry("!*.test:443").text == "!*.test:443"
     assert parse_entry("!metadata.google.internal:1-65535").deny
+
+
+some_text = st.text(st.sampled_from("abZ09.*!:-/[]@ tlshcpw_é"), max_size=40)
+some_form = st.builds(
+    "{}{}{}:{}{}".format,
+    st.sampled_from(["", "!"]),
+    st.sampled_from(["", "*.", "[", "a."]),
+    st.sampled_from(
+        ["a.test", "xn--mnchen-3ya.test", "münchen.test", "10.0.0.0/8", "1.1.1.1", "2001:db8::/32]", "::1]"]
+    ),
+    st.sampled_from(["443", "80", "1-65535", "*", "80-443", "0", "2-1"]),
+    st.sampled_from(["", "/tls", "/http", "/ws", "/tcp", "/x", "/"]),
+)
+
+
+@given(some_text | some_form)
+def test_the_canonical_form_is_itself_a_rule_that_means_the_same(text: str) -> None:
+    try:
+        entry = parse_entry(text, any_port=True)
+    except RuleError:
+        return
+    again = parse_entry(entry.text, any_port=True)
+    assert (again.text, again.host, again.ports, again.protocol) == (
+        entry.text,
+        entry.host,
+        entry.ports,
+        entry.protocol,
+    )
+    assert entry.text.isascii()
