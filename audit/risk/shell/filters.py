@@ -227,9 +227,9 @@ def _cut(arguments: list[str], text: str) -> Made:
     if found := re.fullmatch(r"-c ?(\d*)(-?)(\d*)", joined):
         first = int(found[1] or 1)
         last = int(found[3]) if found[3] else (None if found[2] else first)
-        return "\n".join(line[first - 1 : last] for line in text.split("\n")), False
+        return "\n".join(line[first - 1 : last] for line in text.split("\n")), True
     if found := re.fullmatch(r"-d ?(.) -f ?(\d+)", joined, re.DOTALL):
-        return "\n".join(_field(line, found[1], int(found[2])) for line in text.split("\n")), False
+        return "\n".join(_field(line, found[1], int(found[2])) for line in text.split("\n")), True
     return None
 
 

@@ -22,6 +22,8 @@ _KEYS = ("-i", "--cacert", "--cert", "-E", "--key", "-F")
 _BODIES = ("-d", "--data", "--data-binary", "--data-raw", "--data-urlencode", "--json", "-T", "--upload-file")
 _FILES = ("--post-file", "--body-file", "-T", "--upload-file")
 _URL_SETTINGS = re.compile(r"^\s*(?:url|proxy|resolve)\s*[=: ]\s*\"?([^\"\s]+)", re.MULTILINE)
+# What comes out of these is whatever the other end writes, for as long as it likes.
+_RAW = frozenset({"nc", "ncat", "netcat", "telnet", "socat", "openssl"})
 _GETS_PAGES = frozenset({"curl", "wget", "aria2c", "axel", "lynx", "links", "w3m", "http", "https"})
 
 
@@ -131,12 +133,12 @@ def _remote(judge: Judge, command: Command, node: Node | None) -> None:
 
 def _answer(judge: Judge, command: Command, node: Node | None) -> Value:
     """Return what comes back, or note the file that it goes to."""
-    answer = Value(UNKNOWN, frozenset({"network"}))
-    names = [word for word in command.values("-o", "--output", "-O", "--output-document") if word.text]
+    answer = Value(UNKNOWN, frozenset({"network", "socket"} if command.name in _RAW else {"network"}))
+    names = [word for word in command.values("-o", "--output", "-O", "--output-document", "--out") if word.text]
     urls = [word.text for word in command.positionals]
     if command.name == "curl" and {"-O", "--remote-name"} & command.flags:
         names = [Word(posixpath.basename(url.split("?")[0]), node=node) for url in urls]
-    elif command.name == "wget" and not names and not {"--spider"} & command.flags:
+    elif command.name in {"wget", "aria2c", "axel"} and not names and not {"--spider"} & command.flags:
         folder = command.value("-P", "--directory-prefix")
         names = [
             Word(posixpath.join(folder.text if folder else "", posixpath.basename(url.split("?")[0])), node=node)

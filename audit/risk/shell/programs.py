@@ -189,6 +189,8 @@ def from_input(judge: Judge, language: str, stdin: Value, node: Node | None) -> 
         judge.context.fed |= "descriptor" in stdin.taints
         if "network" in stdin.taints:
             judge.report.add("sh.corr.download-run", node)
+            if "socket" in stdin.taints:
+                judge.report.add("sh.corr.network-shell", node)
             if "decoded" in stdin.taints:
                 judge.report.add("sh.dyn.decoded", node)
         elif stdin.text == UNKNOWN and stdin.taints == {"file"}:

@@ -64,6 +64,7 @@ _SPECIALS: dict[str, Special] = {
     "getopt": builtins.parse_options,
     "git": starters.git,
     "grep": tools.grep,
+    "kubectl": tools.kubectl,
     "kill": builtins.end_processes,
     "make": starters.make,
     "mktemp": tools.mktemp,

@@ -107,10 +107,19 @@ def rules_of(command: Command) -> list[str]:
     patterns = _COMMANDS.get(command.name)
     if patterns is None or (command.name in _COPIES and _stays_here(command)):
         return []
+    if command.name.startswith(_MAKE_FILE_SYSTEMS) and _is_image(command):
+        return []
     return [rule for rule, tokens in patterns if not tokens or all(map(command.has, tokens))]
 
 
 _COPIES = frozenset({"rsync", "scp"})
+_MAKE_FILE_SYSTEMS = ("mkfs", "mke2fs", "mkswap")
+
+
+def _is_image(command: Command) -> bool:
+    """Whether a file system is made in a file that is named, not on a device."""
+    words = [word.text for word in command.positionals]
+    return bool(words) and all(word and word.isprintable() and not word.startswith("/dev/") for word in words)
 
 
 def _stays_here(command: Command) -> bool:

@@ -22,6 +22,7 @@ _VERSIONED = re.compile(r"==|@[\w.^~-]*\d|===|@sha\d+:|=\d")
 _BY_ADDRESS = re.compile(
     r"^(?:git\+|https?://|git@|github:|gitlab:|bitbucket:|file:|svn\+|hg\+|[\w.-]+/[\w.-]+#)|@ (?:git\+)?https?://"
 )
+_POD_RIGHTS = re.compile(r"(?:privileged|hostPID|hostIPC|hostNetwork)[\"']?\s*:\s*true|hostPath\b")
 _DIGESTS = frozenset({"dgst", "md5", "sha1", "sha256", "sha512"})
 _INSTALLS = frozenset({"install", "i", "add", "exec", "dlx", "download", "wheel"})
 PINNING = frozenset({"pip", "npm", "pnpm", "yarn", "bun", "pipx", "npx", "uvx", "uv", "gem", "cargo", "go", "bunx"})
@@ -101,6 +102,16 @@ def packages(judge: Judge, command: Command, stdin: Value, node: Node | None) ->
     for word in command.positionals:
         network.judge_host(judge, word.text.removeprefix("git+"), node)
     return Value(UNKNOWN)
+
+
+def kubectl(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Report a pod that gets the node itself: its processes, its files, or every right."""
+    texts = [word.text for word in command.arguments]
+    files = [judge.walker.state.files.get(normal_path(word.text), EMPTY) for word in command.values("-f", "--filename")]
+    texts += [stdin.text, *(content.text for content in files)]
+    if any(_POD_RIGHTS.search(text) for text in texts):
+        judge.report.add("sh.priv.host", node)
+    return network.judge(judge, command, stdin, node)
 
 
 def cipher(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
