@@ -81,6 +81,7 @@ _VARIABLES = frozenset(
     }
 )
 _TEXTHOLES = frozenset({"os.path.join", "pathlib.Path", "pathlib.PurePath", "str", "operator.add"})
+_MAX_RANGE = 256
 LOOKED_UP = frozenset({"__getattribute__", "__getattr__"})
 _MAPPED = frozenset({"map", "concurrent.futures.ThreadPoolExecutor().map", "itertools.starmap"})
 
@@ -385,9 +386,10 @@ def _range(args: Sequence[Value]) -> Value | None:
     if len(numbers) != len(args) or len(args) > 3 or (len(numbers) == 3 and numbers[2] == 0):
         return None
     span = range(*numbers)
-    return (
-        Value(items=tuple((place, constant(number)) for place, number in enumerate(span))) if len(span) <= 256 else None
-    )
+    # A range may be longer than `len` can say.
+    if span[_MAX_RANGE:]:
+        return None
+    return Value(items=tuple((place, constant(number)) for place, number in enumerate(span)))
 
 
 def _reduced(ev: Evaluator, node: ast.Call, args: Sequence[Value]) -> Value | None:

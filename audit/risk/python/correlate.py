@@ -13,6 +13,7 @@ from audit.risk.python.values import HOLE, UNKNOWN
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from audit.risk.python.evaluate import Evaluator
     from audit.risk.python.report import Report
     from audit.risk.python.scopes import Outline
     from audit.risk.python.values import Value
@@ -55,12 +56,12 @@ class Facts:
         self.sinks.append((group, node, taints, first))
 
 
-def correlate(facts: Facts, report: Report) -> None:
+def correlate(facts: Facts, report: Report, ev: Evaluator) -> None:
     """Add the findings that need more than one place."""
     _flows(facts, report)
     _files(facts, report)
     _forks(facts, report)
-    _hunts(facts, report)
+    _hunts(facts, report, ev)
     for row in rules.TOGETHER:
         if all(not report.rules.isdisjoint(group) for group in row["all"]):
             report.add(row["id"], _first_node(facts))
@@ -125,14 +126,14 @@ def _start_of(facts: Facts, path: str, but: str = "") -> ast.AST | None:
     return None
 
 
-def _hunts(facts: Facts, report: Report) -> None:
+def _hunts(facts: Facts, report: Report, ev: Evaluator) -> None:
     """A walk over everybody's files, and names of credentials in the text."""
     if "py.fs.sweep" not in report.rules:
         return
     if facts.rewritten is not None:
         report.add("py.both.sweep.write", facts.rewritten)
     for node in ast.walk(facts.outline.module.node):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and _HUNTED.search(node.value):
+        if isinstance(node, ast.Constant | ast.Call | ast.BinOp) and any(map(_HUNTED.search, ev.value(node).texts())):
             report.add("py.fs.hunt", node)
 
 

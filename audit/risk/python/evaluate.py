@@ -58,6 +58,7 @@ class Evaluator:
         self._steps = 0
         self._assumed = 0
         self._running: list[Scope] = []
+        self._climbing: list[Scope] = []
 
     def forget_guesses(self) -> None:
         """Find out again what was only guessed as long as nobody knew all calls."""
@@ -260,13 +261,13 @@ class Evaluator:
     def _member(self, scope: Scope, attr: str, *, instance: bool) -> Value:
         if attr in scope.names and not scope.is_function:
             return self._bindings(scope, attr)
-        found = []
-        if isinstance(scope.node, ast.ClassDef):
-            for base in scope.node.bases:
-                found.append(
-                    self.attribute(calls.instance_of(self.value(base)) if instance else self.value(base), attr)
-                )
-        return merge(found) if found else NOTHING
+        # A class may be named as its own base, by way of others.
+        nodes: list[ast.expr] = getattr(scope.node, "bases", []) if scope not in self._climbing else []
+        self._climbing.append(scope)
+        bases = [calls.instance_of(self.value(node)) if instance else self.value(node) for node in nodes]
+        found = merge([self.attribute(base, attr) for base in bases])
+        self._climbing.pop()
+        return found
 
     def _field(self, attr: str) -> Value:
         key = (0, attr)

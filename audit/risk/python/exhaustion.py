@@ -35,7 +35,7 @@ _MAKING = frozenset(
 def places(outline: Outline, ev: Evaluator) -> Iterator[ast.AST]:
     """Yield the loops that only grow, and the multiplications that make something enormous."""
     for loop in (*outline.endless, *outline.counted):
-        if _only_grows(loop):
+        if _only_grows(loop, ev):
             yield loop
     for call in (node for node in outline.nodes if isinstance(node, ast.Call)):
         given = call.args[0] if _name(call) in _COLLECTING and len(call.args) == 1 else None
@@ -78,7 +78,7 @@ def _is_endless_power(ev: Evaluator, power: ast.BinOp) -> bool:
     )
 
 
-def _only_grows(loop: ast.While | ast.For | ast.AsyncFor) -> bool:
+def _only_grows(loop: ast.While | ast.For | ast.AsyncFor, ev: Evaluator) -> bool:
     grows = False
     for part in (inner for statement in loop.body for inner in ast.walk(statement)):
         if isinstance(part, _EXITS):
@@ -87,7 +87,7 @@ def _only_grows(loop: ast.While | ast.For | ast.AsyncFor) -> bool:
             name = _name(part)
             if name in _STARTING or (name in _GROWING and not _is_shown(part)):
                 grows = True
-            elif name not in _MAKING:
+            elif name not in _MAKING and not ev.value(part).consts:
                 return False
         elif isinstance(part, ast.AugAssign | ast.Assign):
             grows = grows or _is_growth(part)

@@ -52,7 +52,17 @@ _CALLERS = frozenset(
     {"map", "filter", "functools.partial", "functools.reduce", "atexit.register", "signal.signal", "itertools.starmap"}
 )
 _BY_TEXT = frozenset({"getattr", "__import__", "importlib.import_module", "pkgutil.resolve_name"})
-_LOOKUPS = frozenset({"getattr", "hasattr", "operator.attrgetter", "operator.methodcaller", "object.__getattribute__"})
+_LOOKUPS = frozenset(
+    {
+        "getattr",
+        "hasattr",
+        "operator.attrgetter",
+        "operator.attrgetter()",
+        "operator.itemgetter()",
+        "operator.methodcaller",
+        "object.__getattribute__",
+    }
+)
 
 
 class Scan:
@@ -84,7 +94,7 @@ class Scan:
         self.sinks.settle()
         for node in exhaustion.places(self.outline, self.ev):
             self.report.add("py.exhaust", node)
-        correlate(self.facts, self.report)
+        correlate(self.facts, self.report, self.ev)
         self.report.settle()
 
     def _letters(self, node: ast.Name | ast.Attribute) -> None:
@@ -111,7 +121,13 @@ class Scan:
             self._called(call, name, func)
         if "operator.methodcaller()" in names and call.args:
             self._called_later(call, func)
-        self._known_danger(call, names)
+        looks_up = call.attr in LOOKED_UP or not _LOOKUPS.isdisjoint(names)
+        if looks_up and id(node) not in self.outline.consumed:
+            # What is looked up and not called at once is handed on, like a name that is written.
+            self._used(node, self.ev.value(node))
+        self._known_danger(call, looks_up=looks_up)
+        if not folding.DECODERS.keys().isdisjoint(names) and _is_long(call.args):
+            self.report.add("py.text.payload", node)
         if not rules.DOCTESTS.isdisjoint(names):
             self._doctests(node)
         if "env" in call.given and not func.scopes and not any(name in _KEEPS for name in names):
@@ -164,19 +180,15 @@ class Scan:
             for name in method.names:
                 self._called(call.instead(args), name, method)
 
-    def _known_danger(self, call: Call, names: Sequence[str]) -> None:
+    def _known_danger(self, call: Call, *, looks_up: bool) -> None:
         """Names in text: attributes that are looked up, and format strings that walk."""
         node, args = call.node, call.args
-        if call.attr in LOOKED_UP or not _LOOKUPS.isdisjoint(names):
+        if looks_up:
             for arg in args:
                 for const in arg.consts:
                     for part in const.split(".") if isinstance(const, str) else ():
                         if part in rules.ATTRIBUTES:
                             self.report.add(rules.ATTRIBUTES[part], node)
-        if not folding.DECODERS.keys().isdisjoint(names) and any(
-            isinstance(const, str | bytes) and len(const) > _LONG for arg in args for const in arg.consts
-        ):
-            self.report.add("py.text.payload", node)
         if call.attr in {"format", "format_map", "vformat"}:
             base = call.base
             self.sinks.template(node, [*base.consts, *(const for arg in args for const in arg.consts)])
@@ -316,6 +328,10 @@ class Scan:
         self.facts.imported.add(module.partition(".")[0])
         if rule is not None:
             self.report.add(rule, node, module)
+
+
+def _is_long(args: Sequence[Value]) -> bool:
+    return any(isinstance(const, str | bytes) and len(const) > _LONG for arg in args for const in arg.consts)
 
 
 def _is_foreign(name: str) -> bool:

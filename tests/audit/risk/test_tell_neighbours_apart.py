@@ -237,6 +237,26 @@ PAIRS = [
         ),
         "import itertools\nx = [n for n in itertools.count()]",
     ),
+    (
+        "a method that is looked up by name, and one that hands on a shell",
+        ("class A:\n    @property\n    def run(self): return len\nprint(getattr(A(), 'run')('id'))", "L0"),
+        "import os\nclass A:\n    @property\n    def run(self): return getattr(os, 'system')\ngetattr(A(), 'run')()",
+    ),
+    (
+        "files of the machine that are looked for by a name in pieces",
+        ('from pathlib import Path\nprint(list(Path("docs").rglob("*." + "pem")))', "L1"),
+        'from pathlib import Path\nprint(list(Path("/").rglob("*." + "pem")))',
+    ),
+    (
+        "a class that seems to be its own base, and one that is a shell",
+        ("class A(B): pass\nclass B(A): pass\nA().run()", "L0"),
+        "import os\nclass A(B): pass\nclass B(A):\n    run = os.system\nA().run('id')",
+    ),
+    (
+        "a range that is longer than anybody counts, and a text of that length",
+        ("for n in range(10 ** 30):\n    if n > 9: break", "L0"),
+        "x = 'a' * 10 ** 30",
+    ),
 ]
 
 
