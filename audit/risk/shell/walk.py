@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _LANGUAGE = tree_sitter.Language(tree_sitter_bash.language())
 _BRACED_COMMAND = re.compile(
-    rb"(?:^|[;&|({\n]|\b(?:then|do|else|elif|if|while|until|time)\s|!\s)[ \t\n]*"
-    rb"(?=\{(?:[^\s{}'\",]|'[^']*'|\"[^\"]*\")*,(?:[^\s{}'\"]|'[^']*'|\"[^\"]*\")*\})"
+    rb"(?:^|[;&|({\n]|\b(?:then|do|else|elif|if|while|until|time)\s|!\s)[ \t\n]{0,32}"
+    rb"(?=\{(?:[^\s{}'\",]|'[^']{0,400}'|\"[^\"]{0,400}\"){0,200},(?:[^\s{}'\"]|'[^']{0,400}'|\"[^\"]{0,400}\"){0,200}\})"
 )
 # A block behind one of these is no block to the grammar, without an error.
 _STRANGE_BLOCK = re.compile(rb"(?:!|\bcoproc)[ \t]+(?:\w+[ \t]+)?\{\s")
