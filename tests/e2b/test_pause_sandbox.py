@@ -403,6 +403,7 @@ def test_a_private_sandbox_shows_the_token_of_its_ports(node: NodeDouble, base: 
         "traffic_token": token,
         "mask_host": "${PORT}-app.example.com:8443",
         "https_ports": [3000],
+        "ports": None,
     }
     assert len(bytes.fromhex(token)) == 32
     connected = alice.call("POST", f"/v2/sandboxes/{made['sandboxID']}/connect", {}).json()
