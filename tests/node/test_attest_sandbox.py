@@ -9,16 +9,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import pytest_asyncio
 
 from sandboxes.node import attestation, expectation
 from sandboxes.node.cgroups import Cgroup
-from sandboxes.node.errors import GenerationConflict, Quarantined, StartFailed
+from sandboxes.node.errors import GenerationConflict, StartFailed
 from tests.node import rig
 from tests.node.nodeprocess import call
+from tests.node.slips import _no_slip, assert_told, node, refused, slip
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
     from sandboxes.node.sandbox import Sandbox
@@ -26,51 +26,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-# A runtime that does something else than it was told: it runs what a test wrote, then becomes the real one.
-WRAPPER = """\
-#!/usr/bin/python3 -IS
-import json, os, sys
-if "create" in sys.argv:
-    with open("config.json") as file:
-        config = json.load(file)
-    exec(open({slip!r}).read())
-    with open("config.json", "w") as file:
-        json.dump(config, file)
-elif "--chdir" in sys.argv:
-    exec(open({slip!r}).read())
-os.execv("/usr/bin/{program}", sys.argv)
-"""
+__all__ = ["_no_slip", "node", "slip"]
 KINDS = [("container", "workstation"), ("container", "hardened"), ("process", "hardened")]
-
-
-@pytest.fixture(scope="module")
-def slip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the file with what the runtime does wrong, as Python; empty for a runtime that works."""
-    directory = tmp_path_factory.mktemp("runtime")
-    # A jail starts as its own uid, which must be able to walk here, however many directories pytest has put above.
-    for path in (directory, *directory.parents):
-        if path.stat().st_mode & 0o001:
-            break
-        path.chmod(0o755)
-    (directory / "slip.py").touch()
-    for program in ("crun", "bwrap"):
-        (directory / program).write_text(WRAPPER.format(slip=str(directory / "slip.py"), program=program))
-        (directory / program).chmod(0o755)
-    return directory / "slip.py"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def node(slip: Path) -> AsyncIterator[Rig]:
-    """Return a node whose crun and bubblewrap make the mistakes that a test asks for."""
-    with pytest.MonkeyPatch.context() as patch, rig.new_home() as home:
-        patch.setenv("PATH", f"{slip.parent}:/usr/sbin:/usr/bin:/sbin:/bin")
-        async with rig.running_node(home) as running:
-            yield running
-
-
-@pytest.fixture(autouse=True)
-def _no_slip(slip: Path) -> None:
-    slip.write_text("")
 
 
 async def ask(node: Rig, method: str, path: str, body: object = None) -> tuple[int, Any]:
@@ -80,27 +37,6 @@ async def ask(node: Rig, method: str, path: str, body: object = None) -> tuple[i
 
 def facts_of(sandbox: Sandbox) -> attestation.Facts:
     return attestation.read(sandbox.state["pid"], sandbox.runtime.cgroup(sandbox.state))
-
-
-async def refused(node: Rig, sandbox_id: str, **changes: str) -> list[str]:
-    """Start a sandbox that must not be handed out; return what differed, once nothing of it is left."""
-    with pytest.raises(Quarantined) as caught:
-        await node.start(sandbox_id, **changes)
-    assert caught.value.details == {"reason": "quarantined"}
-    assert sandbox_id not in node.keeper.sandboxes
-    assert sandbox_id not in node.keeper.feed._routes
-    quarantined, ended = node.events(sandbox_id)
-    assert (quarantined["code"], ended["code"]) == ("sandbox.quarantined", "sandbox.ended")
-    assert quarantined["details"]["mismatches"] == caught.value.mismatches[:20]
-    assert ended["details"]["reason"] == "quarantined"
-    await node.is_clean()
-    return caught.value.mismatches
-
-
-def assert_told(found: list[str], sentences: list[str]) -> None:
-    """Each expected sentence begins one of those that were found."""
-    for sentence in sentences:
-        assert any(line.startswith(sentence) for line in found), found
 
 
 # --- what is kept
