@@ -39,10 +39,10 @@ class Namespaces:
 
 
 @contextlib.contextmanager
-def linked_namespaces() -> Iterator[Namespaces]:
-    """Make both namespaces; afterwards they are gone."""
+def linked_namespaces(which: str = "") -> Iterator[Namespaces]:
+    """Make both namespaces; afterwards they are gone. `which` tells several of one process apart."""
     _sweep()
-    made = Namespaces(f"{_PREFIX}-{os.getpid()}-out", f"{_PREFIX}-{os.getpid()}-net")
+    made = Namespaces(f"{_PREFIX}-{os.getpid()}-out{which}", f"{_PREFIX}-{os.getpid()}-net{which}")
     try:
         _make(made)
         yield made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import socket
 import threading
 import time
@@ -31,6 +32,7 @@ HTTPS_PORTS = (443, 8443, 853)
 HTTP_PORTS = (80, 8080, 3000)
 RAW_PORTS = (22, 5432)
 _PATIENCE_S = 10.0
+_numbers = itertools.count()
 _LARGEST_LINE = 1 << 20
 _USUAL = {
     "api.allowed.test": (API,),
@@ -209,7 +211,8 @@ def _listener(port: int) -> socket.socket:
 @contextlib.contextmanager
 def running_internet(directory: Path) -> Iterator[Internet]:
     """Run one; afterwards nothing of it is left on the machine."""
-    with linked_namespaces() as names:
+    # A process has one for each folder of tests that asks for it.
+    with linked_namespaces(f"-{next(_numbers)}") as names:
         internet = Internet(names, directory)
         internet.start()
         try:
