@@ -12,8 +12,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.egress import nets, squid
 from tests.egress.attempts import ATTEMPTS, MARK
 from tests.egress.place import BOB, Client, Socket, document
@@ -181,8 +179,8 @@ def _page(ours: dict[str, bool], theirs: dict[str, bool]) -> str:
     )
 
 
-@pytest.mark.skipif(squid.PROGRAM is None, reason="squid-openssl is not installed; deploy/prepare.py knows it")
 async def test_is_never_weaker_than_squid(place: Place) -> None:
+    assert squid.PROGRAM is not None, "squid-openssl is missing; deploy/prepare.py installs it"
     servers = await _world(place)
     ours = await _through_egress(place, servers)
     assert {name: passed for name, passed in ours.items() if passed} == {one.name: True for one in ATTEMPTS if one.may}
