@@ -38,7 +38,6 @@ from sandboxes.models import Sandbox, Template
 from sandboxes.networks import Wish
 from sandboxes.states import EndReason, SandboxState
 from tenants import policy, quota
-from tenants.models import Tenant
 from tenants.states import TenantState
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ def create_sandbox(
         auto_pause=auto_pause,
         auto_resume=auto_resume,
         ingress=ingress or Ingress(),
-        network=networks.plan(Tenant.objects.get(pk=actor.tenant_id), network or Wish()),
+        network=networks.plan(actor.tenant_id, network or Wish()),
         idempotency_key=idempotency_key,
         request_digest=request_digest,
     )

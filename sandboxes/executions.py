@@ -33,7 +33,6 @@ from sandboxes.launch import Ingress
 from sandboxes.models import Execution
 from sandboxes.states import ExecutionState
 from tenants import policy, quota
-from tenants.models import Tenant
 from tenants.networks.presets import ISOLATED
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ def _check(owner: UUID, wish: Wish) -> None:
             maximum=longest_s,
         )
     if wish.network != ISOLATED:
-        networks.plan(Tenant.objects.get(pk=owner), networks.Wish(policy=wish.network))
+        networks.plan(owner, networks.Wish(policy=wish.network))
 
 
 def _judge_and_run(actor: Actor, owner: UUID, wish: Wish) -> Execution:

@@ -24,18 +24,19 @@ from sandboxes import selectors, turns
 from sandboxes.errors import EgressUnavailable, NetworkFixed, NodeUnavailable
 from sandboxes.models import Sandbox
 from sandboxes.states import NetworkMode, SandboxState
+from tenants.models import Tenant
 from tenants.networks import E2BNetwork, compile_network
-from tenants.networks.compiling import network_of
 from tenants.states import TenantState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from uuid import UUID
 
     from django.db.models import QuerySet
 
     from corekit.actor import Actor
     from sandboxes.node_client import Json, NodeClient
-    from tenants.models import Tenant
+    from tenants.models import TenantNetwork
     from tenants.networks import Compiled
 
 logger = structlog.get_logger("sandboxes.networks")
@@ -113,13 +114,15 @@ class Plan:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def plan(tenant: Tenant, wish: Wish) -> Plan:
+def plan(tenant_id: UUID | str, wish: Wish) -> Plan:
     """Return what a sandbox of a tenant is to get. Who asks for nothing gets the default that was set, or the ceiling.
 
     Raises InvalidInput for an unknown policy.
     """
-    if wish.is_empty and (default := network_of(tenant).default) is not None:
-        wish = replace(wish, policy=default.name)
+    tenant = Tenant.objects.select_related("network__default").get(pk=tenant_id)
+    network: TenantNetwork | None = getattr(tenant, "network", None)
+    if wish.is_empty and network is not None and network.default is not None:
+        wish = replace(wish, policy=network.default.name)
     if wish.policy is None:
         return Plan(tenant, wish)
     compiled = wish.compiled(tenant)
@@ -178,7 +181,7 @@ def change(actor: Actor, sandbox: Sandbox, wish: Wish) -> None:
     Raises NetworkFixed for one without a network, Conflict while it does not run or its network is cut, and
     InvalidInput for an unknown policy.
     """
-    planned = plan(sandbox.tenant, wish)
+    planned = plan(sandbox.tenant_id, wish)
     with turns.write():
         row = Sandbox.everywhere().select_for_update().filter(pk=sandbox.pk, generation=sandbox.generation).first()
         if row is None:

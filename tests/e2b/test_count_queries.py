@@ -29,9 +29,9 @@ def cost(who: Caller, method: str, path: str, body: Any = None) -> tuple[int, in
 def test_create(node: NodeDouble, base: Template, alice: Caller) -> None:
     node.calls.clear()
 
-    # The key; template, quota and limits; the tenant and its default network; permit, counters, reservation, row,
+    # The key; template, quota and limits; the tenant with its default network; permit, counters, reservation, row,
     # event; the tenant's network, its ceiling, bundles, and what nobody may reach; row, reservation.
-    assert cost(alice, "POST", "/v2/sandboxes", {"templateID": "base"}) == (18, 2)
+    assert cost(alice, "POST", "/v2/sandboxes", {"templateID": "base"}) == (17, 2)
     assert [path for _, path, _ in node.calls if path == "/v1/sandboxes"] == ["/v1/sandboxes"] * 2
 
 
