@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import structlog
 
+from corekit.localaddresses import local_addresses
 from sandboxes.node import pidnotes
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 5.0
 _STOP_TIMEOUT_S = 5.0
 _UNPRIVILEGED = ("setpriv", "--clear-groups", "--no-new-privs", "--bounding-set=-all")
+_OWN = "GATEHOUSE_EGRESS_OWN"
 _PASSED_ON = ("PATH", "LANG", "GATEHOUSE_LOG_LEVEL", "VIRTUAL_ENV")
 
 
@@ -173,7 +175,7 @@ class EgressService(Service):
     listener_variable = "GATEHOUSE_EGRESS_CONTROL_FD"
     passed_on = (
         "GATEHOUSE_EGRESS_IPV6",
-        "GATEHOUSE_EGRESS_OWN",
+        _OWN,
         "GATEHOUSE_BROKER_SOCKET",
     )
 
@@ -182,7 +184,12 @@ class EgressService(Service):
 
     def _environment(self) -> dict[str, str]:
         # As decided here: the second lock lets these be asked, and no others.
-        return {"GATEHOUSE_EGRESS_RESOLVERS": ",".join(map(str, self._config.egress_resolvers))}
+        variables = {"GATEHOUSE_EGRESS_RESOLVERS": ",".join(map(str, self._config.egress_resolvers))}
+        if self._config.egress_namespace is not None:
+            # From there it would not see which addresses are this host's.
+            own = {*map(str, local_addresses()), *os.environ.get(_OWN, "").replace(",", " ").split()}
+            variables[_OWN] = ",".join(sorted(own))
+        return variables
 
     def _confinement(self) -> tuple[str, ...]:
         namespace = self._config.egress_namespace

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
+from corekit.localaddresses import local_addresses
 from sandboxes.node.errors import EgressUnavailable, GenerationConflict, NetworkFixed, UnknownSandbox
 from sandboxes.node.slots import uid_base
-from tests.internet.world import DB, EVIL, PLAIN
+from tests.internet.world import DB, EVIL, PLAIN, RESOLVER
 from tests.node import rig
 from tests.node.rig import WORLDS, document, eventually, open_network
 from tests.node.tunnels import Tunnel, echo, fetch
@@ -335,8 +336,12 @@ async def test_it_runs_as_its_own_user_without_a_right_in_the_network_that_it_wa
     assert uid < uid_base(0)
     network = Path(f"/run/netns/{one_internet.netns}").stat()
     assert Path(f"/proc/{pid}/ns/net").stat().st_ino == network.st_ino
-    names = {entry.split("=")[0] for entry in Path(f"/proc/{pid}/environ").read_text().split("\0") if entry}
-    assert {name for name in names if "KEY" in name or "SECRET" in name or "DATABASE" in name} == set()
+    entries = [entry for entry in Path(f"/proc/{pid}/environ").read_text().split("\0") if entry]
+    told = dict(entry.split("=", 1) for entry in entries)
+    assert {name for name in told if "KEY" in name or "SECRET" in name or "DATABASE" in name} == set()
+    # From its own namespace it could not see these.
+    assert set(told["GATEHOUSE_EGRESS_OWN"].split(",")) == set(map(str, local_addresses()))
+    assert told["GATEHOUSE_EGRESS_RESOLVERS"] == RESOLVER
 
 
 async def _event(node: Rig, sandbox: Sandbox, code: str) -> dict[str, Any]:
