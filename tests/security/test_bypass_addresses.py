@@ -165,12 +165,33 @@ async def test_a_metadata_service_asked_of_the_proxy(mallory: Outbound, host: st
 
 
 @any_runtime
-async def test_metadata_stays_shut_where_everything_is_open(mallory: Outbound) -> None:
+async def test_where_everything_is_open_only_the_public_internet_is(mallory: Outbound) -> None:
+    mallory.internet.zone.address("inner.evil.test", "10.0.0.5")
+    mallory.internet.zone.address("host.evil.test", EGRESS_ADDRESS)
+    mallory.internet.zone.address("cloud.evil.test", "169.254.169.254")
     await mallory.change(version=2, layers=[{"name": "sandbox", "mode": "allow", "first": "deny", "egress": []}])
-    got = await mallory.run(
-        "answer([connect('169.254.169.254:80'), connect('metadata.google.internal:80'), connect('10.0.0.5:80')])"
-    )
-    assert got == [[403, "metadata"], [403, "metadata"], [403, "literal_ip"]]
+    refused = {
+        "169.254.169.254:80": "metadata",
+        "metadata.google.internal:80": "metadata",
+        "cloud.evil.test:443": "metadata",
+        "10.0.0.5:80": "literal_ip",
+        "127.0.0.1:80": "literal_ip",
+        "inner.evil.test:443": "resolved_private",
+        "host.evil.test:443": "resolved_private",
+        "localhost:443": "resolved_private",
+    }
+    got = await mallory.run(f"answer([connect(one) for one in {list(refused)}])")
+    assert got == [[403, reason] for reason in refused.values()]
+    mallory.reached_nothing()
+    assert await mallory.run("answer([connect('evil.test:443'), connect('8.8.8.8:443')])") == [[200], [200]]
+
+
+@any_runtime
+async def test_own_host_by_its_public_address(mallory: Outbound) -> None:
+    """The address is public, but the host's own: no rule opens it."""
+    await mallory.change(f"{EGRESS_ADDRESS}:443", version=2, private=["0.0.0.0/0"])
+    assert await mallory.run(f"answer(connect('{EGRESS_ADDRESS}:443'))") == [403, "resolved_private"]
+    await mallory.refusals(("resolved_private", EGRESS_ADDRESS, 443))
     mallory.reached_nothing()
 
 

@@ -105,7 +105,7 @@ async def test_a_wrong_greeting_in_pieces_is_refused(mallory: Outbound, opened: 
     mallory.reached_nothing()
 
 
-@any_runtime
+@transparent_only
 async def test_a_greeting_that_takes_too_long(mallory: Outbound) -> None:
     program = (
         f"{OPEN['proxy']}data = hello('api.allowed.test')\n"
