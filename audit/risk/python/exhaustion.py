@@ -28,6 +28,7 @@ _MAKING = frozenset(
     {"bytes", "bytearray", "str", "list", "dict", "set", "tuple", "object", "range", "len", "print", "urandom"}
     | {"zeros", "ones", "empty", "full", "copy", "chr", "deepcopy", "token_bytes", "token_hex", "array"}
     | {"open", "socket", "urandom", "randbytes", "format", "encode", "append", "pipe", "socketpair", "dup"}
+    | {"getattr", "attrgetter", "__getattribute__", "__import__"}
     | {"TemporaryFile", "NamedTemporaryFile", "SpooledTemporaryFile", "TemporaryDirectory", "mkstemp", "mkdtemp"}
 )
 
@@ -80,18 +81,37 @@ def _is_endless_power(ev: Evaluator, power: ast.BinOp) -> bool:
 
 def _only_grows(loop: ast.While | ast.For | ast.AsyncFor, ev: Evaluator) -> bool:
     grows = False
-    for part in (inner for statement in loop.body for inner in ast.walk(statement)):
+    for part in _parts(loop.body, ev):
         if isinstance(part, _EXITS):
             return False
         if isinstance(part, ast.Call):
-            name = _name(part)
+            name = _name(part) or _looked_up(part, ev)
             if name in _STARTING or (name in _GROWING and not _is_shown(part)):
                 grows = True
-            elif name not in _MAKING and not ev.value(part).consts:
+            elif name not in _MAKING:
                 return False
         elif isinstance(part, ast.AugAssign | ast.Assign):
             grows = grows or _is_growth(part)
     return grows
+
+
+def _parts(body: list[ast.stmt], ev: Evaluator) -> Iterator[ast.AST]:
+    """Yield everything in a loop but calls that only make a constant, and what is in them."""
+    waiting: list[ast.AST] = list(body)
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, ast.Call) and ev.value(part).consts:
+            continue
+        yield part
+        waiting += ast.iter_child_nodes(part)
+
+
+def _looked_up(call: ast.Call, ev: Evaluator) -> str:
+    """Return the name of a method that is called by what a look-up gave."""
+    found = ev.value(call.func)
+    if found.owner is not None:
+        return found.owner[0]
+    return found.names[0].rpartition(".")[2] if found.names else ""
 
 
 def _is_shown(call: ast.Call) -> bool:

@@ -257,6 +257,11 @@ PAIRS = [
         ("for n in range(10 ** 30):\n    if n > 9: break", "L0"),
         "x = 'a' * 10 ** 30",
     ),
+    (
+        "a list that is looked up and filled nine times, and for ever",
+        ("xs = []\nfor n in range(9):\n    getattr(xs, 'append')(n)", "L0"),
+        "xs = []\nwhile True:\n    getattr(xs, 'app' + 'end')(' ' * 10 ** 6)",
+    ),
 ]
 
 
