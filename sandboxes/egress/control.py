@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from sandboxes.egress.registry import Registry
 
 PACKET = 1024 * 1024
-_EVENTS_AT_ONCE = 200
+# Each has at most a few hundred bytes of what sandboxes said, so that a packet of them fits any socket's buffer.
+_EVENTS_AT_ONCE = 100
 _LOOK_S = 0.02
 _PEER = struct.Struct("3i")
 _DESCRIPTOR = array.array("i").itemsize
@@ -193,7 +194,8 @@ class _Node:
                 continue
             try:
                 await self._send({"op": "events", "events": events})
-            except OSError:
+            except OSError as error:
+                logger.error("egress_events_not_sent", error=str(error))
                 return
             self._sent = events[-1]["seq"]
 

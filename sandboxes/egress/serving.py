@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _GRANTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 _KNOWN = b"HTTP/1.1 204 No Content\r\n\r\n"
 _TRANSPARENT = b"transparent"
+# No name is longer; what is said in its place may be.
+_LONGEST_SHOWN = 253
 
 
 async def serve(flow: Flow) -> str:
@@ -164,7 +166,7 @@ def _check_hello(flow: Flow, hello: Hello) -> None:
     host, port = passage.target.host, passage.target.port
     named: Name | None = None
     if hello.sni is not None:
-        passage.sni = hello.sni.decode("latin-1")
+        passage.sni = hello.sni[:_LONGEST_SHOWN].decode("latin-1")
         named = _name_of(hello.sni)
     passage.ech = hello.ech
     if hello.ech and policy.tls.ech == "deny":

@@ -127,6 +127,12 @@ async def test_refuses_a_greeting_without_end(place: Place, api: Server) -> None
     assert (await place.node.event(code="egress.denied"))["reason"] == "not_tls"
 
 
+async def test_refuses_a_name_that_is_longer_than_any(place: Place, api: Server) -> None:
+    client = await place.alice.tunnel(f"{API}:443")
+    client.send(greetings.named(b"a" * 10_000))
+    await _refused(place, client, api, "not_tls")
+
+
 async def test_passes_an_encrypted_name_where_the_policy_lets_it(place: Place, api: Server) -> None:
     await place.node.put(document(version=2, tls={"ech": "allow"}))
     client = await place.alice.tunnel(f"{API}:443")
