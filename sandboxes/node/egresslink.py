@@ -41,6 +41,7 @@ class Session:
         self._answers: dict[int, asyncio.Future[Message]] = {}
         self._turn = asyncio.Lock()
         self.ended = asyncio.Event()
+        self._held = False
         asyncio.get_running_loop().add_reader(sock, self._read)
 
     @classmethod
@@ -116,8 +117,26 @@ class Session:
                 self.close()
                 return
             self._take(message)
-            if self.ended.is_set():
+            if self._held or self.ended.is_set():
                 return
+
+    def hold(self) -> None:
+        """Read no more for now; egress waits. Safe to repeat."""
+        self._set_held(held=True)
+
+    def go_on(self) -> None:
+        """Read again. Safe to repeat."""
+        self._set_held(held=False)
+
+    def _set_held(self, *, held: bool) -> None:
+        if held == self._held or self.ended.is_set():
+            return
+        self._held = held
+        loop = asyncio.get_running_loop()
+        if held:
+            loop.remove_reader(self._sock)
+        else:
+            loop.add_reader(self._sock, self._read)
 
     def _take(self, message: Message) -> None:
         if message.get("op") not in ("done", "failed"):

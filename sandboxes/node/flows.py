@@ -24,6 +24,8 @@ logger = structlog.get_logger()
 
 _FULL = "events_full"
 _STOP_TIMEOUT_S = 2.0
+# What waits for the disk. Egress sends all that it has, and keeps it until it is acknowledged.
+_MOST_BATCHES = 8
 
 
 class Flows:
@@ -38,7 +40,7 @@ class Flows:
 
     def start(self) -> None:
         """Begin to take events."""
-        self._keeper.ways.heard = lambda session, events: self._batches.put_nowait((session, events))
+        self._keeper.ways.heard = self._hear
         self._keeper.on_room = self._make_room
         self._task = asyncio.create_task(self._take_all(), name="flow events")
 
@@ -49,6 +51,11 @@ class Flows:
                 await asyncio.wait_for(self._batches.join(), _STOP_TIMEOUT_S)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    def _hear(self, session: Session, events: list[Any]) -> None:
+        self._batches.put_nowait((session, events))
+        if self._batches.qsize() >= _MOST_BATCHES:
+            session.hold()
 
     def _make_room(self) -> None:
         """Open the ways that were shut for want of room: the control plane has taken events."""
@@ -63,6 +70,8 @@ class Flows:
             if (last := _last(events)) is not None:
                 await session.tell("acked", upto=last)
             self._batches.task_done()
+            if self._batches.empty():
+                session.go_on()
 
     async def _take(self, body: Any) -> None:
         keeper = self._keeper

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from corekit.addresses import Network
     from sandboxes.node.doors import Doors
     from sandboxes.node.egresslink import Message
     from sandboxes.node.events import Subject
@@ -37,6 +38,7 @@ _PATIENCE_S = 6.0
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 0.5
 _AT_ONCE = 64
+_NOTHING: frozenset[Network] = frozenset()
 # Of sandboxes that have ended, whose last flows are still to be told of.
 _REMEMBERED = 4_096
 
@@ -77,6 +79,8 @@ class Ways:
         self._lock = lock
         self._ways: dict[str, Way] = {}
         self._past: OrderedDict[str, Past] = OrderedDict()
+        # Few have any.
+        self._private: dict[str, frozenset[Network]] = {}
         self._session: Session | None = None
         self._synced = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -89,7 +93,7 @@ class Ways:
         if spec.network.mode == "none":
             return
         self._require_served()
-        way = self._ways[spec.id] = Way(spec, slot)
+        way = self._keep(Way(spec, slot))
         try:
             await self._grant()
             await self._tell(way)
@@ -100,13 +104,14 @@ class Ways:
     def adopt(self, spec: Spec, slot: int, *shut: str) -> None:
         """Keep the way of a sandbox that an earlier node started; egress hears of it when the connection begins."""
         if spec.network.mode != "none":
-            self._ways[spec.id] = Way(spec, slot, frozenset(shut), adopted=True)
+            self._keep(Way(spec, slot, frozenset(shut), adopted=True))
 
     async def change(self, spec: Spec) -> int:
         """Return the version that egress obeys once that is the one of `spec`, or a later one."""
         self._require_served()
         way = self._ways[spec.id]
-        before, way.spec = way.spec, spec
+        before, way.spec = self._private.get(spec.id, _NOTHING), spec
+        self._keep(way)
         # Until egress obeys the new document, what the old one needs stays open.
         await self._grant(before)
         await self._tell(way)
@@ -158,10 +163,18 @@ class Ways:
         """Whether the kernel, too, keeps egress from what nobody may reach."""
         return self._lock is not None and self._lock.is_shut
 
+    def _keep(self, way: Way) -> Way:
+        self._ways[way.spec.id] = way
+        self._private.pop(way.spec.id, None)
+        if private := way.spec.network.private:
+            self._private[way.spec.id] = frozenset(private)
+        return way
+
     def _forget(self, sandbox_id: str) -> Way | None:
         way = self._ways.pop(sandbox_id, None)
         if way is None:
             return None
+        self._private.pop(sandbox_id, None)
         spec = way.spec
         self._past[sandbox_id] = Past(spec.id, spec.generation, spec.tenant, spec.tier)
         if len(self._past) > _REMEMBERED:
@@ -170,11 +183,10 @@ class Ways:
             way.listener.close()
         return way
 
-    async def _grant(self, *others: Spec) -> None:
+    async def _grant(self, more: frozenset[Network] = _NOTHING) -> None:
         """Open the second lock for what any document may reach, and shut it for all else."""
         if self._lock is not None:
-            specs = [*others, *(way.spec for way in self._ways.values())]
-            await self._lock.grant(frozenset(network for spec in specs for network in spec.network.private))
+            await self._lock.grant(more.union(*self._private.values()))
 
     def _require_served(self) -> None:
         if self._lock is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -319,6 +320,38 @@ async def test_a_node_without_egress_starts_nothing_that_needs_it() -> None:
             assert other.codes("alice") == ["sandbox.ended"]
             assert other.events("alice")[0]["details"]["cause"] == "egress_unavailable"
             await other.is_clean()
+
+
+# --- the second lock
+
+
+def locked(node: Rig, internet: Internet) -> str:
+    """Return the rules for the user of egress, empty when there are none."""
+    command = ["ip", "netns", "exec", internet.netns, "nft", "list", "table", "inet", node.node.config.lock_name]
+    return subprocess.run(command, check=False, capture_output=True, text=True).stdout
+
+
+async def test_what_an_operator_granted_is_open_for_as_long_as_a_policy_needs_it(
+    clean_node: Rig, internet: Internet
+) -> None:
+    assert f"meta skuid {clean_node.node.config.egress_uid} jump egress" in locked(clean_node, internet).replace(
+        '"gatehouse-egress"', str(clean_node.node.config.egress_uid)
+    )
+    sandbox = await clean_node.start(**open_network(*RULES, private=["10.20.0.0/16"]))
+    assert "ip daddr 10.20.0.0/16 accept" in locked(clean_node, internet)
+    other = document(*RULES, version=2, private=["10.30.0.0/16"])
+    await clean_node.keeper.set_network(sandbox.spec.id, 1, other, None)
+    assert "ip daddr 10.30.0.0/16 accept" in locked(clean_node, internet)
+    assert "10.20" not in locked(clean_node, internet)
+    await clean_node.keeper.stop(sandbox.spec.id, 1)
+    assert "10.30" not in locked(clean_node, internet)
+
+
+async def test_who_takes_it_away_finds_it_again(clean_node: Rig, internet: Internet) -> None:
+    before = locked(clean_node, internet)
+    subprocess.run(["ip", "netns", "exec", internet.netns, "nft", "flush", "ruleset"], check=True)
+    await eventually(lambda: locked(clean_node, internet) == before)
+    assert clean_node.keeper.ways.is_locked
 
 
 # --- the process

@@ -191,6 +191,17 @@ async def test_one_that_is_wrong_is_refused_alone_and_does_not_come_again(line: 
     assert line.node.codes("nobody") == []
 
 
+async def test_a_flood_is_taken_in_order_while_policies_change(line: Line) -> None:
+    await line.start("alice")
+    for _ in range(40):
+        last = line.egress.tell(*(event("alice") for _ in range(20)))
+    assert await line.node.keeper.set_network("alice", 1, document(version=2), None) == 2
+    await eventually(lambda: line.egress.acked() == last)
+    acked = [message["upto"] for message in line.egress.told if message["op"] == "acked"]
+    assert acked == sorted(acked)
+    assert len(line.flows("alice")) == 800
+
+
 WRONG: dict[str, list[Any]] = {
     "id": [None, "", "x" * 32, "A" * 32, 5],
     "code": [None, "", "egress", "egress.", "sandbox.ended", "code.run", "egress.DENIED", "egress.a.b", 5],
