@@ -218,7 +218,7 @@ def _check_via(checked: Checked, value: object) -> None:
     if value is None:
         return
     try:
-        host, port = canonical_authority(value.encode() if isinstance(value, str) else b"")
+        host, port = canonical_authority(value.encode("utf-8", "backslashreplace") if isinstance(value, str) else b"")
     except BadHost as error:
         checked.wrong("via", f"{error} Write it like proxy.example.com:3128.")
     else:
