@@ -101,37 +101,41 @@ class _Node:
         self._sent = 0
         self._tasks: list[asyncio.Task[None]] = []
         self.gone = False
+        self._sending = asyncio.Lock()
         self.news = asyncio.Event()
 
     def start(self, hello: dict[str, Any]) -> None:
         self._registry.begin()
-        self._send_now(hello)
-        self._tasks = [asyncio.create_task(self._obey()), asyncio.create_task(self._report())]
+        self._tasks = [asyncio.create_task(self._report(hello)), asyncio.create_task(self._obey())]
 
     def close(self) -> None:
+        self.gone = True
         for task in self._tasks:
             task.cancel()
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self._sock.fileno())
-        loop.remove_writer(self._sock.fileno())
-        self._sock.close()
+        # Not before the tasks have let go of it: its number may be another socket's right afterwards.
+        ended = asyncio.gather(*self._tasks, return_exceptions=True)
+        ended.add_done_callback(lambda _: self._sock.close())
 
     async def _obey(self) -> None:
-        while True:
-            try:
-                data, listener = await self._receive()
-            except OSError as error:
-                self.gone = True
-                logger.error("egress_control_lost", error=str(error))
-                return
-            except Unfit as error:
-                logger.error("egress_control_unfit", error=str(error))
-                continue
-            if not data:
-                self.gone = True
-                logger.warning("egress_control_ended")
-                return
+        try:
+            while await self._obey_once():
+                pass
+            logger.warning("egress_control_ended")
+        except OSError as error:
+            logger.error("egress_control_lost", error=str(error))
+        finally:
+            self.gone = True
+
+    async def _obey_once(self) -> bool:
+        """Act on one message; False when the node has gone."""
+        try:
+            data, listener = await self._receive()
+        except Unfit as error:
+            logger.error("egress_control_unfit", error=str(error))
+            return True
+        if data:
             await self._act(data, listener)
+        return bool(data)
 
     async def _receive(self) -> tuple[bytes, socket.socket | None]:
         while True:
@@ -154,18 +158,18 @@ class _Node:
             number = message.get("n")
             answer = await self._done(message, listener)
         except RuleError as error:
-            self._refuse(number, f"{error.field}: {error}", listener)
+            await self._refuse(number, f"{error.field}: {error}", listener)
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            self._refuse(number, f"{type(error).__name__}: {error}", listener)
+            await self._refuse(number, f"{type(error).__name__}: {error}", listener)
         else:
             if number is not None:
                 await self._send({"op": "done", "n": number, **answer})
 
-    def _refuse(self, number: object, reason: str, listener: socket.socket | None) -> None:
+    async def _refuse(self, number: object, reason: str, listener: socket.socket | None) -> None:
         logger.error("egress_control_failed", reason=reason)
         if listener is not None:
             listener.close()
-        self._send_now({"op": "failed", "n": number, "reason": reason})
+        await self._send({"op": "failed", "n": number, "reason": reason})
 
     async def _done(self, message: dict[str, Any], listener: socket.socket | None) -> dict[str, Any]:
         match message["op"]:
@@ -184,35 +188,31 @@ class _Node:
                 raise ValueError(f"there is no {message['op']!r}")
         return {}
 
-    async def _report(self) -> None:
+    async def _report(self, hello: dict[str, Any]) -> None:
         """Send each event once on this connection; what the node had not acknowledged before comes again."""
-        while True:
-            events = self._outbox.after(self._sent, _EVENTS_AT_ONCE)
-            if not events:
-                self.news.clear()
-                await self.news.wait()
-                continue
-            try:
-                await self._send({"op": "events", "events": events})
-            except OSError as error:
-                logger.error("egress_events_not_sent", error=str(error))
-                return
-            self._sent = events[-1]["seq"]
+        try:
+            await self._send(hello)
+            while True:
+                events = self._outbox.after(self._sent, _EVENTS_AT_ONCE)
+                if events:
+                    await self._send({"op": "events", "events": events})
+                    self._sent = events[-1]["seq"]
+                else:
+                    self.news.clear()
+                    await self.news.wait()
+        except OSError as error:
+            logger.error("egress_events_not_sent", error=str(error))
 
     async def _send(self, message: dict[str, Any]) -> None:
         data = json.dumps(message, separators=(",", ":")).encode()
-        while True:
-            try:
-                self._sock.send(data)
-                return
-            except (BlockingIOError, InterruptedError):
-                await _ready(self._sock, writing=True)
-
-    def _send_now(self, message: dict[str, Any]) -> None:
-        try:
-            self._sock.send(json.dumps(message, separators=(",", ":")).encode())
-        except OSError as error:
-            logger.error("egress_control_lost", error=str(error))
+        # Answers and events wait for the same socket, which can wake only one of them.
+        async with self._sending:
+            while True:
+                try:
+                    self._sock.send(data)
+                    return
+                except (BlockingIOError, InterruptedError):
+                    await _ready(self._sock, writing=True)
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> array.array[int]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
+import socket
 from typing import TYPE_CHECKING
 
 from tests.egress import nets
@@ -83,6 +86,34 @@ async def test_refuses_flows_while_it_is_dead_and_serves_again_afterwards(place:
     await node.ask("synced")
     assert (await waiting.head()).startswith(b"HTTP/1.1 200 ")
     await node.leave()
+
+
+async def test_answers_everything_to_a_node_that_reads_late(place: Place) -> None:
+    """Its queue is full of answers and events; none of them is lost, and neither waits for ever."""
+    loop = asyncio.get_running_loop()
+    late = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    await loop.sock_connect(late, str(place.process.control_path))
+    await loop.sock_recv(late, 1 << 20)
+    asked = 0
+    put = {"op": "put", "id": "ialice", "generation": place.node.generation, "tenant": "00", "network": document()}
+    with contextlib.suppress(TimeoutError):
+        while asked < 3000:
+            async with asyncio.timeout(1):
+                await loop.sock_sendall(late, json.dumps({**put, "n": asked}).encode())
+            asked += 1
+    for number in range(20):
+        client = await place.alice.ask(connect_head(f"n{number}.evil.test:443"))
+        assert await client.refusal() == (403, "no_rule")
+    answered: set[int] = set()
+    told: set[str] = set()
+    async with asyncio.timeout(20):
+        while len(answered) < asked or len(told) < 20:
+            message = json.loads(await loop.sock_recv(late, 1 << 20))
+            if message["op"] == "done":
+                answered.add(message["n"])
+            else:
+                told |= {one["details"]["host"] for one in message["events"] if one["code"] == "egress.denied"}
+    late.close()
 
 
 async def test_needs_a_listener_for_a_new_sandbox(place: Place) -> None:
