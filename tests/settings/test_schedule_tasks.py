@@ -11,6 +11,7 @@ from gatehouse.celery import app
 def test_these_tasks_run_again_and_again() -> None:
     assert {name: entry["schedule"] for name, entry in queues.schedule().items()} == {
         "sandboxes.collect_events": 1.0,
+        "sandboxes.tell_networks": 1.0,
         "sandboxes.reconcile": 10.0,
         "sandboxes.sweep_reservations": 30.0,
         "sandboxes.erase_tenants": 5.0,
