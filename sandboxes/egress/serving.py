@@ -107,6 +107,7 @@ async def _connect(flow: Flow, request: Request) -> str:
     if target.name == BROKER_NAME:
         return await _connect_broker(flow, target)
     flow.passage = Passage(flow.services, flow.sandbox, target, flow.via)
+    flow.allow(flow.services.settings.limits.connect_seconds, "connect")
     # Before the client is told that it has its tunnel: it can still be told why not.
     route = await find_route(flow.services, flow.sandbox, target)
     if "tcp" in flow.passage.verdict.protocols:

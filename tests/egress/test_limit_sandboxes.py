@@ -84,7 +84,7 @@ async def test_counts_the_bytes_of_requests_as_well(place: Place) -> None:
 
 async def test_ends_a_flow_in_which_nothing_moves(place: Place) -> None:
     await place.server(nets.API, 5432, echo)
-    await place.node.put(document(version=2, limits={"idle_s": 0}))
+    await place.node.put(document(version=2, limits={"idle_s": 1}))
     client = await place.alice.tunnel(DB)
     assert await client.rest() == b""
     event = await place.node.event(code="egress.closed")
@@ -94,7 +94,7 @@ async def test_ends_a_flow_in_which_nothing_moves(place: Place) -> None:
 async def test_ends_a_kept_connection_without_a_word(place: Place) -> None:
     """Nothing was refused and nothing was asked for: there is nothing to record but the request before."""
     await place.server(nets.API, 80, web)
-    await place.node.put(document(version=2, limits={"idle_s": 0}))
+    await place.node.put(document(version=2, limits={"idle_s": 1}))
     name = await place.alice.ask(b"GET /v1/names/api.allowed.test HTTP/1.1\r\nHost: proxy\r\n\r\n")
     assert (await name.rest()).startswith(b"HTTP/1.1 204 ")
     head = b"GET http://plain.allowed.test/close HTTP/1.1\r\nHost: plain.allowed.test\r\n\r\n"
