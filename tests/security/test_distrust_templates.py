@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandboxes.node.errors import StartFailed
-from tests.node.rig import TEMPLATES, base_build, eventually, leftovers
+from tests.node.rig import TEMPLATES, base_build, eventually, leftovers, open_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +87,28 @@ async def test_another_directory_as_a_link_out_of_it_leads_nowhere(
     except StartFailed:
         return
     assert not Path(f"/proc/{inside.pid}/root{victim}/file").exists()
+    await place.end(inside)
+
+
+@pytest.mark.parametrize("name", ["etc/resolv.conf", "opt", "opt/gatehouse", "opt/gatehouse/egress"])
+async def test_the_way_out_is_mounted_over_no_link_of_a_template(
+    place: Place, rootfs: Path, victim: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    async def opened(_spec: object, _slot: int) -> None:
+        return
+
+    # Egress has nothing to do with what is mounted.
+    monkeypatch.setattr(place.rig.keeper.ways, "open", opened)
+    if (rootfs / name).is_dir():
+        shutil.rmtree(rootfs / name)
+    (rootfs / name).parent.mkdir(parents=True, exist_ok=True)
+    (rootfs / name).symlink_to(victim / "file" if name.endswith("conf") else victim)
+    inside = await place.sandbox(build="crafted", **open_network())
+    # In the sandbox they are what they should be, or it would not have been handed out.
+    shown = await inside.text(
+        "read -r first < /etc/resolv.conf; echo $first; [ -d /opt/gatehouse/egress ] && echo there"
+    )
+    assert shown == "nameserver 127.0.0.1\nthere\n"
     await place.end(inside)
 
 
