@@ -12,7 +12,9 @@ from tenants.models import (
     Bundle,
     LimitRange,
     Membership,
+    NetworkChange,
     NetworkPolicy,
+    NetworkPolicyVersion,
     PlatformNetwork,
     Quota,
     Reservation,
@@ -106,6 +108,23 @@ class NetworkPolicyAdmin(ReadOnlyAdmin):
     """Network policies, deleted ones too."""
 
     list_display = ("name", "tenant", "version", "updated_at", "updated_by", "deleted_at")
+
+
+@admin.register(NetworkPolicyVersion)
+class NetworkPolicyVersionAdmin(ReadOnlyAdmin):
+    """What network policies were, version by version."""
+
+    list_display = ("policy", "version", "created_at", "created_by")
+    list_select_related = ("policy",)
+    ordering = ("-created_at", "-pk")
+
+
+@admin.register(NetworkChange)
+class NetworkChangeAdmin(ReadOnlyAdmin):
+    """Changes of network policies that what runs has still to follow."""
+
+    list_display = ("tenant_id", "policy", "created_at")
+    ordering = ("pk",)
 
 
 @admin.register(TenantNetwork)

@@ -13,7 +13,10 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "SECURITY.md", "THREAT_MODEL.md", "CHANGELOG.md")),
 ]
 # Set by one process for another, never by a person.
-INTERNAL = {"GATEHOUSE_SERVICE", "GATEHOUSE_LISTEN_FD", "GATEHOUSE_NODE_GATEWAY"}
+INTERNAL = {
+    *("GATEHOUSE_SERVICE", "GATEHOUSE_LISTEN_FD", "GATEHOUSE_NODE_GATEWAY"),
+    *("GATEHOUSE_EGRESS_CONTROL_FD", "GATEHOUSE_BROKER_SOCKET"),
+}
 
 
 def page(name: str) -> str:
