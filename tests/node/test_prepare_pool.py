@@ -238,6 +238,9 @@ async def test_a_template_s_own_defaults_are_prepared_at_the_start() -> None:
         async with rig.running_node(home, GATEHOUSE_POOL_SIZE="3") as node:
             await counted(node.node.container.pool, **{rig.base_build(): 3})
             await counted(node.node.process.pool, **{rig.base_build(): 2})
+            # With a way out, as the sandboxes of a new tenant have it.
+            recipes = [*node.node.container.pool._shelves, *node.node.process.pool._shelves]
+            assert [recipe.network for recipe in recipes] == ["transparent", "transparent"]
         assert rig.leftovers(home).keys() <= {"loops"}
 
 
