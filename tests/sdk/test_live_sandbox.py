@@ -110,10 +110,12 @@ def test_impossible_timeout_is_refused(stack: Stack, timeout: int) -> None:
     assert stack.live_ids() == before
 
 
-def test_internet_access_may_be_asked_for_and_is_not_there(sdk: dict[str, Any]) -> None:
+def test_internet_access_is_what_the_ceiling_allows(sdk: dict[str, Any]) -> None:
     sandbox = Sandbox.create(timeout=60, allow_internet_access=True, **sdk)
     try:
-        attempt = "timeout 2 bash -c '</dev/tcp/1.1.1.1/80' 2>/dev/null && echo reached || echo refused"
+        # The connection itself ends in the sandbox; what counts is that nobody answers on it.
+        ask = "exec 3<>/dev/tcp/1.1.1.1/80; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; head -c 1 <&3 | grep -q ."
+        attempt = f'timeout 5 bash -c "{ask}" 2>/dev/null && echo reached || echo refused'
         assert sandbox.commands.run(attempt).stdout == "refused\n"
     finally:
         sandbox.kill()
