@@ -98,7 +98,8 @@ class Ways:
             await self._grant()
             await self._tell(way)
         except BaseException:
-            self._forget(spec.id)
+            # Egress may have taken it already.
+            await self.close(spec.id)
             raise
 
     def adopt(self, spec: Spec, slot: int, *shut: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from sandboxes.node import spool as spool_module
-from sandboxes.node.errors import BadRequest, EgressUnavailable
+from sandboxes.node.errors import BadRequest, EgressUnavailable, StartFailed
 from sandboxes.node.events import Past, from_egress
 from sandboxes.node.services import EgressService
 from tests.node import rig
@@ -134,6 +134,21 @@ async def test_what_egress_does_not_take_starts_no_sandbox(line: Line) -> None:
     assert line.node.codes("alice") == ["sandbox.ended"]
     assert "alice" not in line.node.keeper.feed._routes
     assert line.node.keeper.ways.subject("alice", 1) is not None
+    await line.node.is_clean()
+
+
+async def test_a_start_that_fails_meanwhile_leaves_nothing_at_egress(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silence(_path: str) -> bool:
+        await eventually(lambda: line.egress.puts("alice"))
+        return False
+
+    monkeypatch.setattr("sandboxes.node.runtimes.prepared.guestclient.answers", silence)
+    with pytest.raises(StartFailed):
+        await line.start("alice")
+    assert line.egress.ops() == ["put", "drop"]
+    assert line.node.codes("alice") == ["sandbox.ended"]
     await line.node.is_clean()
 
 
