@@ -54,7 +54,8 @@ class EventSerializer(EventModel):
         model = Event
         fields = (
             *("id", "at", "code", "severity", "message", "tenant", "actor", "object", "origin", "request_id"),
-            *("phase", "ref", "outcome", "generation", "node_id", "tool_name", "args_hash", "args_shape"),
+            *("phase", "ref", "outcome", "decision", "reason", "generation", "node_id"),
+            *("tool_name", "args_hash", "args_shape"),
             *("risk_score", "risk_reasons", "duration_ms", "details"),
         )
         read_only_fields = fields
