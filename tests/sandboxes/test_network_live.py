@@ -200,3 +200,32 @@ def put(stack: Stack, box: Sandbox, policy: str) -> bool:
             raise
         return False
     return True
+
+
+# One line a round: the status of what is allowed, and what became of what is not.
+ROUNDS = f"""for round in $(seq 400); do
+    allowed=$(curl -sk -o /dev/null -w '%{{http_code}}' --max-time 10 {API})
+    curl -sf -o /dev/null --max-time 10 {EVIL}
+    echo "$allowed $?"
+    sleep 0.05
+done"""
+
+
+def test_traffic_goes_on_while_the_control_plane_is_away(stack: Stack, box: Sandbox) -> None:
+    seen = ""
+    running = box.commands.run(ROUNDS, background=True, timeout=0)
+
+    # The stream passes the gateway alone, so that it says what happens while nobody else is there.
+    stack.kill("web")
+    stack.kill("worker")
+    for out, _, _ in running:
+        seen += out or ""
+        if seen.count("\n") > 60 and stack.answers():
+            break
+    running.kill()
+    stack.wait_until_answers()
+
+    # 22 is curl's word for an answer that is an error: the refusal.
+    assert set(seen.split("\n")[:-1]) == {"200 22"}
+    assert until(lambda: of_host(stack, box, "egress.denied", "evil.test"))
+    assert until(lambda: of_host(stack, box, "egress.closed", "api.allowed.test"))
