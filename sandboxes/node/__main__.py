@@ -166,7 +166,9 @@ class Node:
 
 
 def _second_lock(config: NodeConfig) -> SecondLock:
-    return SecondLock(config.lock_name, config.egress_uid, config.egress_resolvers, config.egress_namespace)
+    return SecondLock(
+        config.lock_name, config.egress_uid, config.egress_gid, config.egress_resolvers, config.egress_namespace
+    )
 
 
 def _lock(store: Path) -> int:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from corekit.addresses import Address
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
+# No system gives out groups from here on, up to the ids of sandboxes.
+_FIRST_EGRESS_GID = 0x6F00_0000
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -133,12 +135,21 @@ class NodeConfig:
     @property
     def cgroup_name(self) -> str:
         """The name of this node's parent group; two nodes with different homes never share one."""
-        return "gatehouse-" + hashlib.sha256(str(self.home).encode()).hexdigest()[:8]
+        return f"gatehouse-{self._mark}"
+
+    @property
+    def _mark(self) -> str:
+        return hashlib.sha256(str(self.home).encode()).hexdigest()[:8]
 
     @property
     def lock_name(self) -> str:
         """The name of the packet filter's table about egress; nodes with different homes never share one."""
-        return self.cgroup_name.replace("gatehouse-", "gatehouse_egress_")
+        return f"gatehouse_egress_{self._mark}"
+
+    @property
+    def egress_gid(self) -> int:
+        """The group of egress, which nobody else has: the packet filter tells by it which node's egress connects."""
+        return _FIRST_EGRESS_GID + int(self._mark[:6], 16)
 
     @property
     def control_gid(self) -> int:

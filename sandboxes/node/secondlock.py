@@ -1,8 +1,9 @@
 """The second lock on the way out: the kernel lets the user of egress connect to nothing but what may be reached.
 
 Egress judges each connection itself. Should it ever be talked out of that, these rules still stand between it and the
-host, its network and the clouds' metadata. They concern that user's own connections and nobody else's, in a table of
-their own in the network namespace of egress. Whoever removes or changes the table finds it again a moment later.
+host, its network and the clouds' metadata. They concern that user's own connections and nobody else's, and by its group
+those of one node's egress alone, in a table of their own in the network namespace of egress. Whoever removes or changes
+the table finds it again a moment later.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ _GROUP_NFTABLES = 1 << (7 - 1)
 class SecondLock:
     """Keeps the rules of one node's egress. All methods belong to one event loop."""
 
-    def __init__(self, name: str, uid: int, resolvers: Iterable[Address], namespace: Path | None) -> None:
+    def __init__(self, name: str, uid: int, gid: int, resolvers: Iterable[Address], namespace: Path | None) -> None:
         self._name = name
-        self._uid = uid
+        self._who = f"meta skuid {uid} meta skgid {gid}"
         self._resolvers = tuple(resolvers)
         # A thread that stays in the namespace: a process has only one, but its threads may have others.
         self._thread = ThreadPoolExecutor(1, "second lock", lambda: _enter(namespace))
@@ -142,7 +143,7 @@ class SecondLock:
             f"table inet {self._name} {{\n"
             f"chain egress {{\n{chr(10).join(lines)}\n}}\n"
             "chain output {\ntype filter hook output priority filter; policy accept;\n"
-            f"meta skuid {self._uid} jump egress\n}}\n}}\n"
+            f"{self._who} jump egress\n}}\n}}\n"
         )
 
 

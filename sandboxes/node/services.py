@@ -120,6 +120,9 @@ class Service(ABC):
         if self._process is not None and self._process.poll() is not None:
             self._process = None
 
+    def _group(self, user: pwd.struct_passwd) -> int:
+        return user.pw_gid
+
     def _spawn(self) -> int:
         if self._listener is None:
             self._listener = self._listen()
@@ -130,7 +133,7 @@ class Service(ABC):
             self.listener_variable: str(self._listener.fileno()),
             **self._environment(),
         }
-        become = (*_UNPRIVILEGED, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--")
+        become = (*_UNPRIVILEGED, f"--reuid={user.pw_uid}", f"--regid={self._group(user)}", "--")
         # Not the event loop's own child: the pidfd tells of its end, also of one that an earlier node started.
         self._process = subprocess.Popen(
             [*self._confinement(), *become, sys.executable, "-m", self.module],
@@ -181,6 +184,9 @@ class EgressService(Service):
 
     def _listen(self) -> socket.socket:
         return listen_for_node(self._config.egress_socket)
+
+    def _group(self, user: pwd.struct_passwd) -> int:
+        return self._config.egress_gid
 
     def _environment(self) -> dict[str, str]:
         # As decided here: the second lock lets these be asked, and no others.

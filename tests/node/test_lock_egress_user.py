@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 NAME = "gatehouse_egress_test"
 NOBODY, DAEMON = pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("daemon").pw_uid
+GROUP, OTHER_GROUP = 0x6F00_0001, 0x6F00_0002
 PUBLIC, PUBLIC_6 = "45.79.1.1", "2600:3c00::1"
 PRIVATE, OTHER_PRIVATE, PRIVATE_6 = "10.20.0.5", "192.168.7.7", "fd12::5"
 METADATA, LOOPBACK = "169.254.169.254", "127.0.0.1"
@@ -75,7 +76,7 @@ def namespace() -> Iterator[Path]:
 
 @contextlib.asynccontextmanager
 async def locked(namespace: Path, *, remove: bool = True) -> AsyncIterator[SecondLock]:
-    lock = SecondLock(NAME, NOBODY, [ipaddress.ip_address(RESOLVER)], namespace)
+    lock = SecondLock(NAME, NOBODY, GROUP, [ipaddress.ip_address(RESOLVER)], namespace)
     await lock.start()
     assert lock.is_shut
     try:
@@ -84,15 +85,16 @@ async def locked(namespace: Path, *, remove: bool = True) -> AsyncIterator[Secon
         await lock.stop(remove=remove)
 
 
-def reached(namespace: Path, uid: int, *places: tuple[str, int]) -> dict[str, str]:
+def reached(namespace: Path, uid: int, *places: tuple[str, int], gid: int = GROUP) -> dict[str, str]:
     """Return which places a user may connect to."""
-    become = ["setpriv", f"--reuid={uid}", "--clear-groups", "--"]
+    become = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--"]
     command = ["nsenter", f"--net={namespace}", "--", *become, "/usr/bin/python3", "-c", PROBE, json.dumps(places)]
     return dict(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
-def verdicts(namespace: Path, uid: int = NOBODY) -> dict[str, str]:
-    return {place.split()[0]: said for place, said in reached(namespace, uid, *((one, PORT) for one in ALL)).items()}
+def verdicts(namespace: Path, uid: int = NOBODY, gid: int = GROUP) -> dict[str, str]:
+    said = reached(namespace, uid, *((one, PORT) for one in ALL), gid=gid)
+    return {place.split()[0]: verdict for place, verdict in said.items()}
 
 
 def tables(namespace: Path) -> list[str]:
@@ -128,10 +130,11 @@ async def test_name_servers_may_be_asked_and_nothing_else_of_them(namespace: Pat
         }
 
 
-@pytest.mark.parametrize("uid", [0, DAEMON])
-async def test_nobody_else_notices_anything(namespace: Path, uid: int) -> None:
+@pytest.mark.parametrize(("uid", "gid"), [(0, GROUP), (DAEMON, GROUP), (NOBODY, OTHER_GROUP)])
+async def test_nobody_else_notices_anything(namespace: Path, uid: int, gid: int) -> None:
+    # The same user in another group is the egress of another node on this host.
     async with locked(namespace):
-        assert verdicts(namespace, uid) == dict.fromkeys(ALL, "open")
+        assert verdicts(namespace, uid, gid) == dict.fromkeys(ALL, "open")
 
 
 async def test_what_is_granted_may_be_reached_until_it_is_taken_back(namespace: Path) -> None:
@@ -198,7 +201,7 @@ async def test_a_host_without_a_filter_goes_on_without(namespace: Path, monkeypa
         raise OSError("libnftables.so.1 is missing")
 
     monkeypatch.setattr(Nft, "run", missing)
-    lock = SecondLock(NAME, NOBODY, [], namespace)
+    lock = SecondLock(NAME, NOBODY, GROUP, [], namespace)
     await lock.start()
     assert not lock.is_shut
     await lock.grant(frozenset([ipaddress.ip_network("10.20.0.0/16")]))

@@ -334,9 +334,9 @@ def locked(node: Rig, internet: Internet) -> str:
 async def test_what_an_operator_granted_is_open_for_as_long_as_a_policy_needs_it(
     clean_node: Rig, internet: Internet
 ) -> None:
-    assert f"meta skuid {clean_node.node.config.egress_uid} jump egress" in locked(clean_node, internet).replace(
-        '"gatehouse-egress"', str(clean_node.node.config.egress_uid)
-    )
+    config = clean_node.node.config
+    who = f"meta skuid {config.egress_uid} meta skgid {config.egress_gid} jump egress"
+    assert who in locked(clean_node, internet).replace('"gatehouse-egress"', str(config.egress_uid))
     sandbox = await clean_node.start(**open_network(*RULES, private=["10.20.0.0/16"]))
     assert "ip daddr 10.20.0.0/16 accept" in locked(clean_node, internet)
     other = document(*RULES, version=2, private=["10.30.0.0/16"])
@@ -364,6 +364,8 @@ async def test_it_runs_as_its_own_user_without_a_right_in_the_network_that_it_wa
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     uid = clean_node.node.config.egress_uid
     assert status["Uid"].split() == [str(uid)] * 4
+    assert status["Gid"].split() == [str(clean_node.node.config.egress_gid)] * 4
+    assert status["Groups"].split() == []
     assert {status[name] for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")} == {"0" * 16}
     assert status["NoNewPrivs"] == "1"
     assert uid < uid_base(0)
