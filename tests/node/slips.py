@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,8 +14,7 @@ from sandboxes.node.errors import Quarantined
 from tests.node import rig
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Iterator
 
     from tests.node.rig import Rig
 
@@ -32,20 +34,24 @@ os.execv("/usr/bin/{program}", sys.argv)
 """
 
 
+@contextlib.contextmanager
+def open_directory() -> Iterator[Path]:
+    """Make a directory that every user can walk into: pytest's own are closed, again with each run that begins."""
+    with tempfile.TemporaryDirectory(prefix="gh-runtime-", dir="/tmp") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        yield directory
+
+
 @pytest.fixture(scope="module")
-def slip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def slip() -> Iterator[Path]:
     """Return the file with what the runtime does wrong, as Python; empty for a runtime that works."""
-    directory = tmp_path_factory.mktemp("runtime")
-    # A jail starts as its own uid, which must be able to walk here, however many directories pytest has put above.
-    for path in (directory, *directory.parents):
-        if path.stat().st_mode & 0o001:
-            break
-        path.chmod(0o755)
-    (directory / "slip.py").touch()
-    for program in ("crun", "bwrap"):
-        (directory / program).write_text(WRAPPER.format(slip=str(directory / "slip.py"), program=program))
-        (directory / program).chmod(0o755)
-    return directory / "slip.py"
+    with open_directory() as directory:
+        (directory / "slip.py").touch()
+        for program in ("crun", "bwrap"):
+            (directory / program).write_text(WRAPPER.format(slip=str(directory / "slip.py"), program=program))
+            (directory / program).chmod(0o755)
+        yield directory / "slip.py"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -22,6 +22,7 @@ from sandboxes.node.errors import Quarantined, StartFailed, TierUnavailable
 from sandboxes.node.runtimes import gvisor
 from tests.node import rig
 from tests.node.nodeprocess import NodeProcess
+from tests.node.slips import open_directory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -219,20 +220,18 @@ async def test_what_stands_between_it_and_the_host_has_uids_of_its_own(clean_nod
 
 
 async def test_a_runtime_that_only_says_that_it_is_gvisor_is_caught(
-    clean_node: Rig, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    clean_node: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory = tmp_path_factory.mktemp("runtime")
-    for path in (directory, *directory.parents[:2]):
-        path.chmod(0o755)
-    (directory / "runsc").write_text(
-        "#!/bin/sh\n"
-        "mkdir rootfs/run/gatehouse && mount --bind channel rootfs/run/gatehouse && mount --rbind /dev rootfs/dev\n"
-        "exec chroot rootfs /opt/gatehouse/guest listen /run/gatehouse/guest.sock\n"
-    )
-    (directory / "runsc").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{directory}:/usr/sbin:/usr/bin:/sbin:/bin")
-    with pytest.raises(Quarantined) as caught:
-        await start(clean_node, "mallory")
+    with open_directory() as directory:
+        (directory / "runsc").write_text(
+            "#!/bin/sh\n"
+            "mkdir rootfs/run/gatehouse && mount --bind channel rootfs/run/gatehouse && mount --rbind /dev rootfs/dev\n"
+            "exec chroot rootfs /opt/gatehouse/guest listen /run/gatehouse/guest.sock\n"
+        )
+        (directory / "runsc").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{directory}:/usr/sbin:/usr/bin:/sbin:/bin")
+        with pytest.raises(Quarantined) as caught:
+            await start(clean_node, "mallory")
     assert caught.value.mismatches == [
         "runsc-sandbox: expected a process, found none",
         "runsc-gofer: expected a process, found none",
