@@ -8,11 +8,11 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from corekit.netrules.decide import reachable
+from corekit.netrules.decide import led_astray, reachable
 from corekit.netrules.hosts import Name
 from corekit.netrules.reasons import Reason
 from sandboxes.egress import corporate, socks
-from sandboxes.egress.refusals import Refused
+from sandboxes.egress.refusals import Refused, refusal_of
 from sandboxes.egress.resolver import ResolveFailed
 from sandboxes.egress.target import Target
 from sandboxes.egress.wire import Gone, Wire
@@ -56,7 +56,12 @@ async def find_route(services: Services, sandbox: Sandbox, target: Target) -> Ro
         host, port = policy.via
         credentials = services.credentials(Target(host, port).entry)
         return Route(target, await _addresses(services, sandbox, host), port, via=credentials)
-    return Route(target, await _addresses(services, sandbox, target.host), target.port)
+    addresses = await _addresses(services, sandbox, target.host)
+    for address in addresses:
+        verdict = led_astray(policy, target.host, target.port, address)
+        if verdict is not None:
+            raise refusal_of(verdict)
+    return Route(target, addresses, target.port)
 
 
 async def _literal(services: Services, sandbox: Sandbox, host: Host) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from corekit.netrules.decide import Verdict, judge, reachable
+from corekit.netrules.decide import Verdict, judge, led_astray, reachable
 from corekit.netrules.reasons import Reason
 from sandboxes.egress.events import Fact
-from sandboxes.egress.refusals import Refused
+from sandboxes.egress.refusals import Refused, refusal_of
 
 if TYPE_CHECKING:
     from corekit.addresses import Address
     from corekit.netrules.hosts import Name
+    from corekit.netrules.policy import Policy
     from sandboxes.egress.registry import Sandbox
     from sandboxes.egress.services import Services
     from sandboxes.egress.target import Target
@@ -72,10 +73,14 @@ class Passage:
             return False
         if self.ech and policy.tls.ech == "deny":
             return False
-        if self.address is not None and self.direct and reachable(policy, self.address, self._services.own.now()):
+        if self.address is not None and self.direct and not self._may_connect(policy, self.address):
             return False
         self.verdict = verdict
         return True
+
+    def _may_connect(self, policy: Policy, address: Address) -> bool:
+        astray = led_astray(policy, self.target.host, self.target.port, address)
+        return astray is None and reachable(policy, address, self._services.own.now()) is None
 
     def count_out(self, size: int) -> bool:
         """Count bytes to the server; False when the budget is used up."""
@@ -152,11 +157,6 @@ class BrokerPassage(Passage):
 def speaks(verdict: Verdict, protocol: str) -> bool:
     """Tell whether a verdict lets a protocol pass."""
     return protocol in verdict.protocols or "tcp" in verdict.protocols
-
-
-def refusal_of(verdict: Verdict) -> Refused:
-    """Return what a verdict that does not allow is answered with."""
-    return Refused(verdict.reason or Reason.NO_RULE, rule=verdict.rule, layer=verdict.layer)
 
 
 def forbidden(sandbox: Sandbox, name: Name, port: int) -> Refused | None:

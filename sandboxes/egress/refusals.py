@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from corekit.netrules.reasons import Reason
+
+if TYPE_CHECKING:
+    from corekit.netrules.decide import Verdict
 
 _STATUS = {
     Reason.BAD_HOST: 400,
@@ -31,6 +35,11 @@ class Refused(Exception):
         self.status = status or _STATUS.get(reason, 403)
         self.rule = rule
         self.layer = layer
+
+
+def refusal_of(verdict: Verdict) -> Refused:
+    """Return what a verdict that does not allow is answered with."""
+    return Refused(verdict.reason or Reason.NO_RULE, rule=verdict.rule, layer=verdict.layer)
 
 
 def answer(refusal: Refused, entry: str | None, *, keep: bool = False) -> bytes:

@@ -14,8 +14,8 @@ from sandboxes.egress.clienthello import BadName, Hello, NotTls, looks_like_tls,
 from sandboxes.egress.dial import Route, dial, find_route
 from sandboxes.egress.events import Fact
 from sandboxes.egress.head import Request, parse, read_head
-from sandboxes.egress.passage import Passage, forbidden, refusal_of, speaks
-from sandboxes.egress.refusals import Refused, answer
+from sandboxes.egress.passage import Passage, forbidden, speaks
+from sandboxes.egress.refusals import Refused, answer, refusal_of
 from sandboxes.egress.relay import Relay
 from sandboxes.egress.target import BROKER_NAME, PROXY_NAME, Target, name_asked, of_authority, of_connect
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corekit.netrules.decide import judge, may_resolve, reachable
+from corekit.netrules.decide import judge, led_astray, may_resolve, reachable
 from corekit.netrules.hosts import Name, canonical
 from corekit.netrules.policy import NOTHING, Policy
 from corekit.netrules.reasons import Reason
@@ -294,3 +294,34 @@ def test_a_name_is_resolved_exactly_when_some_port_passes(layers: list[dict[str,
         judge(rules, Name(name), port).allowed for port in (1, 79, 80, 81, 443, 444, 1000, 1025, 2001, 65_535)
     )
     assert may_resolve(rules, Name(name)).allowed == passing
+
+
+SHOP, INSIDE, OUTSIDE = Name("api.allowed.test"), ip_address("45.79.7.7"), ip_address("45.80.7.7")
+
+
+def test_a_name_may_lead_where_no_rule_denies_the_address() -> None:
+    rules = policy(layer("api.allowed.test:443", "!45.79.0.0/16:443"), deny=["45.81.0.0/16:443"])
+    assert led_astray(rules, SHOP, 443, OUTSIDE) is None
+    assert led_astray(rules, SHOP, 80, INSIDE) is None
+
+
+def test_a_denied_network_denies_the_names_that_lead_into_it() -> None:
+    verdict = led_astray(policy(layer("api.allowed.test:443", "!45.79.0.0/16:443")), SHOP, 443, INSIDE)
+    assert verdict is not None
+    assert (verdict.allowed, verdict.reason, verdict.layer) == (False, Reason.NO_RULE, "tenant")
+    assert verdict.rule == "!45.79.0.0/16:443"
+
+
+def test_an_operator_s_network_denies_them_whatever_else_allows_them() -> None:
+    rules = policy(layer("api.allowed.test:443", first="allow"), deny=["45.79.0.0/16:1-65535"])
+    verdict = led_astray(rules, SHOP, 443, INSIDE)
+    assert verdict is not None
+    assert verdict.reason is Reason.OPERATOR_DENY
+
+
+def test_where_what_is_allowed_wins_a_name_of_its_own_may_lead_anywhere() -> None:
+    rules = policy(layer("api.allowed.test:443", "!45.79.0.0/16:1-65535", mode="allow", first="allow"))
+    assert led_astray(rules, SHOP, 443, INSIDE) is None
+    other = led_astray(rules, Name("other.test"), 443, INSIDE)
+    assert other is not None
+    assert other.reason is Reason.NO_RULE

@@ -127,6 +127,17 @@ async def test_reaches_a_private_range_that_was_granted(place: Place) -> None:
     assert await _reaches(place) == nets.INTERNAL
 
 
+async def test_reaches_no_network_that_is_denied_by_whatever_name(place: Place) -> None:
+    server = await place.server(nets.API, 5432, echo)
+    await place.node.put(document(f"{DB}:5432", f"!{nets.API}/32:5432", version=2))
+    client = await place.alice.ask(TUNNEL)
+    assert await client.refusal() == (403, "no_rule")
+    await place.node.put(document(f"{DB}:5432", version=3, deny=[f"{nets.API}/32:1-65535"]))
+    client = await place.alice.ask(TUNNEL)
+    assert await client.refusal() == (403, "operator_deny")
+    assert server.connections == 0
+
+
 async def test_never_reaches_metadata_by_a_grant(place: Place) -> None:
     place.names.zone[DB] = [nets.LINK_LOCAL]
     await place.node.put(document(version=2, private=["0.0.0.0/0"]))

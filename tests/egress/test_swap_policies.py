@@ -77,6 +77,14 @@ async def test_closes_a_flow_to_a_range_that_is_granted_no_more(place: Place) ->
     assert await client.rest() == b""
 
 
+async def test_closes_a_flow_whose_address_is_denied_from_now_on(place: Place) -> None:
+    await place.server(nets.API, 5432, echo)
+    client = await _open(place)
+    await place.node.put(document(DB, version=2, deny=[f"{nets.API}/32:1-65535"]))
+    assert await client.rest() == b""
+    assert (await place.node.event(code="egress.closed"))["reason"] == "policy_closed"
+
+
 async def test_closes_an_encrypted_name_that_is_allowed_no_more(place: Place) -> None:
     await place.server(nets.API, 443, echo)
     await place.node.put(document(version=2, tls={"ech": "allow"}))

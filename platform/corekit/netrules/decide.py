@@ -61,6 +61,25 @@ def judge(policy: Policy, host: Host, port: int) -> Verdict:
     return Verdict(allowed=True, rule=told[0], layer=told[1], protocols=protocols)
 
 
+def led_astray(policy: Policy, host: Host, port: int, address: Address) -> Verdict | None:
+    """Return why an address that a judged host stands for may not be connected to; None when no rule says so.
+
+    A rule that denies a network denies every name that leads into it. Only where what is allowed wins, a name that is
+    allowed by a rule of its own may.
+    """
+    address = meant(address)
+    denied = _at(policy.denied.matching(address), port)
+    if denied is not None:
+        return Verdict(allowed=False, reason=Reason.OPERATOR_DENY, rule=denied.text)
+    for layer in policy.layers:
+        if layer.first == "allow" and _at(layer.allowed.matching(host), port) is not None:
+            continue
+        denied = _at(layer.denied.matching(address), port)
+        if denied is not None:
+            return Verdict(allowed=False, reason=_unlisted(host), rule=denied.text, layer=layer.name)
+    return None
+
+
 def may_resolve(policy: Policy, name: Name) -> Verdict:
     """Judge whether a name is told an address: when a flow to it passes on at least one port."""
     if not policy.dns:
