@@ -193,11 +193,11 @@ def test_operators_make_the_platforms_policies_and_ceilings(olga: Operator, rest
 
 def test_operators_set_bundles_and_the_deny_list(olga: Operator, rest: Rest) -> None:
     set_to = olga.call(
-        "PUT", "network-bundles/python", {"entries": ["index.example:443"], "private": ["203.0.113.80"]}
+        "PUT", "network-bundles/python", {"entries": ["index.example:443"], "private": ["203.0.113.8"]}
     ).json()
     assert (set_to["entries"], set_to["private"], set_to["source"]) == (
         ["index.example:443"],
-        ["203.0.113.80/32"],
+        ["203.0.113.8/32"],
         "an operator",
     )
     assert olga.call("PUT", "network-deny-list", {"deny": ["Evil.example:*"]}).json()["deny"] == [

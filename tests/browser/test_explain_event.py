@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def test_the_page_of_an_event_is_well_made(windows: Windows, alice: Person) -> None:
-    made = risky(alice.tenant, request_id="r1", token_id="tok-1", host="pypi.org", outcome="ok")
+    made = risky(alice.tenant, request_id="r1", token_id="tok-1", host="index.example", outcome="ok")
     seal(made)
     windows.inspect(f"/t/acme/audit/{made.pk}", alice.user)
 
@@ -81,11 +81,11 @@ def test_what_is_not_sealed_yet_says_so(windows: Windows, alice: Person) -> None
 
 
 def test_a_fact_leads_to_other_events_like_it(windows: Windows, alice: Person) -> None:
-    made = risky(alice.tenant, host="pypi.org")
+    made = risky(alice.tenant, host="index.example")
     event(alice.tenant, host="example.org")
     page = windows.open(alice.user).open(f"/t/acme/audit/{made.pk}")
     page.get_by_role("link", name="Others with this: Host").click()
-    page.wait_for_url("**/t/acme/audit?host=pypi.org")
+    page.wait_for_url("**/t/acme/audit?host=index.example")
     assert page.locator("#rows tr").count() == 1
     page.get_by_role("link", name="Clear filters").click()
     page.wait_for_url("**/t/acme/audit")

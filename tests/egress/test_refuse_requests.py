@@ -176,11 +176,11 @@ async def test_lets_credentials_agree_with_the_socket(place: Place) -> None:
 
 
 async def test_says_which_entry_to_ask_for(place: Place) -> None:
-    client = await place.alice.ask(connect_head("pypi.org:443"))
+    client = await place.alice.ask(connect_head("index.example:443"))
     head = await client.head()
-    assert head.startswith(b"HTTP/1.1 403 Forbidden (network policy: no_rule, add pypi.org:443)\r\n")
+    assert head.startswith(b"HTTP/1.1 403 Forbidden (network policy: no_rule, add index.example:443)\r\n")
     assert b"Gatehouse-Reason: no_rule\r\n" in head
-    assert b'add \\"pypi.org:443\\" to the sandbox\'s network policy' in await client.rest()
+    assert b'add \\"index.example:443\\" to the sandbox\'s network policy' in await client.rest()
 
 
 async def test_never_tells_an_internal_address(place: Place) -> None:

@@ -203,20 +203,20 @@ def test_a_bundle_reaches_every_policy_that_names_it(acme: Tenant, told: list[An
         actor=OPERATOR,
         name="python",
         entries=["Index.example:443", "files.example:8443/tls"],
-        private=["203.0.113.80"],
+        private=["203.0.113.8"],
         source="pip",
     )
 
     document = compile_network(acme, policy="restricted").document
     assert document["layers"][0]["egress"][-2:] == ["index.example:443", "files.example:8443/tls"]
-    assert document["private"] == ["203.0.113.80/32"]
+    assert document["private"] == ["203.0.113.8/32"]
     event = Event.objects.get(code="network.bundle_set")
     assert (event.object_name, event.details) == (
         "@python",
         {
             "added": ["index.example:443", "files.example:8443/tls"],
             "removed": [],
-            "private": ["203.0.113.80/32"],
+            "private": ["203.0.113.8/32"],
             "source": "pip",
         },
     )
