@@ -199,10 +199,22 @@ def tables(internet: Internet) -> list[str]:
     return sorted(listed.stdout.splitlines())
 
 
-def reach_as_egress(internet: Internet, host: str) -> bool:
-    """Tell whether the user of egress gets an answer of a host, by curl instead of by egress."""
-    become = ["setpriv", "--reuid=gatehouse-egress", "--clear-groups"]
-    command = ["ip", "netns", "exec", internet.netns, *become, "curl", "-s", "--max-time", "4", f"http://{host}/"]
+def reach_as_egress(mallory: Outbound, host: str) -> bool:
+    """Tell whether the user of egress, in its group, gets an answer of a host, by curl instead of by egress."""
+    group = mallory.rig.node.config.egress_gid
+    become = ["setpriv", "--reuid=gatehouse-egress", f"--regid={group}", "--clear-groups"]
+    command = [
+        "ip",
+        "netns",
+        "exec",
+        mallory.internet.netns,
+        *become,
+        "curl",
+        "-s",
+        "--max-time",
+        "4",
+        f"http://{host}/",
+    ]
     return b"served" in subprocess.run(command, capture_output=True, check=False).stdout
 
 
@@ -212,7 +224,7 @@ async def test_the_second_lock_holds_without_the_first(mallory: Outbound) -> Non
     internet = mallory.internet
 
     def reach(host: str) -> asyncio.Future[bool]:
-        return asyncio.get_running_loop().run_in_executor(None, reach_as_egress, internet, host)
+        return asyncio.get_running_loop().run_in_executor(None, reach_as_egress, mallory, host)
 
     assert await reach(API)
     for host in ("10.0.0.5", "169.254.169.254", "127.0.0.1", "192.168.1.1", "100.100.100.200", "168.63.129.16"):
@@ -415,6 +427,6 @@ async def test_a_private_range_is_open_as_long_as_it_is_granted_and_only_where_a
     # The kernel has forgotten the grant as well.
     loop = asyncio.get_running_loop()
     for _ in range(40):
-        if not await loop.run_in_executor(None, reach_as_egress, internet, "10.20.0.7"):
+        if not await loop.run_in_executor(None, reach_as_egress, mallory, "10.20.0.7"):
             return
     pytest.fail("the kernel still lets egress's user reach what is not granted any more")
