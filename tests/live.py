@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,17 @@ class Stack:
             return False
         finally:
             connection.close()
+
+    def rest(self, method: str, path: str, body: Any = None) -> Any:
+        """Call the REST API with `key` and return the answer. Raises HTTPError."""
+        request = urllib.request.Request(
+            f"{self.url}/api/v1/{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            method=method,
+            headers={"X-API-KEY": self.key, "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.loads(answer.read() or b"null")
 
     def node(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """Ask the node's internal API, as root may."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import urllib.error
 import urllib.request
@@ -38,29 +37,17 @@ def stack(one_internet: Internet) -> Iterator[Stack]:
         scopes = [f"--scope={scope}" for scope in SCOPES]
         made = running.manage("apikey", "create", "--tenant", "default", "--name", "all", *scopes)
         running.key = made.stdout.strip()
-        call(running, "POST", "network-policies", {"name": "shop", **POLICY})
+        running.rest("POST", "network-policies", {"name": "shop", **POLICY})
         yield running
 
 
 @pytest.fixture(params=["base", "base-process"])
 def box(stack: Stack, request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A sandbox under the policy `shop`, gone after the test."""
-    made = call(stack, "POST", "sandboxes", {"network": "shop", "template": request.param})["id"]
+    made = stack.rest("POST", "sandboxes", {"network": "shop", "template": request.param})["id"]
     sandbox = Sandbox.connect(made, timeout=120, **stack.sdk)
     yield sandbox
     sandbox.kill()
-
-
-def call(stack: Stack, method: str, path: str, body: Any = None) -> Any:
-    """Call the REST API through the gateway."""
-    request = urllib.request.Request(
-        f"{stack.url}/api/v1/{path}",
-        data=None if body is None else json.dumps(body).encode(),
-        method=method,
-        headers={"X-API-KEY": stack.key, "Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.loads(answer.read() or b"null")
 
 
 def reaches(box: Sandbox, url: str) -> bool:
@@ -72,13 +59,13 @@ def reaches(box: Sandbox, url: str) -> bool:
 
 
 def network(stack: Stack, box: Sandbox) -> dict[str, Any]:
-    found: dict[str, Any] = call(stack, "GET", f"sandboxes/{box.sandbox_id}")["network"]
+    found: dict[str, Any] = stack.rest("GET", f"sandboxes/{box.sandbox_id}")["network"]
     return found
 
 
 def of_host(stack: Stack, box: Sandbox, code: str, host: str) -> list[dict[str, Any]]:
     """Return the events of a code and a host in the sandbox's ledger."""
-    items = call(stack, "GET", f"sandboxes/{box.sandbox_id}/events?code={code}&host={host}")["items"]
+    items = stack.rest("GET", f"sandboxes/{box.sandbox_id}/events?code={code}&host={host}")["items"]
     return [one for one in items if one["details"]["host"] == host]
 
 
@@ -119,15 +106,15 @@ def test_a_policy_says_which_ports_are_reached(stack: Stack, box: Sandbox) -> No
 
     assert [port_status(stack, box, port) for port in (3000, 3001)] == [200, 502]
 
-    call(stack, "PUT", f"sandboxes/{box.sandbox_id}/network", {"policy": "restricted"})
+    stack.rest("PUT", f"sandboxes/{box.sandbox_id}/network", {"policy": "restricted"})
     until(lambda: port_status(stack, box, 3000) == 502)
 
 
 def test_code_that_is_run_once_reaches_what_its_policy_names(stack: Stack) -> None:
     code = f"import urllib.request; print(urllib.request.urlopen('{PLAIN}').status)"
 
-    within = call(stack, "POST", "executions", {"code": code, "network": "shop"})
-    without = call(stack, "POST", "executions", {"code": code})
+    within = stack.rest("POST", "executions", {"code": code, "network": "shop"})
+    without = stack.rest("POST", "executions", {"code": code})
 
     assert (within["state"], within["stdout"]) == ("completed", "200\n")
     assert (without["state"], without["exit_code"]) == ("completed", 1)
@@ -135,13 +122,13 @@ def test_code_that_is_run_once_reaches_what_its_policy_names(stack: Stack) -> No
 
 def test_a_policy_that_changes_reaches_what_runs(stack: Stack, box: Sandbox) -> None:
     assert reaches(box, API)
-    version = call(stack, "GET", "network-policies/shop")["version"]
+    version = stack.rest("GET", "network-policies/shop")["version"]
 
-    call(stack, "PUT", "network-policies/shop", {"version": version, **POLICY, "egress": POLICY["egress"][:1]})
+    stack.rest("PUT", "network-policies/shop", {"version": version, **POLICY, "egress": POLICY["egress"][:1]})
     until(lambda: network(stack, box)["in_force"] == 2)
     assert [reaches(box, url) for url in (PLAIN, API)] == [True, False]
 
-    call(stack, "PUT", "network-policies/shop", {"version": version + 1, **POLICY})
+    stack.rest("PUT", "network-policies/shop", {"version": version + 1, **POLICY})
     until(lambda: network(stack, box)["in_force"] == 3)
     assert reaches(box, API)
 
@@ -161,19 +148,19 @@ def test_the_sdk_opens_and_closes_at_once(stack: Stack, box: Sandbox) -> None:
 
 def test_a_metadata_probe_cuts_the_network_until_somebody_overrides_it(stack: Stack, box: Sandbox) -> None:
     thresholds = {"flag_at": None, "pause_at": None, "cut_at": 80, "refuse_at": None}
-    call(stack, "PUT", "risk-policy", thresholds)
+    stack.rest("PUT", "risk-policy", thresholds)
     try:
         assert not reaches(box, "http://169.254.169.254/latest/meta-data/")
         until(lambda: network(stack, box)["cut"] and network(stack, box)["in_force"] == 2)
     finally:
-        call(stack, "PUT", "risk-policy", thresholds | {"cut_at": None})
+        stack.rest("PUT", "risk-policy", thresholds | {"cut_at": None})
 
     assert not reaches(box, PLAIN)
     with pytest.raises(urllib.error.HTTPError, match="409"):
-        call(stack, "PUT", f"sandboxes/{box.sandbox_id}/network", {"policy": "shop"})
-    verdicts = call(stack, "GET", "verdicts?action=cut")["items"]
+        stack.rest("PUT", f"sandboxes/{box.sandbox_id}/network", {"policy": "shop"})
+    verdicts = stack.rest("GET", "verdicts?action=cut")["items"]
     for verdict in [one for one in verdicts if one["sandbox_id"] == box.sandbox_id]:
-        call(stack, "POST", f"verdicts/{verdict['id']}/override", {"note": "A drill."})
+        stack.rest("POST", f"verdicts/{verdict['id']}/override", {"note": "A drill."})
     until(lambda: network(stack, box)["in_force"] == 3)
     assert reaches(box, PLAIN)
 
@@ -194,7 +181,7 @@ def test_a_change_outlives_the_death_of_egress(stack: Stack, box: Sandbox) -> No
 
 def put(stack: Stack, box: Sandbox, policy: str) -> bool:
     try:
-        call(stack, "PUT", f"sandboxes/{box.sandbox_id}/network", {"policy": policy})
+        stack.rest("PUT", f"sandboxes/{box.sandbox_id}/network", {"policy": policy})
     except urllib.error.HTTPError as error:
         if error.code != 503:
             raise

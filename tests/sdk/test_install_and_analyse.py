@@ -5,9 +5,7 @@ The index is the one that this machine's own pip uses, reached through the polic
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,21 +43,9 @@ def stack() -> Iterator[Stack]:
 
 def restricted(stack: Stack) -> Sandbox:
     """Return a new sandbox under the policy `restricted`."""
-    made = api(stack, "POST", "sandboxes", {"network": "restricted", "template": "base"})
+    made = stack.rest("POST", "sandboxes", {"network": "restricted", "template": "base"})
     sandbox: Sandbox = Sandbox.connect(made["id"], timeout=300, **stack.sdk)
     return sandbox
-
-
-def api(stack: Stack, method: str, path: str, body: Any = None) -> Any:
-    """Call the REST API."""
-    request = urllib.request.Request(
-        f"{stack.url}/api/v1/{path}",
-        data=None if body is None else json.dumps(body).encode(),
-        method=method,
-        headers={"X-API-KEY": stack.key, "Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.loads(answer.read() or b"null")
 
 
 def test_install_write_run_list_extend_kill(stack: Stack) -> None:
@@ -95,7 +81,7 @@ def test_without_the_bundle_pip_says_what_refused_and_the_ledger_has_it(stack: S
 def until_denied(stack: Stack, sandbox: Sandbox) -> list[dict[str, Any]]:
     """Return the sandbox's denials once there are any."""
     deadline = time.monotonic() + 20
-    while not (found := api(stack, "GET", f"sandboxes/{sandbox.sandbox_id}/events?code=egress.denied")["items"]):
+    while not (found := stack.rest("GET", f"sandboxes/{sandbox.sandbox_id}/events?code=egress.denied")["items"]):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return list(found)
