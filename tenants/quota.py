@@ -195,9 +195,12 @@ def take_create_permit(tenant_id: str | UUID) -> None:
     A minute's worth may come at once; after that they are let through evenly spaced. One UPDATE: the row holds the
     time at which the tenant's creates, evenly spaced, would be used up.
     """
-    now_us = time.time_ns() // 1000
-    if counters.take_turn(_uuid(tenant_id), now_us):
-        return
+    # Whoever waited for another's statement knows an older time than the row does: with the time after it the answer is
+    # what it would have been without the wait.
+    for _ in range(2):
+        now_us = time.time_ns() // 1000
+        if counters.take_turn(_uuid(tenant_id), now_us):
+            return
     quota = _quota(tenant_id)
     wait_us = quota.next_create_us + counters.MINUTE_US // quota.creates_per_minute - counters.MINUTE_US - now_us
     raise RateLimited(

@@ -338,6 +338,19 @@ def test_creates_come_as_a_minutes_worth_and_then_evenly(acme: Tenant, monkeypat
         quota.take_create_permit(acme.id)
 
 
+def test_a_create_that_waited_for_another_is_judged_by_the_time_after_it(
+    acme: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actions.set_quota(actor=factories.OPERATOR, tenant=acme, creates_per_minute=2)
+    first_came = time.time_ns()
+    before = first_came - 500_000_000
+    times = iter([first_came, before, first_came + 1])
+    monkeypatch.setattr(time, "time_ns", lambda: next(times))
+    quota.take_create_permit(acme.id)
+    quota.take_create_permit(acme.id)
+    assert next(times, None) is None
+
+
 @pytest.mark.django_db(transaction=True)
 def test_racing_creates_get_exactly_the_rate(acme: Tenant) -> None:
     actions.set_quota(actor=factories.OPERATOR, tenant=acme, creates_per_minute=10)
