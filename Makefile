@@ -3,7 +3,8 @@
 SYSTEM_PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 PREPARE := $(SYSTEM_PYTHON) deploy/prepare.py
 PYTHON := .venv/bin/python
-PYTEST := env PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/pytest -q
+# What fails is tried once more, and -rR names it: passed the second time, it depends on the machine's load.
+PYTEST := env PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/pytest -q --reruns 1 -rR
 # Beside a PostgreSQL and a Redis of their own: what touches the database runs on the embedded set and on these.
 ON_SERVERS := $(PYTHON) -m tests.servers
 HOME_DIR := $(or $(GATEHOUSE_HOME),$(CURDIR)/var)
