@@ -119,6 +119,9 @@ def compose(
             "sni": "require" if any(one["tls"]["sni"] == "require" for one in specs) else "log",
             "ech": "deny" if any(one["tls"]["ech"] == "deny" for one in specs) else "allow",
         },
+        # What is set on requests is a sandbox's, not its tenant's: whoever creates it adds that.
+        "rules": [],
+        "placeholders": [],
     }
 
 

@@ -42,6 +42,8 @@ def policy(*layers: dict[str, Any], **changes: Any) -> Policy:
         "egress_proxy": None,
         "limits": {"flows": 256, "new_per_s": 50, "bytes_out": None, "idle_s": 300},
         "tls": {"sni": "require", "ech": "deny"},
+        "rules": [],
+        "placeholders": [],
     }
     return Policy.parse(document | changes)
 

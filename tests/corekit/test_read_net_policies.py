@@ -28,6 +28,8 @@ DOCUMENT: dict[str, Any] = {
     },
     "limits": {"flows": 256, "new_per_s": 50, "bytes_out": None, "idle_s": 300},
     "tls": {"sni": "require", "ech": "deny"},
+    "rules": [],
+    "placeholders": [],
 }
 
 

@@ -41,6 +41,8 @@ def document(*rules: str, version: int = 1, **changes: Any) -> dict[str, Any]:
         "egress_proxy": None,
         "limits": {"flows": 256, "new_per_s": None, "bytes_out": None, "idle_s": 300},
         "tls": {"sni": "require", "ech": "deny"},
+        "rules": [],
+        "placeholders": [],
     }
     for name, value in changes.items():
         made[name] = {**made[name], **value} if isinstance(made[name], dict) else value

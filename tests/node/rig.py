@@ -81,6 +81,8 @@ def document(*rules: str, version: int = 1, **changes: Any) -> dict[str, Any]:
         "egress_proxy": None,
         "limits": {"flows": 256, "new_per_s": 50, "bytes_out": None, "idle_s": 300},
         "tls": {"sni": "require", "ech": "deny"},
+        "rules": [],
+        "placeholders": [],
     } | changes
 
 

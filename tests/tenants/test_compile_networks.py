@@ -53,6 +53,8 @@ def test_restricted_is_what_its_name_says(acme: Tenant) -> None:
         "egress_proxy": None,
         "limits": {"flows": 256, "new_per_s": 50, "bytes_out": None, "idle_s": 300},
         "tls": {"sni": "require", "ech": "deny"},
+        "rules": [],
+        "placeholders": [],
     }
 
 

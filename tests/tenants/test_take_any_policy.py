@@ -36,6 +36,8 @@ DOCUMENT: dict[str, Any] = {
     "egress_proxy": None,
     "limits": {"flows": None, "new_per_s": None, "bytes_out": None, "idle_s": None},
     "tls": {"sni": "require", "ech": "deny"},
+    "rules": [],
+    "placeholders": [],
 }
 
 

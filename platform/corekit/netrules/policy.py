@@ -10,6 +10,16 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 from corekit.netrules.entries import Entry, RuleError, parse_entry
+from corekit.netrules.headerrules import (
+    MAX_PLACEHOLDERS,
+    MAX_RULES,
+    HeaderRule,
+    Placeholder,
+    narrowest,
+    parse_placeholder,
+    parse_rule,
+    require_one_each,
+)
 from corekit.netrules.hosts import BadHost, Host, canonical_authority, written
 from corekit.netrules.lookup import Table
 
@@ -80,12 +90,16 @@ class Policy:
     limits: Limits
     tls: Tls
     denied: Table = field(repr=False, compare=False)
+    rules: tuple[HeaderRule, ...] = ()
+    placeholders: tuple[Placeholder, ...] = ()
 
     @classmethod
     def parse(cls, document: object) -> Policy:
         """Return the policy of a document. Raises RuleError with the field at fault; nothing is filled in."""
         said = _object(document, "", _FIELDS)
         deny = _entries(said["deny"], "deny")
+        rules, placeholders = _rules(said["rules"]), _placeholders(said["placeholders"])
+        require_one_each(rules, placeholders)
         return cls(
             version=_whole(said["version"], "version"),
             layers=tuple(_layer(one, f"layers[{n}]") for n, one in enumerate(_list(said["layers"], "layers"))),
@@ -97,6 +111,8 @@ class Policy:
             limits=_limits(said["limits"]),
             tls=_tls(said["tls"]),
             denied=Table(deny),
+            rules=rules,
+            placeholders=placeholders,
         )
 
     def dump(self) -> dict[str, Any]:
@@ -114,10 +130,35 @@ class Policy:
             "egress_proxy": None if self.egress_proxy is None else _dump_socks(self.egress_proxy),
             "limits": {name: getattr(self.limits, name) for name in _LIMITS},
             "tls": {"sni": self.tls.sni, "ech": self.tls.ech},
+            "rules": [rule.dump() for rule in self.rules],
+            "placeholders": [one.dump() for one in self.placeholders],
         }
 
+    def rule_for(self, host: Host) -> HeaderRule | None:
+        """Return the header rule of a host: that of its name, else the narrowest one above it."""
+        return narrowest(self.rules, host) if self.rules else None
 
-_FIELDS = ("version", "layers", "deny", "private", "dns", "via", "egress_proxy", "limits", "tls")
+    def placeholders_for(self, host: Host) -> tuple[Placeholder, ...]:
+        """Return the placeholders that are swapped on the way to a host."""
+        return tuple(one for one in self.placeholders if one.is_for(host))
+
+    def binds(self, host: Host) -> bool:
+        """Tell whether requests to a host are changed, so that its TLS must be ended on the way."""
+        rule = self.rule_for(host)
+        return (rule is not None and bool(rule.headers)) or any(one.is_for(host) for one in self.placeholders)
+
+    @property
+    def bound(self) -> tuple[str, ...]:
+        """Return the names, and `*.` names, of all hosts that it may bind: sorted, each once."""
+        found = {str(rule.host) for rule in self.rules if rule.headers}
+        return tuple(sorted(found.union(str(host) for one in self.placeholders for host in one.hosts)))
+
+
+_FIELDS = (
+    *("version", "layers", "deny", "private", "dns", "via", "egress_proxy", "limits", "tls", "rules", "placeholders"),
+)
+_RULE = ("host", "set", "methods", "paths")
+_PLACEHOLDER = ("secret", "value", "hosts", "slots")
 _LIMITS = ("flows", "new_per_s", "bytes_out", "idle_s")
 _TLS = {"sni": ("require", "log"), "ech": ("deny", "allow")}
 _SOCKS = ("address", "username", "password", "tls")
@@ -144,9 +185,9 @@ def _below(where: str, name: str) -> str:
     return f"{where}.{name}" if where else name
 
 
-def _list(said: object, where: str) -> list[Any]:
-    if not isinstance(said, list) or len(said) > MAX_ENTRIES:
-        raise RuleError(f"It is a list of at most {MAX_ENTRIES}.", where)
+def _list(said: object, where: str, most: int = MAX_ENTRIES) -> list[Any]:
+    if not isinstance(said, list) or len(said) > most:
+        raise RuleError(f"It is a list of at most {most}.", where)
     return said
 
 
@@ -197,6 +238,17 @@ def _layer(said: object, where: str) -> Layer:
         Table(entry for entry in egress if not entry.deny),
         Table(entry for entry in egress if entry.deny),
     )
+
+
+def _rules(said: object) -> tuple[HeaderRule, ...]:
+    places = ((f"rules[{n}]", one) for n, one in enumerate(_list(said, "rules", MAX_RULES)))
+    return tuple(parse_rule(_object(one, where, _RULE), where) for where, one in places)
+
+
+def _placeholders(said: object) -> tuple[Placeholder, ...]:
+    listed = enumerate(_list(said, "placeholders", MAX_PLACEHOLDERS))
+    places = ((f"placeholders[{n}]", one) for n, one in listed)
+    return tuple(parse_placeholder(_object(one, where, _PLACEHOLDER), where) for where, one in places)
 
 
 def _private(said: object, where: str) -> Network:
