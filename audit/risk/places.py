@@ -7,6 +7,7 @@ import ipaddress
 import json
 import posixpath
 import re
+import unicodedata
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ _OTHER_ROOT = re.compile(r"^/proc/(?:self|thread-self|\d+)/(?:root|cwd)(?=/|$)")
 _CLIMBS_TO = re.compile(r"^(?:\.\./)+((?:etc|root|proc|sys|dev|var|run|boot|home|usr|lib|bin|opt)(?:/.*)?)$")
 _URL_HOST = re.compile(r"^(?:[a-z][a-z0-9+.-]*:)?//(?:[^/@\s]*@)?(\[[0-9a-f:.%]+\]|[^/:?#\s\[\]]+)", re.IGNORECASE)
 _BARE_HOST = re.compile(r"^(?:[^/@\s]*@)?(\[[0-9a-f:.]+\]|[\w.-]+)(?::\d+)?(?:[/?#].*)?$", re.IGNORECASE)
+# Name servers that answer with the address in the name.
+_NAMED_ADDRESS = re.compile(r"(?:.*[.-])?(\d{1,3}(?:[.-]\d{1,3}){3})\.(?:nip|sslip|xip)\.io")
 _NUMBER = re.compile(r"^(?:0x[0-9a-f]+|[0-9]+)$", re.IGNORECASE)
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 
@@ -107,13 +110,14 @@ def bare_host(text: str) -> str | None:
 @functools.lru_cache(maxsize=4096)
 def host_classes(host: str) -> frozenset[str]:
     """Return what a host is: `loopback`, `metadata`, `drop`, `address`, `private` or `name`, in all spellings."""
-    host = host.strip("[]").rstrip(".").lower()
+    # Clients read full-width letters and circled digits as the plain ones.
+    host = unicodedata.normalize("NFKC", host).strip("[]").rstrip(".").lower()
     if host in _LOOPBACK_NAMES or host.endswith(".localhost"):
         return frozenset({"loopback"})
+    if found := _NAMED_ADDRESS.fullmatch(host):
+        host = found[1].replace("-", ".")
     address = numeric_address(host)
-    if (str(address) if address else host) in _METADATA or any(
-        host == f"{name}.nip.io" or host == f"{name}.sslip.io" for name in _METADATA
-    ):
+    if (str(address) if address else host) in _METADATA:
         return frozenset({"metadata"})
     if address is None:
         return frozenset({"drop" if any(fnmatchcase(host, pattern) for pattern in _DROPS) else "name"})

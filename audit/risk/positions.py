@@ -16,12 +16,16 @@ def in_characters(findings: Iterable[Finding], data: bytes) -> list[Finding]:
     """Return findings whose places, counted in bytes of UTF-8, are counted in characters."""
     if data.isascii():
         return list(findings)
-    before = [0, *accumulate((byte & 0xC0) != 0x80 for byte in data)]
+    counted = [0, *accumulate((byte & 0xC0) != 0x80 for byte in data)]
+
+    def before(place: int) -> int:
+        # A parser that was given a plainer spelling may point a little behind the end.
+        return counted[min(place, len(counted) - 1)]
 
     def moved(span: Span) -> Span:
-        offset, end = before[span.offset], before[span.end_offset]
-        column = offset - before[span.offset - span.column]
-        end_column = end - before[span.end_offset - span.end_column]
+        offset, end = before(span.offset), before(span.end_offset)
+        column = offset - before(span.offset - span.column)
+        end_column = end - before(span.end_offset - span.end_column)
         return replace(span, offset=offset, end_offset=end, column=column, end_column=end_column)
 
     return [found if found.span is None else replace(found, span=moved(found.span)) for found in findings]
