@@ -396,3 +396,6 @@ class Reservation(TenantOwned):
 
     def __str__(self) -> str:
         return f"{self.sandbox_id} {self.state}"
+
+
+import tenants.secretmodels  # noqa: E402, F401  (its classes build on those above)

@@ -30,6 +30,10 @@ SCOPES: dict[str, str] = {
     "audit:arguments": "Open encrypted copies of arguments: for emergencies, and always an event",
     "networks:read": "See network policies, bundles and the tenant's ceiling, and try hosts against them",
     "networks:write": "Create, change and delete network policies, set the tenant's default",
+    "secrets:read": "See secrets, their versions and vaults (never their values)",
+    "secrets:write": "Write, disable and delete secrets, whose values nobody reads back",
+    "tokens:read": "See the tokens that sandboxes use in the place of secrets (never their text)",
+    "tokens:write": "Issue and revoke such tokens",
     "webhooks:read": "See webhooks and their deliveries (never their secrets)",
     "webhooks:write": "Create, change and remove webhooks",
     "tenant:read": "See the tenant's settings",
@@ -39,7 +43,7 @@ SCOPES: dict[str, str] = {
 
 _TENANT_SCOPES = frozenset(SCOPES) - {"platform:write"}
 _READ_SCOPES = frozenset(scope for scope in _TENANT_SCOPES if scope.endswith(":read"))
-_DEVELOPER_SCOPES = _READ_SCOPES | {"sandboxes:write", "sandboxes:use", "templates:write"}
+_DEVELOPER_SCOPES = _READ_SCOPES | {"sandboxes:write", "sandboxes:use", "templates:write", "tokens:write"}
 
 ROLE_SCOPES: dict[str, frozenset[str]] = {
     "owner": _TENANT_SCOPES,
@@ -51,6 +55,7 @@ ROLE_SCOPES: dict[str, frozenset[str]] = {
 # What an agent backend needs; a key with more must be asked for by name.
 DEFAULT_KEY_SCOPES = frozenset(
     {"sandboxes:read", "sandboxes:write", "sandboxes:use", "templates:read", "templates:write", "quota:read"}
+    | {"secrets:read", "secrets:write", "tokens:read", "tokens:write"}
 )
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import re
+import threading
+from collections import Counter
 from collections.abc import Mapping, MutableMapping, Sequence
+from urllib.parse import quote
 
 HIDDEN = "[redacted]"
 _MAX_DEPTH = 12
@@ -13,6 +17,47 @@ _PUBLIC = frozenset({"key_id", "access_key_id", "public_key"})
 _LISTS = (Sequence, set, frozenset)
 _BYTES = (bytes, bytearray, memoryview)
 _SECRET_TEXT = re.compile(r"\be2b_[0-9a-f]{40}\b|\bgh_[0-9a-f]{16}_[0-9a-f]{64}\b|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
+
+# A shorter secret turns up in any line by chance.
+_MIN_LIVE = 6
+_live: Counter[str] = Counter()
+# What forgets a secret runs wherever the interpreter frees memory, also while this very thread holds the lock.
+_live_lock = threading.RLock()
+
+
+def hide(value: bytes) -> tuple[str, ...]:
+    """Let no line show a secret that is in use, nor its percent-encoded or base64 form, until `unhide` is called."""
+    shapes = _shapes(value) if len(value) >= _MIN_LIVE else ()
+    with _live_lock:
+        _live.update(shapes)
+    return shapes
+
+
+def unhide(shapes: tuple[str, ...]) -> None:
+    """Forget what `hide` returned."""
+    with _live_lock:
+        _live.subtract(shapes)
+        for shape in shapes:
+            if _live[shape] <= 0:
+                del _live[shape]
+
+
+def _shapes(value: bytes) -> tuple[str, ...]:
+    # Of base64 only the characters that depend on nothing but the value: what stands around it is not known.
+    aligned = (
+        base64.b64encode(bytes(before) + value)[-(-before * 8 // 6) : (before + len(value)) * 8 // 6].decode()
+        for before in range(3)
+    )
+    return tuple({value.decode(errors="replace"), quote(value, safe=""), *aligned})
+
+
+def _without_live(text: str) -> str:
+    if not _live or len(text) < _MIN_LIVE:
+        return text
+    found = [shape for shape in tuple(_live) if shape in text]
+    for shape in sorted(found, key=len, reverse=True):
+        text = text.replace(shape, HIDDEN)
+    return text
 
 
 def is_sensitive(name: object) -> bool:
@@ -25,7 +70,7 @@ def redact(value: object, depth: int = 0) -> object:
     if depth > _MAX_DEPTH:
         return HIDDEN
     if isinstance(value, str):
-        return _SECRET_TEXT.sub(HIDDEN, value)
+        return _SECRET_TEXT.sub(HIDDEN, _without_live(value))
     if isinstance(value, Mapping):
         return {
             name: HIDDEN if is_sensitive(name) and inner is not None else redact(inner, depth + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import logging
@@ -11,7 +12,7 @@ import pytest
 import structlog
 
 from corekit import logs
-from corekit.redaction import HIDDEN, redact
+from corekit.redaction import HIDDEN, hide, redact, unhide
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,3 +100,22 @@ def test_lower_levels_are_left_out(stream: io.StringIO) -> None:
 def test_unknown_level_is_refused() -> None:
     with pytest.raises(ValueError, match="'LOUD'"):
         logs.configure("web", "LOUD")
+
+
+def test_a_secret_in_use_is_hidden_wherever_it_stands_and_only_while_it_is_used() -> None:
+    value = b"sk-live/7 aa+bb"
+    basic = base64.b64encode(b"user:" + value).decode()
+    shapes = hide(value)
+    hide_again = hide(value)
+    assert redact(f"got {value.decode()} back") == f"got {HIDDEN} back"
+    assert redact([{"url": "https://x/?k=sk-live%2F7%20aa%2Bbb"}]) == [{"url": f"https://x/?k={HIDDEN}"}]
+    assert "7 aa" not in base64.b64decode(str(redact(basic)).replace(HIDDEN, "")).decode(errors="replace")
+    unhide(shapes)
+    assert redact(value.decode()) == HIDDEN
+    unhide(hide_again)
+    assert redact(value.decode()) == value.decode()
+
+
+def test_what_is_too_short_to_be_found_by_more_than_chance_hides_nothing() -> None:
+    assert hide(b"abcde") == ()
+    assert redact("abcde") == "abcde"

@@ -1,0 +1,1 @@
+"""Where the values of secrets are kept, and the one door to them."""
