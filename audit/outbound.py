@@ -5,18 +5,16 @@ The address that was checked is the one that is connected to, so that a name can
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
-import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from django.conf import settings
 
 from corekit import addresses
+from corekit.checkedaddresses import CheckedConnector, NotAllowed
 from corekit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -38,10 +36,6 @@ class Answer:
     def ok(self) -> bool:
         """Say whether it was taken."""
         return self.status is not None and 200 <= self.status < 300
-
-
-class NotAllowed(OSError):
-    """The place may not be called."""
 
 
 def check_target(scheme: str, host: str, port: int | None) -> None:
@@ -72,39 +66,12 @@ async def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: 
 
 def _session(timeout_s: float) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(resolver=_CheckedResolver(), socket_factory=_checked_socket, force_close=True),
+        connector=CheckedConnector(_allowed, keep=False),
         timeout=aiohttp.ClientTimeout(total=timeout_s),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,
     )
-
-
-class _CheckedResolver(AbstractResolver):
-    """Gives out only addresses that may be called."""
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
-        usable = [info for info in found if _allowed(ipaddress.ip_address(info[4][0]))]
-        if not usable:
-            raise NotAllowed("the host does not lead to a public address")
-        return [
-            ResolveResult(hostname=host, host=str(info[4][0]), port=port, family=info[0], proto=info[2], flags=0)
-            for info in usable
-        ]
-
-    async def close(self) -> None:
-        """Nothing is kept open."""
-
-
-def _checked_socket(info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
-    # The last look before a connection: an address in the URL itself never passes the resolver.
-    if not _allowed(ipaddress.ip_address(str(info[4][0]))):
-        raise NotAllowed("the host does not lead to a public address")
-    return socket.socket(info[0], info[1], info[2])
 
 
 def _literal(host: str) -> addresses.Address | None:
