@@ -399,3 +399,4 @@ class Reservation(TenantOwned):
 
 
 import tenants.secretmodels  # noqa: E402, F401  (its classes build on those above)
+import tenants.tokenmodels  # noqa: E402, F401

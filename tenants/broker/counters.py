@@ -1,0 +1,110 @@
+"""The statements that use a token and settle what it was used for, as SQL. Only `redeeming` calls them.
+
+To use a token is one conditional statement: of any number that race for its last use, exactly one gets a row back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.db import connection
+
+from corekit import clock
+from tenants.models import Tenant
+from tenants.states import TenantState
+from tenants.tokenmodels import ScopedToken, TokenUse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+MINUTE_US = 60_000_000
+AMOUNTS = ("bytes_out", "tokens", "microusd")
+
+_TOKEN, _USE, _TENANT = ScopedToken._meta.db_table, TokenUse._meta.db_table, Tenant._meta.db_table
+# Of a budget at least what is known of a use must be left; what is only estimated may go beyond it, once.
+_LEFT = " AND ".join(f"(max_{name} IS NULL OR spent_{name} + reserved_{name} + %s <= max_{name})" for name in AMOUNTS)
+_RESERVED = ", ".join(f"reserved_{name} = reserved_{name} + %s" for name in AMOUNTS)
+_SETTLED = ", ".join(f"spent_{name} = spent_{name} + %s, reserved_{name} = reserved_{name} - %s" for name in AMOUNTS)
+_TAKE = (
+    f"UPDATE {_TOKEN} SET uses = uses + 1, last_used_at = %s, {_RESERVED}, "  # noqa: S608  (names of our own columns)
+    "next_use_us = CASE WHEN requests_per_minute IS NULL THEN next_use_us "
+    f"WHEN next_use_us > %s THEN next_use_us + {MINUTE_US} / requests_per_minute "
+    f"ELSE %s + {MINUTE_US} / requests_per_minute END "
+    "WHERE id = %s AND hash = %s AND sandbox_id = %s AND generation = %s AND run = %s AND ended_at IS NULL "
+    "AND not_before <= %s AND expires_at > %s AND (max_uses IS NULL OR uses < max_uses) "
+    f"AND (requests_per_minute IS NULL OR next_use_us <= %s - {MINUTE_US} / requests_per_minute) AND {_LEFT} "
+    f"AND EXISTS (SELECT 1 FROM {_TENANT} WHERE {_TENANT}.id = {_TOKEN}.tenant_id AND {_TENANT}.state = %s) "
+    "RETURNING uses"
+)
+_SETTLE_USE = f"DELETE FROM {_USE} WHERE id = %s RETURNING token_id, {', '.join(AMOUNTS)}"  # noqa: S608
+_SETTLE = f"UPDATE {_TOKEN} SET {_SETTLED} WHERE id = %s"  # noqa: S608
+_GIVE_BACK = f"UPDATE {_TOKEN} SET uses = uses - 1, {_SETTLED} WHERE id = %s"  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """Parts of a budget: bytes that leave the sandbox, a model's tokens, and millionths of a dollar."""
+
+    bytes_out: int = 0
+    tokens: int = 0
+    microusd: int = 0
+
+    def values(self) -> tuple[int, int, int]:
+        """Return them in the order of the columns."""
+        return self.bytes_out, self.tokens, self.microusd
+
+
+def take(token: ScopedToken, *, needed: Amounts, reserved: Amounts, now: datetime) -> int | None:
+    """Use a token once; return how often it has been used by now, or None when it does not count (any more)."""
+    at, now_us = connection.ops.adapt_datetimefield_value(now), clock.to_ms(now) * 1000
+    bound = [token.pk, token.hash, token.sandbox_id, token.generation, token.run]
+    values = [at, *reserved.values(), now_us, now_us, *bound, at, at, now_us + MINUTE_US, *needed.values()]
+    row = _returned(_TAKE, [*values, TenantState.ACTIVE.value])
+    return None if row is None else int(row[0])
+
+
+def settle(use_id: str, spent: Amounts | None) -> tuple[str, Amounts] | None:
+    """End a use by what it has spent, or by all that it reserved; return the token's id and what was spent.
+
+    Returns None when it has ended already. Must run in a transaction.
+    """
+    ended = _end_use(use_id)
+    if ended is None:
+        return None
+    token_id, reserved = ended
+    spent = reserved if spent is None else spent
+    _run(_SETTLE, [*_paired(spent, reserved), token_id])
+    return token_id, spent
+
+
+def give_back(use_id: str) -> bool:
+    """Undo a use of which nothing went out; say whether this call did. Must run in a transaction."""
+    ended = _end_use(use_id)
+    if ended is None:
+        return False
+    token_id, reserved = ended
+    _run(_GIVE_BACK, [*_paired(Amounts(), reserved), token_id])
+    return True
+
+
+def _paired(spent: Amounts, reserved: Amounts) -> list[int]:
+    return [amount for pair in zip(spent.values(), reserved.values(), strict=True) for amount in pair]
+
+
+def _end_use(use_id: str) -> tuple[str, Amounts] | None:
+    row = _returned(_SETTLE_USE, [use_id])
+    return None if row is None else (str(row[0]), Amounts(*row[1:]))
+
+
+def _returned(sql: str, values: Sequence[Any]) -> Sequence[Any] | None:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values)
+        row: Sequence[Any] | None = cursor.fetchone()
+    return row
+
+
+def _run(sql: str, values: Sequence[Any]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values)
