@@ -40,6 +40,7 @@ from sandboxes.node.spec import Recipe, Resources
 from sandboxes.node.spool import Spool
 from sandboxes.node.store import Store, write_private
 from sandboxes.node.tap import Tap
+from sandboxes.node.trust import Trust
 from sandboxes.node.ways import Ways
 
 logger = structlog.get_logger()
@@ -85,7 +86,8 @@ class Node:
         self._parent.prepare()
         disks = BlankDisks(config.store)
         disks.prepare()
-        self.maker = MemberMaker(config, self._parent, Slots(), Templates(config.templates), disks)
+        templates = Templates(config.templates)
+        self.maker = MemberMaker(config, self._parent, Slots(), templates, disks)
         self.maker.prepare_store(guest_binary(_ROOT))
         self.container = ContainerRuntime(self.maker, hierarchies, config.pool_size)
         self.process = ProcessRuntime(self.maker, hierarchies, config.pool_size)
@@ -94,6 +96,7 @@ class Node:
         store = Store(config.store)
         store.prepare()
         self._second_lock = _second_lock(config) if config.serve_egress else None
+        trust = Trust(self.maker.doors, templates)
         self.keeper = Keeper(
             node_id=_node_id(config),
             store=store,
@@ -105,7 +108,7 @@ class Node:
                 disk_overcommit=config.disk_overcommit,
             ),
             runtimes={"container": self.container, "process": self.process},
-            ways=Ways(config.egress_socket, self.maker.doors, self._second_lock),
+            ways=Ways(config.egress_socket, self.maker.doors, trust, self._second_lock),
         )
         self.flows = Flows(self.keeper)
         self.gateway = GatewayService(config)

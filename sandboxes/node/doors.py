@@ -1,4 +1,4 @@
-"""The directories in which sandboxes find their way out, each with the socket that egress serves.
+"""The directories in which sandboxes find their way out: the socket that egress serves, and whom to trust behind it.
 
 They are on a file system of their own in memory, so that a sandbox's mount table names none of the host's directories.
 The directory is what is mounted in a sandbox: a socket that is bound anew appears in it.
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SOCKET = "egress.sock"
+BUNDLE = "ca-bundle.pem"
+TEMPLATE_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+"""The authorities that a template trusts, which are a sandbox's own as long as nothing is added to them."""
+_KEY = ".key"
 _BACKLOG = 512
 # Without limits, which a sandbox could read: how much is used would tell it of its neighbours.
 _OPTIONS = "mode=755,size=0,nr_inodes=0"
@@ -48,18 +52,42 @@ class Doors:
     def make(self, slot: int) -> Path:
         """Make the directory of a slot, empty."""
         directory = self.directory(slot)
-        shutil.rmtree(directory, ignore_errors=True)
+        self.remove(slot)
         directory.mkdir()
         directory.chmod(0o755)
+        self.link_bundle(slot)
         return directory
 
+    def key(self, slot: int) -> Path:
+        """Return where the key of a slot's authority is: beside what the sandbox sees, for root alone."""
+        return self._root / f"{slot}{_KEY}"
+
+    def link_bundle(self, slot: int) -> None:
+        """Let the slot's bundle be the template's own, wherever the sandbox's root is."""
+        fresh = self._fresh_bundle(slot)
+        fresh.symlink_to(TEMPLATE_BUNDLE)
+        fresh.replace(self.directory(slot) / BUNDLE)
+
+    def replace_bundle(self, slot: int, data: bytes) -> None:
+        """Let the slot's bundle hold this. A program that reads it meanwhile sees the old or the new one."""
+        fresh = self._fresh_bundle(slot)
+        fresh.write_bytes(data)
+        fresh.chmod(0o644)
+        fresh.replace(self.directory(slot) / BUNDLE)
+
+    def _fresh_bundle(self, slot: int) -> Path:
+        fresh = self.directory(slot) / f"{BUNDLE}.new"
+        fresh.unlink(missing_ok=True)
+        return fresh
+
     def remove(self, slot: int) -> None:
-        """Remove a slot's directory. Safe to repeat."""
+        """Remove a slot's directory and its key. Safe to repeat."""
         shutil.rmtree(self.directory(slot), ignore_errors=True)
+        self.key(slot).unlink(missing_ok=True)
 
     def names(self) -> list[str]:
-        """Return the names of all directories."""
-        return [entry.name for entry in self._root.iterdir()]
+        """Return the names of all slots that have something here."""
+        return [entry.name.removesuffix(_KEY) for entry in self._root.iterdir()]
 
     async def bind(self, slot: int) -> socket.socket:
         """Return a new listener in the slot's directory, in place of an earlier one. OSError without the directory."""

@@ -108,6 +108,14 @@ class Network:
         """Return the ranges beyond the public internet that an operator opened for it."""
         return [] if self.document is None else [ip_network(text) for text in self.document["private"]]
 
+    @property
+    def bound(self) -> tuple[str, ...]:
+        """Return the hosts whose requests egress changes, for which it needs an authority. Few documents have any."""
+        document = self.document
+        if document is None or not (document["rules"] or document["placeholders"]):
+            return ()
+        return Policy.parse(document).bound
+
 
 @dataclass(frozen=True)
 class Spec:

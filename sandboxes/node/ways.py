@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sandboxes.node.events import Subject
     from sandboxes.node.secondlock import SecondLock
     from sandboxes.node.spec import Spec
+    from sandboxes.node.trust import Authority, Trust
 
 logger = structlog.get_logger()
 
@@ -56,6 +57,7 @@ class Way:
     adopted: bool = False
     listener: socket.socket | None = None
     told: tuple[Session, int, bool] | None = None
+    authority: Authority | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -72,9 +74,10 @@ class Way:
 class Ways:
     """Keeps all ways of one node. All methods belong to one event loop."""
 
-    def __init__(self, socket_path: Path, doors: Doors, lock: SecondLock | None) -> None:
+    def __init__(self, socket_path: Path, doors: Doors, trust: Trust, lock: SecondLock | None) -> None:
         self._path = socket_path
         self._doors = doors
+        self._trust = trust
         # None on a node without egress.
         self._lock = lock
         self._ways: dict[str, Way] = {}
@@ -229,6 +232,7 @@ class Ways:
                 return
             if way.told is None and way.listener is None and not way.adopted:
                 way.listener = await self._doors.bind(way.slot)
+            await self._make_trusted(way)
             # Egress keeps the listener that it has.
             is_known = way.told is not None and way.told[0] is session
             try:
@@ -242,8 +246,19 @@ class Ways:
 
     async def _ask_put(self, session: Session, way: Way, listener: socket.socket | None) -> None:
         spec = way.spec
-        about = {"id": spec.id, "generation": spec.generation, "tenant": spec.tenant}
+        about: dict[str, Any] = {"id": spec.id, "generation": spec.generation, "tenant": spec.tenant}
+        if way.authority is not None:
+            about["ca"] = {"certificate": way.authority.certificate, "key": way.authority.key}
         await session.ask("put", listener, **about, network=way.network())
+
+    async def _make_trusted(self, way: Way) -> None:
+        """Let the sandbox trust egress for the hosts that its document binds, before egress vouches for one of them."""
+        hosts = way.spec.network.bound
+        if hosts and (way.authority is None or way.authority.hosts != hosts):
+            way.authority = await asyncio.to_thread(self._trust.issue, way.slot, way.spec.build, hosts)
+        elif not hosts and (way.authority is not None or (way.adopted and way.told is None)):
+            await asyncio.to_thread(self._trust.withdraw, way.slot)
+            way.authority = None
 
     # --- the connection
 

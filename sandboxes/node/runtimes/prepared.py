@@ -32,13 +32,14 @@ _PROXY_VARIABLES = {
     for name, value in (("http_proxy", _PROXY), ("https_proxy", _PROXY), ("no_proxy", _DIRECT))
     for spelling in (str.lower, str.upper)
 }
-# Libraries that bring authorities of their own would not know those that the template has from its host.
+# Libraries that bring authorities of their own would know neither those that the template has from its host, nor the
+# sandbox's own, which comes and goes with its header rules.
 _TRUST_VARIABLES = dict.fromkeys(
     (
         *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT"),
-        *("NODE_EXTRA_CA_CERTS", "AWS_CA_BUNDLE"),
+        *("NODE_EXTRA_CA_CERTS", "AWS_CA_BUNDLE", "DENO_CERT"),
     ),
-    "/etc/ssl/certs/ca-certificates.crt",
+    f"/{DOOR_PLACE}/{doors.BUNDLE}",
 )
 
 
