@@ -132,7 +132,8 @@ async def test_a_sandbox_talks_to_itself_as_ever(clean_node: Rig, world: str) ->
 async def test_it_sees_its_own_directory_which_it_can_not_change(clean_node: Rig, world: str) -> None:
     root = "user" if WAYS[world].get("profile") == "hardened" else "root"
     sandbox = await clean_node.start(**(WAYS[world] | open_network(*RULES)))
-    attempts = "cd /opt/gatehouse/egress; for try in 'touch x' 'rm -f egress.sock ca-bundle.pem' 'mv egress.sock y' 'chmod 0 egress.sock'"
+    attempts = "cd /opt/gatehouse/egress; for try in 'touch x' 'rm -f egress.sock ca-bundle.pem' 'mv egress.sock y'"
+    attempts += " 'chmod 0 egress.sock'"
     done = await clean_node.run(sandbox, f"{attempts}; do $try 2>/dev/null && echo did $try; done; true", user=root)
     assert done.stdout == ""
     slot = sandbox.runtime.slot(sandbox.state)
