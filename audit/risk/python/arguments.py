@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 _MAX_CALLS = 64
 # What calls a function once for each element.
+# Expressions that are no function whatever is in them.
+_NO_FUNCTIONS = frozenset({ast.Constant, ast.JoinedStr, ast.BinOp, ast.Compare, ast.UnaryOp})
 _FOR_EACH = frozenset({"map", "imap", "imap_unordered", "map_async", "filter", "starmap", "apply", "applymap"})
 
 
 def learn(ev: Evaluator) -> None:
     """Tell this file's functions what they are called with, and forget what was found out without it."""
-    for node in ev.outline.nodes:
-        if isinstance(node, ast.Call):
+    if any(scope.is_function for scope in ev.outline.scopes):
+        for node in ev.outline.calls:
             func = ev.value(node.func)
             for scope, instance in func.scopes:
                 _learn(ev, node, scope, instance=instance)
@@ -51,11 +53,18 @@ def _told(ev: Evaluator, scope: Scope, given: Mapping[str, Value]) -> None:
             known.append(value)
 
 
+def _functions(value: Value) -> list[Scope]:
+    return [scope for scope, _ in value.scopes if scope.is_function]
+
+
 def _learn_handed_on(ev: Evaluator, node: ast.Call) -> None:
     """Learn from a function that is given to others to call: `submit(f, x)`, `Thread(target=f, args=(x,))`."""
+    given = (*node.args, *(keyword.value for keyword in node.keywords))
+    if all(type(arg) in _NO_FUNCTIONS or not _functions(ev.value(arg)) for arg in given):
+        return
     args, keywords = calls.positional(ev, node), calls.keywords(ev, node)
     for place, value in enumerate((*args, *keywords.values())):
-        for scope in (scope for scope, _ in value.scopes if scope.is_function):
+        for scope in _functions(value):
             last = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             beside = [*args[place + 1 :], *keywords.get("args", NOTHING).items_values()]
             if last in _FOR_EACH:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from audit.risk.python import calls, folding, rules, texts
-from audit.risk.python.memo import Memo
+from audit.risk.python import calls, expressions, folding, rules, texts
+from audit.risk.python.lookups import variable
+from audit.risk.python.memo import MAX_FRAMES, Memo
 from audit.risk.python.values import (
     HOLE,
     NOTHING,
@@ -22,22 +23,23 @@ from audit.risk.python.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from audit.risk.python.scopes import Binding, Outline, Scope
     from audit.risk.python.values import Constant
 
 _MAX_DEPTH = 90
 _MAX_STEPS = 60_000
-_MAX_FRAMES = 3
 # Steps spent on following single calls; after that, a function gives what it gives over all its calls.
 _MAX_ASSUMED = 1_500
 _NAMESPACES = ("__dict__", "globals()", "locals()", "vars()", "sys.modules", "__builtins__", "builtins")
 _SAME_OBJECT = frozenset({"__call__", "__func__", "__wrapped__", "__get__", "__await__", "__enter__", "__iter__"})
 _ENVIRONMENT = frozenset({"os.environ", "os.environb"})
+_CONSTANTS = (str, bytes, int, float, type(None))
 _FRAME_TABLES = frozenset({"__globals__", "f_globals", "f_locals", "f_builtins", "func_globals"})
 # What leads from a class of this file to those above it: harmless, as long as it ends there.
 CLIMBS = frozenset({"__bases__", "__base__", "__mro__", "mro"})
+_SPECIAL_ATTRIBUTES = _FRAME_TABLES | CLIMBS | {"parent", "name", "__dict__"}
 _MODULE_NAMES = {"__name__": "__main__", "__file__": "main.py"}
 
 
@@ -51,7 +53,10 @@ class Evaluator:
         self.calls: dict[int, calls.Call] = {}
         self._all_known = False
         self.arguments: dict[tuple[int, str], list[Value]] = {}
-        self._memo = Memo()
+        self.memo = Memo()
+        self._settled = self.memo.settled
+        # Names that no scope binds.
+        self._unbound: dict[str, Value] = {}
         self._circles = 0
         self._looking: dict[tuple[int, str], list[Value]] = {}
         self._depth = 0
@@ -64,43 +69,58 @@ class Evaluator:
         """Find out again what was only guessed as long as nobody knew all calls."""
         self._all_known = True
         if self.arguments:
-            self._memo.forget_guesses()
+            self.memo.forget_guesses()
 
     @property
     def settled(self) -> bool:
         """Return whether all calls are known, and nothing is assumed."""
-        return self._all_known and not self._memo.frames
+        return self._all_known and not self.memo.frames
 
     def value(self, node: ast.AST | None) -> Value:
         """Return all that is known of an expression."""
         if node is None:
             return UNKNOWN
-        known = self._memo.get(id(node))
+        key = id(node)
+        known = self._settled.get(key)
         if known is not None:
             return known
-        if isinstance(node, ast.Constant):
-            return self._memo.keep(id(node), _constant(node))
+        if type(node) is ast.Constant:
+            known = self._settled[key] = _constant(node.value)
+            return known
         handler = _HANDLERS.get(type(node))
         if handler is None:
             return UNKNOWN
+        memo = self.memo
+        known = memo.unsettled(key)
+        if known is not None:
+            return known
         self._steps += 1
-        self._assumed += bool(self._memo.frames)
+        self._assumed += bool(memo.frames)
         if self._depth >= _MAX_DEPTH or self._steps > _MAX_STEPS:
             self.too_deep = self.too_deep or node
             return UNKNOWN
         self._depth += 1
-        mark = self._memo.mark()
+        mark = memo.met
         try:
             found = handler(self, node)
         finally:
             self._depth -= 1
-        self._memo.put(id(node), found, mark)
+        memo.put(key, found, mark)
         return found
 
     # Names
 
     def _name(self, node: ast.Name) -> Value:
-        return self.lookup(node.id, self.outline.scope_of[id(node)], (node.lineno, node.col_offset))
+        name = node.id
+        start: Scope = self.outline.scope_of[id(node)]
+        where: Scope | None = start
+        while where is not None:
+            if where.names.get(name) and (where is start or not where.is_class):
+                if name in rules.LOOPHOLES:
+                    break
+                return self._bindings(where, name)
+            where = where.parent
+        return self.lookup(name, start, (node.lineno, node.col_offset))
 
     def lookup(self, name: str, scope: Scope, place: tuple[int, int]) -> Value:
         """Return what a name may stand for where it is used."""
@@ -111,15 +131,19 @@ class Evaluator:
             if bindings and (where is start or not where.is_class):
                 break
             where = where.parent
-        found: list[Value] = []
         if where is not None:
-            found.append(self._bindings(where, name))
-            shadowed = where.is_function or any(
-                binding.certain and binding.place < place for binding in where.names[name]
-            )
-            if shadowed or name not in rules.LOOPHOLES:
-                return found[0]
-        return merge([*found, self._outside(name, scope)])
+            bound = self._bindings(where, name)
+            if name not in rules.LOOPHOLES or where.is_function:
+                return bound
+            if any(binding.certain and binding.place < place for binding in where.names[name]):
+                return bound
+            return merge([bound, self._outside(name, scope)])
+        if self.outline.starred:
+            return self._outside(name, scope)
+        known = self._unbound.get(name)
+        if known is None:
+            known = self._unbound[name] = self._outside(name, scope)
+        return known
 
     def _outside(self, name: str, scope: Scope | None) -> Value:
         names: list[str] = []
@@ -140,32 +164,32 @@ class Evaluator:
 
     def _bindings(self, scope: Scope, name: str) -> Value:
         key = (id(scope), name)
-        if scope.may_vary:
-            assumed = self._memo.assumed(key)
+        if scope.may_vary and self.memo.frames:
+            assumed = self.memo.assumed(key)
             if assumed is not None:
                 return assumed
-        known = self._memo.get(key)
+        known = self.memo.get(key)
         if known is not None:
             return known
         if key in self._looking:
             # A name that depends on itself: what it was before.
             self._circles += 1
-            self._memo.guess()
+            self.memo.guess()
             return merge(self._looking[key]) if self._looking[key] else UNKNOWN
         return self._gathered(key, scope.names[name], scope)
 
     def _gathered(self, key: tuple[int, str], bindings: list[Binding], scope: Scope) -> Value:
         found = self._looking[key] = []
-        circles, mark = self._circles, self._memo.mark()
+        circles, mark = self._circles, self.memo.met
         try:
             for binding in bindings:
                 found.append(self._binding(binding, scope, key[1], found))
         finally:
             del self._looking[key]
-        merged = merge(found)
+        merged = found[0] if len(found) == 1 else merge(found)
         # What was found on the way round a circle is only part of the truth.
         if circles == self._circles or not self._looking:
-            self._memo.put(key, merged, mark)
+            self.memo.put(key, merged, mark)
         return merged
 
     def _binding(self, binding: Binding, scope: Scope, name: str, before: list[Value]) -> Value:
@@ -180,7 +204,7 @@ class Evaluator:
             return self._parameter(scope, name, binding)
         if how == "item":
             if scope.may_vary:
-                self._memo.guess()
+                self.memo.guess()
             return elements(self.value(binding.node))
         if how == "part":
             found = self.value(binding.node)
@@ -202,7 +226,7 @@ class Evaluator:
         parent = scope.parent
         if parent is not None and parent.is_class and scope.parameters()[:1] == [name]:
             return Value(scopes=((parent, True),))
-        self._memo.guess()
+        self.memo.guess()
         given = self.arguments.get((id(scope), name), [])
         told = [calls.instance_of(self.value(scope.annotation(name)))]
         if binding.node is not None:
@@ -218,8 +242,11 @@ class Evaluator:
 
     def attribute(self, base: Value, attr: str) -> Value:
         """Return what an attribute of a value may be."""
-        if attr in _SAME_OBJECT:
+        if attr in _SAME_OBJECT or (base is UNKNOWN and attr not in _FRAME_TABLES and attr not in self.outline.fields):
             return base
+        alone = len(base.names) == 1 and attr not in _SPECIAL_ATTRIBUTES and _is_plain(base)
+        if alone and (attr not in self.outline.fields or self._is_module(base.names[0])):
+            return self._outside_attribute(base.names[0], attr)
         found = [self._outside_attribute(name, attr) for name in base.names]
         for scope, instance in base.scopes:
             found.append(self._member(scope, attr, instance=instance))
@@ -271,12 +298,12 @@ class Evaluator:
 
     def _field(self, attr: str) -> Value:
         key = (0, attr)
-        known = self._memo.get(key)
+        known = self.memo.get(key)
         if known is not None:
             return known
         if key in self._looking:
             self._circles += 1
-            self._memo.guess()
+            self.memo.guess()
             return NOTHING
         return self._gathered(key, self.outline.fields[attr], self.outline.module)
 
@@ -337,7 +364,7 @@ class Evaluator:
             elif name.endswith(".__dict__"):
                 found.append(self._outside_attribute(name.removesuffix(".__dict__"), text))
             elif name in _ENVIRONMENT:
-                found.append(calls.variable(text, self.outline.module.node))
+                found.append(variable(text, self.outline.module.node))
         if found and not key.open:
             return merge(found)
         if name.endswith(_NAMESPACES) or name == "module.__globals__":
@@ -351,104 +378,36 @@ class Evaluator:
             return named(rules.canonical(text))
         return self.lookup(text, self.outline.module, (1 << 30, 0))
 
-    def _binop(self, node: ast.BinOp) -> Value:
-        # Long sums lean to the left: no recursion for them.
-        spine: list[ast.BinOp] = [node]
-        while isinstance(spine[-1].left, ast.BinOp) and self._memo.get(id(spine[-1].left)) is None:
-            spine.append(spine[-1].left)
-        found = self.value(spine[-1].left)
-        for part in reversed(spine):
-            found = texts.combine(part.op, found, self.value(part.right))
-        return found
-
-    def _joined(self, node: ast.JoinedStr) -> Value:
-        parts: list[Value] = []
-        for part in node.values:
-            if isinstance(part, ast.FormattedValue):
-                spec = constant("") if part.format_spec is None else self.value(part.format_spec)
-                parts.append(texts.shown(self.value(part.value), spec, part.conversion))
-            else:
-                parts.append(self.value(part))
-        return texts.interpolated(parts)
-
-    def _sequence(self, node: ast.List | ast.Tuple | ast.Set) -> Value:
-        items: list[tuple[Constant, Value]] = []
-        for element in node.elts[:512]:
-            if isinstance(element, ast.Starred):
-                inner = self.value(element.value)
-                items += list(inner.items) if inner.items is not None else [(None, elements(inner))]
-            else:
-                items.append((len(items), self.value(element)))
-        if len(node.elts) > 512:
-            items.append((None, UNKNOWN))
-        return Value(items=tuple(items))
-
-    def _dict(self, node: ast.Dict) -> Value:
-        items: list[tuple[Constant, Value]] = []
-        for key, element in zip(node.keys[:512], node.values[:512], strict=True):
-            value = self.value(element)
-            if key is None:
-                items += list(value.items) if value.items is not None else [(None, value)]
-                continue
-            keys = self.value(key).consts or (None,)
-            items += [(const, value) for const in keys]
-        return Value(items=tuple(items))
-
-    def _either(self, node: ast.IfExp | ast.BoolOp) -> Value:
-        options = [node.body, node.orelse] if isinstance(node, ast.IfExp) else node.values
-        return merge([self.value(option) for option in options])
-
-    def _inner(self, node: ast.Await | ast.NamedExpr | ast.Starred | ast.FormattedValue | ast.YieldFrom) -> Value:
-        return self.value(node.value)
-
-    def _unary(self, node: ast.UnaryOp) -> Value:
-        if not isinstance(node.op, ast.USub):
-            return UNKNOWN
-        numbers = [const for const in self.value(node.operand).consts if isinstance(const, int | float)]
-        return Value(consts=tuple(-number for number in numbers), open=not numbers)
-
-    def _lambda(self, node: ast.Lambda) -> Value:
-        return Value(scopes=((self.outline.scope_of[id(node)], False),))
-
-    def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp) -> Value:
-        scope = self.outline.scope_of[id(node)]
-        generator = node.generators[0]
-        if len(node.generators) == 1 and not generator.ifs and isinstance(generator.target, ast.Name):
-            parts = texts.parts(self.value(generator.iter))
-            if parts is not None and len(parts) <= 4096 and len(self._memo.frames) < _MAX_FRAMES:
-                made = self._each((id(scope), generator.target.id), parts, node.elt)
-                return Value(items=tuple(enumerate(made)), built=True)
-        return Value(items=((None, self.value(node.elt)),))
-
-    def _dict_comprehension(self, node: ast.DictComp) -> Value:
-        return Value(items=((None, self.value(node.value)), (None, replace(self.value(node.key), consts=()))))
-
-    def _each(self, name: tuple[int, str], parts: list[Value], wanted: ast.expr) -> list[Value]:
+    def each(self, name: tuple[int, str], parts: list[Value], wanted: ast.expr) -> list[Value]:
         """Return what an expression is for each value of a name; once that took too long, what it may be at all."""
         made: list[Value] = []
         for part in parts:
             if self._assumed >= _MAX_ASSUMED:
                 return [*made, replace(self.value(wanted), open=True)]
-            made.append(self._memo.under({name: part}, lambda: self.value(wanted)))
+            made.append(self.memo.under({name: part}, lambda: self.value(wanted)))
         return made
 
     def returned(self, scope: Scope, args: Mapping[str, Value]) -> Value:
         """Return what one of this file's functions gives back for arguments."""
         if not scope.returns or scope in self._running:
-            self._memo.guess()
+            self.memo.guess()
             return UNKNOWN
         told = any(value.consts or value.names or value.items for value in args.values())
-        if not told or len(self._memo.frames) >= _MAX_FRAMES or self._assumed > _MAX_ASSUMED:
+        if not told or len(self.memo.frames) >= MAX_FRAMES or self._assumed > _MAX_ASSUMED:
             return self._results(scope)
         # Calls that are given the same give back the same.
         key = (id(scope), *((name, value.signature()) for name, value in args.items()))
-        known = self._memo.get(key)
+        known = self.memo.get(key)
         if known is None:
-            mark = self._memo.mark()
+            mark = self.memo.met
             frame = {(id(scope), name): value for name, value in args.items()}
-            known = self._memo.under(frame, lambda: self._results(scope))
-            self._memo.put(key, known, mark)
+            known = self.memo.under(frame, lambda: self._results(scope))
+            self.memo.put(key, known, mark)
         return known
+
+    def applied(self, node: ast.Call, func: Value, args: Sequence[Value], keywords: dict[str, Value]) -> list[Value]:
+        """Return what calling a value with arguments may give."""
+        return calls.applied(self, node, func, args, keywords)
 
     def _results(self, scope: Scope) -> Value:
         self._running.append(scope)
@@ -458,8 +417,21 @@ class Evaluator:
             self._running.pop()
 
 
-def _constant(node: ast.Constant) -> Value:
-    return Value(consts=(node.value,)) if isinstance(node.value, str | bytes | int | float | None) else UNKNOWN
+def _constant(value: object) -> Value:
+    return Value(consts=(value,)) if isinstance(value, _CONSTANTS) else UNKNOWN
+
+
+def _is_plain(value: Value) -> bool:
+    """Return whether all that is known of a value are its names."""
+    return not (
+        value.consts
+        or value.scopes
+        or value.taints
+        or value.inside
+        or value.built
+        or value.dynamic
+        or value.items is not None
+    )
 
 
 def is_own_class(value: Value) -> bool:
@@ -472,27 +444,9 @@ def _holed(const: Constant) -> bool:
 
 
 _HANDLERS: dict[type[ast.AST], Callable[..., Value]] = {
+    **expressions.HANDLERS,
     ast.Name: Evaluator._name,
     ast.Attribute: Evaluator._attribute,
     ast.Subscript: Evaluator._subscript,
-    ast.BinOp: Evaluator._binop,
-    ast.JoinedStr: Evaluator._joined,
-    ast.List: Evaluator._sequence,
-    ast.Tuple: Evaluator._sequence,
-    ast.Set: Evaluator._sequence,
-    ast.Dict: Evaluator._dict,
-    ast.IfExp: Evaluator._either,
-    ast.BoolOp: Evaluator._either,
-    ast.Await: Evaluator._inner,
-    ast.NamedExpr: Evaluator._inner,
-    ast.Starred: Evaluator._inner,
-    ast.FormattedValue: Evaluator._inner,
-    ast.YieldFrom: Evaluator._inner,
-    ast.UnaryOp: Evaluator._unary,
-    ast.Lambda: Evaluator._lambda,
-    ast.ListComp: Evaluator._comprehension,
-    ast.SetComp: Evaluator._comprehension,
-    ast.GeneratorExp: Evaluator._comprehension,
-    ast.DictComp: Evaluator._dict_comprehension,
     ast.Call: calls.result,
 }

@@ -38,8 +38,8 @@ def places(outline: Outline, ev: Evaluator) -> Iterator[ast.AST]:
     for loop in (*outline.endless, *outline.counted):
         if _only_grows(loop, ev):
             yield loop
-    for call in (node for node in outline.nodes if isinstance(node, ast.Call)):
-        given = call.args[0] if _name(call) in _COLLECTING and len(call.args) == 1 else None
+    for call in outline.calls:
+        given = call.args[0] if len(call.args) == 1 and _name(call) in _COLLECTING else None
         if isinstance(given, ast.Call) and not _ENDLESS_ITERATORS.isdisjoint(ev.value(given.func).names):
             yield call
     for comprehension in outline.gathered:

@@ -157,6 +157,12 @@ def roles_of(name: str) -> tuple[Role, ...]:
     return _ROLES.get(name, ())
 
 
+# Those of the built-in functions that mean something by being named.
+POWERFUL_BUILTINS = frozenset(
+    name for name in BUILTINS if name in POWERFUL or name.startswith("__") or rule_of(name) is not None
+)
+
+
 @functools.lru_cache(maxsize=8192)
 def source_of(name: str) -> str | None:
     """Return the label of the data that a call or a name brings in."""

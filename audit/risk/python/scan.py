@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import unicodedata
 from typing import TYPE_CHECKING
@@ -81,8 +82,7 @@ class Scan:
         text = self.report.source.text
         odd = not text.isascii() and unicodedata.normalize("NFKC", text) != text
         for node in self.outline.nodes:
-            handler = _HANDLERS[type(node)]
-            handler(self, node)
+            _HANDLERS[type(node)](self, node)
             if odd and isinstance(node, ast.Name | ast.Attribute):
                 self._letters(node)
         if self.ev.too_deep is not None:
@@ -134,12 +134,12 @@ class Scan:
             self.report.add("py.env.all", node)
         if call.args or call.keywords:
             self._handed_on(call, names)
-            if any(_is_foreign(name) for name in names):
+            if any(map(_is_foreign, names)):
                 self.sinks.foreign(node, [*call.args, *call.keywords.values()])
 
     def _callee(self, node: ast.Call, func: Value, base: Value) -> tuple[str, ...]:
         names = func.names
-        attr = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        attr = node.func.attr if type(node.func) is ast.Attribute else ""
         if attr not in rules.DISTINCT or func.scopes or base.scopes or base.consts:
             return names
         told = any(map(rules.rule_of, names)) and f"?.{attr}" not in rules.ALWAYS_JUDGED
@@ -203,7 +203,7 @@ class Scan:
         node, args, keywords = call.node, call.args, call.keywords
         for place, value in enumerate([*args, *keywords.values()]):
             for name in value.names:
-                if name.endswith(")") or not rules.roles_of(name):
+                if not rules.roles_of(name) or name.endswith(")"):
                     continue
                 rest = [*args[place + 1 :], *keywords.get("args", UNKNOWN).items_values()]
                 if "functools.partial" in names:
@@ -225,18 +225,16 @@ class Scan:
 
     # References
 
-    def _reference(self, node: ast.Name | ast.Attribute | ast.Subscript) -> None:
-        if isinstance(node, ast.Attribute):
-            self._attribute(node)
-        elif isinstance(node, ast.Subscript):
-            self._item(node)
-        elif node.id == "__builtins__":
+    def _name(self, node: ast.Name) -> None:
+        if node.id == "__builtins__":
             self.report.add("py.reflect.builtins", node, node.id)
-        if isinstance(node.ctx, ast.Load) and id(node) not in self.outline.consumed:
+        if id(node) not in self.outline.consumed and type(node.ctx) is ast.Load:
             self._used(node, self.ev.value(node))
 
     def _used(self, node: ast.expr, value: Value) -> None:
         for name in value.names:
+            if name in rules.BUILTINS and name not in rules.POWERFUL_BUILTINS:
+                continue
             if name.endswith(("()", "[]")) or name == "?.?":
                 continue
             if name in rules.POWERFUL or name in {"builtins", "__builtins__"}:
@@ -255,16 +253,23 @@ class Scan:
                 self.report.add("py.evade.name", node, name)
 
     def _attribute(self, node: ast.Attribute) -> None:
-        if isinstance(node.ctx, ast.Store):
+        if type(node.ctx) is ast.Store:
             self._stored(node, self.ev.value(node.value), node.attr)
         elif node.attr in rules.ATTRIBUTES and not (node.attr in CLIMBS and is_own_class(self.ev.value(node.value))):
             self.report.add(rules.ATTRIBUTES[node.attr], node)
+        if id(node) not in self.outline.consumed and type(node.ctx) is ast.Load:
+            self._used(node, self.ev.value(node))
 
     def _item(self, node: ast.Subscript) -> None:
         base, key = self.ev.value(node.value), self.ev.value(node.slice)
-        if isinstance(node.ctx, ast.Store):
+        if type(node.ctx) is ast.Store:
             self._stored_item(node, base, key)
             return
+        self._looked_into(node, base, key)
+        if id(node) not in self.outline.consumed and type(node.ctx) is ast.Load:
+            self._used(node, self.ev.value(node))
+
+    def _looked_into(self, node: ast.Subscript, base: Value, key: Value) -> None:
         for const in key.consts:
             if isinstance(const, str) and const in rules.ATTRIBUTES:
                 self.report.add(rules.ATTRIBUTES[const], node)
@@ -334,6 +339,7 @@ def _is_long(args: Sequence[Value]) -> bool:
     return any(isinstance(const, str | bytes) and len(const) > _LONG for arg in args for const in arg.consts)
 
 
+@functools.lru_cache(maxsize=4096)
 def _is_foreign(name: str) -> bool:
     module = name.partition(".")[0].partition("(")[0]
     return module not in rules.BUILTINS and rules.import_rule(module) in {"py.import.unknown", "py.import.library"}
@@ -341,9 +347,9 @@ def _is_foreign(name: str) -> bool:
 
 _HANDLERS: dict[type[ast.AST], Callable[..., None]] = {
     ast.Call: Scan._call,
-    ast.Name: Scan._reference,
-    ast.Attribute: Scan._reference,
-    ast.Subscript: Scan._reference,
+    ast.Name: Scan._name,
+    ast.Attribute: Scan._attribute,
+    ast.Subscript: Scan._item,
     ast.MatchClass: Scan._pattern,
     ast.FunctionDef: Scan._definition,
     ast.AsyncFunctionDef: Scan._definition,

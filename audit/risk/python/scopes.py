@@ -67,21 +67,18 @@ class Scope:
     returns: list[ast.expr] = field(default_factory=list)
     borrowed: dict[str, Scope] = field(default_factory=dict)
     stars: list[str] = field(default_factory=list)
+    # Methods inside cannot see its names.
+    is_class: bool = False
+    # It can be called.
+    is_function: bool = False
+    # It binds names anew each time: parameters, or the variables of a comprehension.
+    may_vary: bool = False
 
-    @property
-    def is_class(self) -> bool:
-        """Return whether methods inside cannot see its names."""
-        return isinstance(self.node, ast.ClassDef)
-
-    @property
-    def is_function(self) -> bool:
-        """Return whether it can be called."""
-        return isinstance(self.node, _Function)
-
-    @property
-    def may_vary(self) -> bool:
-        """Return whether it binds names anew each time: parameters, or the variables of a comprehension."""
-        return isinstance(self.node, _Varying)
+    def __post_init__(self) -> None:
+        """Tell what kind it is once, because that is asked for often."""
+        self.is_class = isinstance(self.node, ast.ClassDef)
+        self.is_function = isinstance(self.node, _Function)
+        self.may_vary = isinstance(self.node, _Varying)
 
     def arguments(self) -> list[str]:
         """Return the names that positional arguments of a call go to: a method gets its object without being told."""
@@ -104,6 +101,10 @@ class Scope:
         return next((arg.annotation for arg in named if arg.arg == name), None)
 
 
+# The scope, whether what is bound is bound for certain, and whether it stands in a loop.
+_Around = tuple[Scope, bool, bool]
+
+
 class Outline:
     """All scopes of a file, and the nodes that rules look at, in the order of the text."""
 
@@ -112,6 +113,7 @@ class Outline:
         self.scope_of: dict[int, Scope] = {}
         self.fields: dict[str, list[Binding]] = {}
         self.nodes: list[ast.AST] = []
+        self.calls: list[ast.Call] = []
         self.consumed: set[int] = set()
         self.looped: set[int] = set()
         self.endless: list[ast.While] = []
@@ -119,6 +121,8 @@ class Outline:
         self.gathered: list[ast.ListComp | ast.SetComp | ast.DictComp] = []
         self.counted: list[ast.For | ast.AsyncFor] = []
         self.products: list[ast.BinOp] = []
+        # Some module's names are all imported.
+        self.starred = False
         # Some name is bound that only running would tell.
         self.binds_anything = False
         # Where a module may be named without being handed to anybody.
@@ -127,28 +131,27 @@ class Outline:
         self._walk(tree)
 
     def _walk(self, tree: ast.Module) -> None:
-        # A stack of our own: the text decides how deep it goes.
-        stack: list[tuple[ast.AST, Scope, bool, bool]] = [(tree, self.module, True, False)]
+        # A stack of our own: the text decides how deep it goes. What holds for a node's children is made once.
+        stack: list[tuple[ast.AST, _Around]] = [(tree, (self.module, True, False))]
         while stack:
-            node, scope, certain, looped = stack.pop()
-            kind = type(node)
-            handler = _HANDLERS.get(kind)
-            inner = (handler(self, node, scope, certain, looped) or scope) if handler is not None else scope
-            certain = certain and kind not in _CONDITIONS
-            looped = (looped and inner is scope) or kind in _LOOPS
-            outside = _OUTSIDE.get(kind, ()) if inner is not scope else ()
-            children: list[tuple[ast.AST, Scope, bool, bool]] = []
-            for name in _FIELDS[kind]:
+            node, around = stack.pop()
+            handler, fields, plain = _KINDS[type(node)]
+            inner = None if handler is None else handler(self, node, *around)
+            outside = around
+            if inner is not None or not plain:
+                outside, around = _inside(node, inner, around)
+            size = len(stack)
+            for name, is_outside in fields:
                 child = getattr(node, name, None)
                 if child is None:
                     continue
-                where = scope if name in outside else inner
-                if isinstance(child, list):
-                    children += [(part, where, certain, looped) for part in child if type(part) not in _LEAVES]
+                where = outside if is_outside else around
+                if type(child) is list:
+                    stack += [(part, where) for part in child if type(part) not in _LEAVES]
                 elif type(child) not in _LEAVES:
-                    children.append((child, where, certain, looped))
-            children.reverse()
-            stack += children
+                    stack.append((child, where))
+            if len(stack) - size > 1:
+                stack[size:] = stack[: size - 1 if size else None : -1]
 
     def bind(self, scope: Scope, name: str, binding: Binding) -> None:
         """Record that a scope gives a name a value."""
@@ -220,31 +223,33 @@ class Outline:
 
     def _name(self, node: ast.Name, scope: Scope, *_: bool) -> None:
         self.scope_of[id(node)] = scope
-        if isinstance(node.ctx, ast.Load):
+        if type(node.ctx) is ast.Load:
             self.nodes.append(node)
 
-    def _look(self, node: ast.AST, *_: object) -> None:
+    def _look(self, node: ast.Attribute | ast.Subscript, *_: object) -> None:
         self.nodes.append(node)
-        if isinstance(node, ast.Attribute | ast.Subscript):
-            self.consumed.add(id(node.value))
+        self.consumed.add(id(node.value))
 
     def _call(self, node: ast.Call, scope: Scope, _certain: bool, looped: bool) -> None:  # noqa: FBT001
         self.nodes.append(node)
+        self.calls.append(node)
         self.scope_of[id(node)] = scope
-        self.consumed.add(id(node.func))
+        func = node.func
+        self.consumed.add(id(func))
         if looped:
             self.looped.add(id(node))
-        func = node.func
-        if isinstance(func, ast.Name) and func.id in _LOOKING:
-            self.harmless.update(map(id, node.args))
-        if isinstance(func, ast.Name) and func.id in {"isinstance", "issubclass"}:
-            # A kind of thing that is asked for is not used.
-            self.consumed.update(id(part) for kinds in node.args[1:] for part in ast.walk(kinds))
-        if isinstance(func, ast.Attribute) and func.attr in {"update", "setdefault"} and _is_namespace(func.value):
-            self._updated(node, scope)
-        elif isinstance(func, ast.Attribute) and func.attr in _FILLING:
-            for arg in node.args:
-                self._content(func.value, scope, Binding("value", arg, _place(node), certain=False))
+        if type(func) is ast.Name:
+            if func.id in _LOOKING:
+                self.harmless.update(map(id, node.args))
+            if func.id in {"isinstance", "issubclass"}:
+                # A kind of thing that is asked for is not used.
+                self.consumed.update(id(part) for kinds in node.args[1:] for part in ast.walk(kinds))
+        elif type(func) is ast.Attribute and func.attr in _FILLING:
+            if func.attr in {"update", "setdefault"} and _is_namespace(func.value):
+                self._updated(node, scope)
+            else:
+                for arg in node.args:
+                    self._content(func.value, scope, Binding("value", arg, _place(node), certain=False))
 
     def _function(self, node: _Function, scope: Scope, certain: bool, looped: bool) -> Scope:  # noqa: FBT001
         inner = Scope(node, scope)
@@ -346,6 +351,7 @@ class Outline:
         for alias in node.names:
             if alias.name == "*":
                 scope.stars.append(module)
+                self.starred = True
             else:
                 target = f"{module}.{alias.name}"
                 self.bind(scope, alias.asname or alias.name, Binding("import", node, _place(node), certain, target))
@@ -429,6 +435,27 @@ _HANDLERS: dict[type[ast.AST], Callable[..., Scope | None]] = {
     ast.Delete: Outline._delete,
     ast.Match: Outline._match,
 }
+
+
+# What each kind of node calls for: its handler, its fields and whether they are evaluated outside of it, and whether
+# what holds around it holds for what is in it.
+_KINDS: dict[type[ast.AST], tuple[Callable[..., Scope | None] | None, tuple[tuple[str, bool], ...], bool]] = {
+    kind: (
+        _HANDLERS.get(kind),
+        tuple((name, name in _OUTSIDE.get(kind, ())) for name in fields),
+        kind not in _CONDITIONS and kind not in _LOOPS,
+    )
+    for kind, fields in _FIELDS.items()
+}
+
+
+def _inside(node: ast.AST, inner: Scope | None, around: _Around) -> tuple[_Around, _Around]:
+    """Return what holds for the parts of a node that are evaluated around it, and for those in it."""
+    kind = type(node)
+    scope, certain, looped = around
+    certain = certain and kind not in _CONDITIONS
+    looped = (looped and inner is None) or kind in _LOOPS
+    return (scope, certain, looped), (inner or scope, certain, looped)
 
 
 def _is_namespace(node: ast.AST) -> bool:

@@ -71,6 +71,8 @@ class Sinks:
     ) -> Tier | None:
         """Judge each argument by what it means to the function; return the tier of a shell line among them."""
         does: Tier | None = None
+        if keywords and False in keywords.get("verify", UNKNOWN).consts:
+            self._unverified(node, name)
         for role in rules.roles_of(name):
             if role.position is None:
                 value = base
@@ -96,9 +98,11 @@ class Sinks:
                 does = self._argv(node, value, keywords)
             else:
                 _ROLES[role.kind](self, node, value)
-        if False in keywords.get("verify", UNKNOWN).consts and (rules.rule_of(name) or "").startswith("py.net"):
-            self.report.add("py.net.unverified", node)
         return does
+
+    def _unverified(self, node: ast.Call, name: str) -> None:
+        if (rules.rule_of(name) or "").startswith("py.net"):
+            self.report.add("py.net.unverified", node)
 
     # Files
 

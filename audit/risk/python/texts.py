@@ -88,6 +88,11 @@ def interpolated(parts: Sequence[Value]) -> Value:
     )
 
 
+def is_known(base: Value) -> bool:
+    """Return whether enough is known of a value to tell what its methods give."""
+    return bool(base.consts or base.scopes or base.items is not None or "pathlib.Path()" in base.names)
+
+
 def method(ev: Evaluator, base: Value, attr: str, args: Sequence[Value], keywords: dict[str, Value]) -> list[Value]:
     """Return what a method of constant text, a path or a literal container may give."""
     if attr in {"format", "format_map"}:

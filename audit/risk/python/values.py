@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,12 +87,27 @@ def constant(value: Constant, *, built: bool = False) -> Value:
 
 def named(*names: str) -> Value:
     """Return the value of something outside this file."""
+    if len(names) == 1:
+        return _named(names[0])
     return Value(names=tuple(name for name in names if len(name) <= MAX_NAME), open=not names)
+
+
+# The same few names come again and again, in one file and in the next.
+@functools.lru_cache(maxsize=4096)
+def _named(name: str) -> Value:
+    return Value(names=(name,) if len(name) <= MAX_NAME else ())
 
 
 def replace(value: Value, **changes: Any) -> Value:
     """Return the same but for some fields; the origins of the parts stay, whatever parts are taken out."""
-    made = Value(
+    made = _copied(value)
+    for name, change in changes.items():
+        setattr(made, name, change)
+    return made
+
+
+def _copied(value: Value) -> Value:
+    return Value(
         value.names,
         value.consts,
         value.taints,
@@ -103,21 +119,22 @@ def replace(value: Value, **changes: Any) -> Value:
         value.owner,
         value.origins_inside(),
     )
-    for name, change in changes.items():
-        setattr(made, name, change)
-    return made
 
 
 def tainted(value: Value, taints: Mapping[str, ast.AST] | None) -> Value:
     """Return the value with more origins."""
     if not taints:
         return value
-    return replace(value, taints={**taints, **value.taints} if value.taints else taints)
+    made = _copied(value)
+    made.taints = {**taints, **value.taints} if value.taints else taints
+    return made
 
 
 def merge(values: Iterable[Value]) -> Value:
     """Return the value of what may be any of these."""
-    present = list({id(value): value for value in values if value is not NOTHING}.values())
+    present = [value for value in values if value is not NOTHING]
+    if len(present) > 1:
+        present = list({id(value): value for value in present}.values())
     if len(present) < 2:
         return present[0] if present else NOTHING
     names: dict[str, None] = {}
