@@ -33,6 +33,8 @@ def _code(code: str, sentence: str, severity: Severity = "info", fields: str = "
 
 
 _FLOW = "host port protocol address sni rule layer policy_version bytes_in bytes_out count many via method closed"
+_CALL = "service method path secret_name"
+_SERVICE = "name kind base_url slot headers private version"
 _GRAVE = {("egress.denied", "metadata"), ("egress.dns_denied", "metadata")}
 
 _CODES = {
@@ -77,6 +79,26 @@ _CODES = {
             "warning",
             "added removed private source",
         ),
+        # secrets
+        _code("secret.created", "{actor} created the secret {object}.", "notice", "name vault version entry"),
+        _code("secret.updated", "{actor} gave the secret {object} a new value.", "notice", "name version"),
+        _code("secret.disabled", "{actor} disabled the secret {object}.", "notice", "name"),
+        _code("secret.enabled", "{actor} enabled the secret {object} again.", "notice", "name"),
+        _code("secret.deleted", "{actor} deleted the secret {object}.", "notice", "name vault"),
+        _code(
+            "secret.unreadable",
+            "The vault keeps something else than was written for the secret {object}.",
+            "critical",
+            "name vault version",
+        ),
+        _code("vault.rotated", "{actor} put a new master key into use.", "warning", "before after"),
+        _code(
+            "vault.rewrapped",
+            "{actor} sealed the tenants' keys under the newest master key.",
+            "notice",
+            "after tenants",
+        ),
+        _code("vault.retired", "{actor} took the master key {object} away.", "warning"),
         _code("audit.read", "{actor} read the audit.", "notice", "filters"),
         _code("audit.exported", "{actor} exported events.", "notice", "format filters events"),
         _code("audit.heartbeat", "The audit is alive.", fields="producers"),
@@ -143,7 +165,7 @@ _CODES = {
             "sandbox.created",
             "{actor} created the sandbox {object}.",
             fields="template build tier profile runtime cpu_milli memory_mib disk_mib timeout_ms on_timeout"
-            " auto_resume public_traffic network node metadata",
+            " auto_resume public_traffic network node metadata injects",
         ),
         _code(
             "sandbox.create_failed",
@@ -160,7 +182,7 @@ _CODES = {
             "sandbox.network_changed",
             "{actor} changed what the sandbox {object} may reach.",
             "notice",
-            "policy version reason",
+            "policy version reason injects",
         ),
         _code("sandbox.killed", "{actor} killed the sandbox {object}.", fields="reason"),
         _code(
@@ -209,6 +231,26 @@ _CODES = {
         _code("egress.dns_denied", "{object} was refused a name.", "warning", _FLOW),
         _code("egress.opened", "{object} keeps a connection open.", fields=_FLOW),
         _code("egress.closed", "A connection of {object} ended.", fields=_FLOW),
+        # scoped tokens
+        _code(
+            "token.issued",
+            "{actor} issued the scoped token {object}.",
+            "notice",
+            "service secret_name calls params max_uses starts_at expires_at purpose",
+        ),
+        _code(
+            "token.redeemed",
+            "The scoped token {object} was used.",
+            fields=f"{_CALL} bytes_in bytes_out usage microusd duration_ms",
+        ),
+        _code("token.refused", "A use of {object} was refused.", "warning", f"{_CALL} issued_for"),
+        _code("token.reused", "The one-time token {object} was used again.", "critical", f"{_CALL} issued_for"),
+        _code("token.revoked", "{actor} revoked the scoped token {object}.", "notice", "service secret_name"),
+        _code("token.voided", "Scoped tokens of {object} ended with it.", "notice", "count"),
+        _code("secret.reflected", "A service sent back the secret that {object} is for.", "critical", _CALL),
+        _code("service.created", "{actor} created the service {object}.", "warning", _SERVICE),
+        _code("service.changed", "{actor} changed the service {object}.", "warning", "before after"),
+        _code("service.deleted", "{actor} deleted the service {object}.", "warning", _SERVICE),
         # the data plane
         _code("command.start", "{actor} started a command in {object}.", fields="pty pid exit_code signal error"),
         _code("command.connect", "{actor} attached to a command in {object}.", fields="pid exit_code error"),

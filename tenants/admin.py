@@ -22,6 +22,7 @@ from tenants.models import (
     TenantNetwork,
     User,
 )
+from tenants.tokenmodels import BrokerService, ScopedToken, TokenUse
 
 if TYPE_CHECKING:
     from django.db import models
@@ -146,3 +147,36 @@ class BundleAdmin(ReadOnlyAdmin):
     """Bundles of hosts."""
 
     list_display = ("name", "entries", "private", "source", "updated_at")
+
+
+@admin.register(BrokerService)
+class BrokerServiceAdmin(ReadOnlyAdmin):
+    """Services that the broker reaches."""
+
+    list_display = ("name", "tenant", "kind", "base_url", "slot", "private", "version", "updated_at")
+
+
+@admin.register(ScopedToken)
+class ScopedTokenAdmin(OwnedAdmin):
+    """Scoped tokens, without anything that could open something."""
+
+    list_display = (
+        "id",
+        "tenant",
+        "sandbox_id",
+        "service",
+        "secret_name",
+        "uses",
+        "max_uses",
+        "expires_at",
+        "ended_at",
+    )
+    exclude = ("hash",)
+
+
+@admin.register(TokenUse)
+class TokenUseAdmin(ReadOnlyAdmin):
+    """Uses of scoped tokens that are under way."""
+
+    list_display = ("token_id", "at", "method", "path")
+    ordering = ("-at", "-pk")

@@ -34,6 +34,8 @@ SCOPES: dict[str, str] = {
     "secrets:write": "Write, disable and delete secrets, whose values nobody reads back",
     "tokens:read": "See the tokens that sandboxes use in the place of secrets (never their text)",
     "tokens:write": "Issue and revoke such tokens",
+    "services:read": "See the services that scoped tokens are for",
+    "services:write": "Create, change and remove services: say where secrets go",
     "webhooks:read": "See webhooks and their deliveries (never their secrets)",
     "webhooks:write": "Create, change and remove webhooks",
     "tenant:read": "See the tenant's settings",

@@ -13,10 +13,13 @@ HIDDEN = "[redacted]"
 _MAX_DEPTH = 12
 _SENSITIVE = re.compile(r"password|passwd|secret|token|key|authorization|cookie|credential", re.IGNORECASE)
 # Names that contain a sensitive word but are public by design; without them a log could not say who acted.
-_PUBLIC = frozenset({"key_id", "access_key_id", "public_key"})
+_PUBLIC = frozenset({"key_id", "access_key_id", "public_key", "secret_name", "secret_id", "token_id", "max_tokens"})
 _LISTS = (Sequence, set, frozenset)
 _BYTES = (bytes, bytearray, memoryview)
-_SECRET_TEXT = re.compile(r"\be2b_[0-9a-f]{40}\b|\bgh_[0-9a-f]{16}_[0-9a-f]{64}\b|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
+_SECRET_TEXT = re.compile(
+    r"\be2b_[0-9a-f]{40}\b|\bgh_[0-9a-f]{16}_[0-9a-f]{64}\b|sbx_[a-z][0-9a-f]{16}_[0-9A-Za-z]{49}"
+    r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
+)
 
 # A shorter secret turns up in any line by chance.
 _MIN_LIVE = 6

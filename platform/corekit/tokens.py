@@ -56,6 +56,11 @@ def pepper(seed: bytes) -> bytes:
     return _derive(seed, "pepper|api-keys")
 
 
+def scoped_token_key(seed: bytes) -> bytes:
+    """Return the 32 bytes from which the text of a scoped token comes that may be asked for a second time."""
+    return _derive(seed, "scoped-tokens")
+
+
 def mint(access_key: bytes, key_id: str) -> str:
     """Return the token of one API key for the sandbox whose access key this is."""
     return f"gh_{key_id}_{_derive(access_key, key_id).hex()}"

@@ -16,13 +16,16 @@ from tenants.states import TenantState
 from tenants.tokenmodels import ScopedToken, TokenUse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
+
+    from tenants.tokenmodels import TokenEnd
 
 MINUTE_US = 60_000_000
 AMOUNTS = ("bytes_out", "tokens", "microusd")
 
 _TOKEN, _USE, _TENANT = ScopedToken._meta.db_table, TokenUse._meta.db_table, Tenant._meta.db_table
+_COLUMNS = {field.column: field for field in ScopedToken._meta.concrete_fields}
 # Of a budget at least what is known of a use must be left; what is only estimated may go beyond it, once.
 _LEFT = " AND ".join(f"(max_{name} IS NULL OR spent_{name} + reserved_{name} + %s <= max_{name})" for name in AMOUNTS)
 _RESERVED = ", ".join(f"reserved_{name} = reserved_{name} + %s" for name in AMOUNTS)
@@ -40,6 +43,10 @@ _TAKE = (
 )
 _SETTLE_USE = f"DELETE FROM {_USE} WHERE id = %s RETURNING token_id, {', '.join(AMOUNTS)}"  # noqa: S608
 _SETTLE = f"UPDATE {_TOKEN} SET {_SETTLED} WHERE id = %s"  # noqa: S608
+_END = (
+    f"UPDATE {_TOKEN} SET ended_at = %s, end_reason = %s, ended_by = %s "  # noqa: S608
+    "WHERE {where} AND ended_at IS NULL AND expires_at > %s RETURNING uses, max_uses"
+)
 _GIVE_BACK = f"UPDATE {_TOKEN} SET uses = uses - 1, {_SETTLED} WHERE id = %s"  # noqa: S608
 
 
@@ -87,6 +94,21 @@ def give_back(use_id: str) -> bool:
     token_id, reserved = ended
     _run(_GIVE_BACK, [*_paired(Amounts(), reserved), token_id])
     return True
+
+
+def end(where: Mapping[str, Any], reason: TokenEnd, by: str) -> list[bool]:
+    """End the tokens with these values in their columns; return of each that ended whether it had a use left.
+
+    Those without end as well: a use that is undone afterwards does not bring them back.
+    """
+    fields = {_COLUMNS[name]: value for name, value in where.items()}
+    now = connection.ops.adapt_datetimefield_value(clock.now())
+    matched = " AND ".join(f"{one.column} = %s" for one in fields)
+    values = [one.get_db_prep_value(value, connection) for one, value in fields.items()]
+    with connection.cursor() as cursor:
+        cursor.execute(_END.format(where=matched), [now, reason.value, by[:64], *values, now])
+        rows = cursor.fetchall()
+    return [most is None or uses < most for uses, most in rows]
 
 
 def _paired(spent: Amounts, reserved: Amounts) -> list[int]:

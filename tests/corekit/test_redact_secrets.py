@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 API_KEY = "e2b_" + "0a" * 20
 TOKEN = "gh_" + "1" * 16 + "_" + "2" * 64
+SCOPED_TOKEN = "sbx_l" + "1" * 16 + "_" + "aB3" * 16 + "Z"
 
 
 @pytest.fixture
@@ -51,6 +52,7 @@ def test_harmless_values_stay() -> None:
 
 def test_secrets_are_known_by_their_shape() -> None:
     assert redact(f"key {API_KEY} token {TOKEN}") == f"key {HIDDEN} token {HIDDEN}"
+    assert redact(f"Bearer {SCOPED_TOKEN}, and x{SCOPED_TOKEN}x") == f"Bearer {HIDDEN}, and x{HIDDEN}x"
     assert redact("postgresql://me:hunter2@db/x") == f"postgresql://{HIDDEN}@db/x"
 
 
