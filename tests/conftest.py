@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.people import Person
 
 SEED = "5e" * 32
+VAULT_KEY = "3a6f192bd765541fb5cb7225416351be5fa724fb8520621a7ede7d4d2935d85e"
 _HOME = pytest.StashKey[Path]()
 _DATABASE_FIXTURES = frozenset({"db", "transactional_db"})
 
@@ -34,7 +35,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_HOME] = home
     configuration.set_hypothesis_home_dir(home / "hypothesis")
     django_settings.GATEHOUSE = dataclasses.replace(
-        django_settings.GATEHOUSE, home=home, seed_text=SEED, secret_key_text=SEED, ledger_key_text=SEED
+        django_settings.GATEHOUSE,
+        home=home,
+        seed_text=SEED,
+        secret_key_text=SEED,
+        ledger_key_text=SEED,
+        vault_key_text=VAULT_KEY,
     )
     # The product's hasher is slow on purpose; tests of pages need only that it fits.
     django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

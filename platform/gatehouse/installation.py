@@ -34,6 +34,8 @@ class Installation:
     public_url: str = "http://localhost:8000"
     pool_size: int = 16
     webhook_networks: tuple[Network, ...] = ()
+    broker_networks: tuple[Network, ...] = ()
+    broker_ca_file: Path | None = None
     anchors: tuple[str, ...] = ("directory",)
     anchor_folder: Path | None = None
     anchor_webhook: str | None = field(default=None, repr=False)
@@ -45,6 +47,11 @@ class Installation:
     seed_text: str | None = field(default=None, repr=False)
     secret_key_text: str | None = field(default=None, repr=False)
     ledger_key_text: str | None = field(default=None, repr=False)
+    vault_key_text: str | None = field(default=None, repr=False)
+    vault_key_secret: str = ""
+    vaults_file: Path | None = None
+    key_vault_url: str = ""
+    default_vault: str = "embedded"
 
     @property
     def gateway_host(self) -> str:
@@ -75,6 +82,11 @@ class Installation:
     def ledger_public_file(self) -> Path:
         """The file with the public half of that key, for everybody."""
         return self.keys / "ledger.pub"
+
+    @property
+    def vault_key_file(self) -> Path:
+        """The file with the embedded vault's master keys, the newest first; readable by root and web only."""
+        return self.keys / "vault.key"
 
     @property
     def anchor_directory(self) -> Path:
@@ -110,6 +122,11 @@ class Installation:
     def internal_socket(self) -> Path:
         """Where web listens for the gateway and the node themselves."""
         return self.run / "internal.sock"
+
+    @property
+    def broker_socket(self) -> Path:
+        """Where web's secret broker listens for egress."""
+        return self.run / "broker.sock"
 
     @property
     def templates(self) -> Path:
@@ -199,6 +216,8 @@ def installation(env: Mapping[str, str], root: Path) -> Installation:
         public_url=public_url.rstrip("/"),
         pool_size=read.integer(env, "GATEHOUSE_POOL_SIZE", 32, minimum=0, maximum=1000),
         webhook_networks=read.networks(env, "GATEHOUSE_WEBHOOK_NETWORKS"),
+        broker_networks=read.networks(env, "GATEHOUSE_BROKER_NETWORKS"),
+        broker_ca_file=Path(file).absolute() if (file := read.text(env, "GATEHOUSE_BROKER_CA_FILE")) else None,
         anchors=_anchors(env),
         anchor_folder=Path(folder).absolute() if (folder := read.text(env, "GATEHOUSE_ANCHOR_DIR")) else None,
         anchor_webhook=read.secret(env, "GATEHOUSE_ANCHOR_WEBHOOK"),
@@ -210,4 +229,9 @@ def installation(env: Mapping[str, str], root: Path) -> Installation:
         seed_text=read.secret(env, "GATEHOUSE_SEED"),
         secret_key_text=read.secret(env, "GATEHOUSE_SECRET_KEY"),
         ledger_key_text=read.secret(env, "GATEHOUSE_LEDGER_KEY"),
+        vault_key_text=read.secret(env, "GATEHOUSE_VAULT_KEY"),
+        vault_key_secret=read.text(env, "GATEHOUSE_VAULT_KEY_SECRET"),
+        vaults_file=Path(file).absolute() if (file := read.text(env, "GATEHOUSE_VAULTS_FILE")) else None,
+        key_vault_url=read.text(env, "KEY_VAULT_URL"),
+        default_vault=read.text(env, "GATEHOUSE_DEFAULT_VAULT") or "embedded",
     )

@@ -17,6 +17,9 @@ VERSION = __version__
 BASE_DIR = Path(__file__).resolve().parents[2]
 
 GATEHOUSE = installation(os.environ, BASE_DIR)
+if GATEHOUSE.service == "web":
+    # What web starts has no use for the key that opens all secrets.
+    os.environ.pop("GATEHOUSE_VAULT_KEY", None)
 REDIS_URL = read.redis(os.environ)
 
 DEBUG = read.boolean(os.environ, "GATEHOUSE_DEBUG")

@@ -135,3 +135,11 @@ class SecretDisabled(Conflict):
 
     code = "secret_disabled"
     title = "The secret is disabled."
+
+
+class SecretUnreadable(GatehouseError):
+    """What the vault keeps does not open: it was changed, or belongs to another secret. An operator must look."""
+
+    code = "secret_unreadable"
+    title = "The vault keeps something that is not what was written there."
+    default_should_retry = False

@@ -20,6 +20,7 @@ from sandboxes.node.config import NodeConfig
 from sandboxes.node.hostfacts import Tier
 from sandboxes.node.hostsettings import Setting
 from sandboxes.node.supervisor import SetupError, preflight, services
+from sandboxes.node.supervisor.listeners import Listeners
 from sandboxes.node.supervisor.loop import Account
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def open_dir() -> Iterator[Path]:
 def test_a_home_that_was_set_up_is_accepted(tmp_path: Path) -> None:
     for name in ("keys", "anchors", "run", "db"):
         (tmp_path / name).mkdir()
-    for name in ("django.key", "seed.key", "ledger.key"):
+    for name in ("django.key", "seed.key", "ledger.key", "vault.key"):
         (tmp_path / "keys" / name).touch()
 
     preflight.require_bootstrap(tmp_path)
@@ -278,7 +279,7 @@ def test_each_service_sees_its_own_secrets_only(service: str, secrets: set[str])
 def test_only_the_node_stays_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwnam", lambda _name: pwd.getpwuid(0))
     config = NodeConfig.from_env({"GATEHOUSE_HOME": str(tmp_path)})
-    planned = services.services(config, Path("/srv/gatehouse"), ACCOUNTS, 7, 8, {})
+    planned = services.services(config, Path("/srv/gatehouse"), ACCOUNTS, {"fd": 7, "internal-fd": 8}, {})
 
     assert [service.name for service in planned] == ["web", "worker", "node"]
     assert {service.name: service.account for service in planned} == {
@@ -289,9 +290,16 @@ def test_only_the_node_stays_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert planned[1].after == ("web", "node")
 
 
-def test_the_listener_of_web_is_open_to_the_gateway_only(tmp_path: Path) -> None:
-    path = tmp_path / "web.sock"
-    with services.web_listener(path, ACCOUNTS):
-        info = path.stat()
+def test_each_listener_of_web_is_open_to_its_callers_only(tmp_path: Path) -> None:
+    listeners = Listeners(tmp_path, ACCOUNTS)
+    found = {path.name: path.stat() for path in tmp_path.iterdir()}
+    handed_over = listeners.options()
+    listeners.close()
 
-    assert (info.st_uid, info.st_gid, info.st_mode & 0o777) == (ACCOUNTS.web.uid, ACCOUNTS.gateway.gid, 0o660)
+    assert {name: (info.st_uid, info.st_gid, info.st_mode & 0o777) for name, info in found.items()} == {
+        "web.sock": (ACCOUNTS.web.uid, ACCOUNTS.gateway.gid, 0o660),
+        "internal.sock": (ACCOUNTS.gateway.uid, ACCOUNTS.egress.gid, 0o660),
+        "broker.sock": (ACCOUNTS.web.uid, ACCOUNTS.egress.gid, 0o660),
+    }
+    assert list(handed_over) == ["fd", "internal-fd", "broker-fd"]
+    assert list(tmp_path.iterdir()) == []

@@ -38,7 +38,12 @@ DIRECTORIES = {
     "anchors": (0o770, WORKER_GROUP),
 }
 # Key file → who may read it beside root.
-KEYS = {"django.key": SHARED_GROUP, "seed.key": "gatehouse-web", "ledger.key": WORKER_GROUP}
+KEYS = {
+    "django.key": SHARED_GROUP,
+    "seed.key": "gatehouse-web",
+    "ledger.key": WORKER_GROUP,
+    "vault.key": "gatehouse-web",
+}
 
 
 class HostSetupError(Exception):

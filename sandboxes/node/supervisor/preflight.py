@@ -63,7 +63,7 @@ def require_root() -> None:
 
 def require_bootstrap(home: Path) -> None:
     """Refuse to start in a home that was never set up."""
-    for name in ("keys/django.key", "keys/seed.key", "keys/ledger.key", "anchors", "run", "db"):
+    for name in ("keys/django.key", "keys/seed.key", "keys/ledger.key", "keys/vault.key", "anchors", "run", "db"):
         if not (home / name).exists():
             raise SetupError(f"{home / name} is missing: {_BOOTSTRAP}.")
 

@@ -1,0 +1,1 @@
+"""A tenant's secrets: their names, versions and states. Their values are in the vaults."""

@@ -1,0 +1,290 @@
+"""Calls to a Key Vault: each within a bounded time, and each failure said in our own words.
+
+The client's own retries are off, because they wait for as long as a vault tells them to. What Azure says of a failure
+is logged by its codes; its texts, and our requests, go nowhere.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import structlog
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceNotFoundError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
+
+from corekit import clock
+from corekit.errors import Conflict, GatehouseError
+from tenants.vaults.contract import (
+    SecretDisabled,
+    SecretMissing,
+    VaultDenied,
+    VaultMisconfigured,
+    VaultUnavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+    from azure.keyvault.secrets import SecretClient
+
+logger = structlog.get_logger("tenants.vaults")
+
+Result = TypeVar("Result")
+
+CONNECT_S = 3.0
+READ_S = 5.0
+# How long one call may wait and try again; what is under way then may take its own time to the end.
+TOTAL_S = 8.0
+# How long a vault that has too much to do is left alone at most.
+MAX_PAUSE_S = 60.0
+# Azure gives its own tokens five minutes' leeway.
+MAX_SKEW_S = 300.0
+_FIRST_PAUSE_S = 0.2
+_ENTRA_CODE = re.compile(r"\bAADSTS\d+\b")
+
+
+class SecretDeleted(Conflict):
+    """A deleted secret still lies in the vault under this name, and can be recovered or purged there."""
+
+    code = "secret_deleted"
+    title = "A deleted secret is still in the vault under this name"
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What goes to the caller; `again` is whether to try again, after `wait` at least."""
+
+    error: GatehouseError
+    again: bool = False
+    wait: float = 0.0
+
+
+class Calls:
+    """What goes to one vault, from many threads."""
+
+    def __init__(
+        self,
+        vault: str,
+        make_client: Callable[[], SecretClient],
+        pause: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.vault = vault
+        self._make_client = make_client
+        self._pause = pause
+        self._monotonic = monotonic
+        self._idle: list[SecretClient] = []
+        self._left_alone_until = 0.0
+        self._skew = 0.0
+
+    def run(self, call: Callable[[SecretClient, dict[str, Any]], Result], *, repeatable: bool = True) -> Result:
+        """Return what a call of the client's returns, given the options of a request.
+
+        Tried again within `TOTAL_S` when that may help, and, where a call is not repeatable, when the vault surely did
+        not carry it out.
+        """
+        started = self._monotonic()
+        if started < self._left_alone_until:
+            raise self._too_much(self._left_alone_until - started).error
+        pause = _FIRST_PAUSE_S
+        while True:
+            found = self._try(call, repeatable=repeatable)
+            if not isinstance(found, _Failure):
+                return found
+            wait = max(found.wait, pause * random.uniform(1, 1.5))  # noqa: S311  (only to spread calls)
+            if not found.again or self._monotonic() + wait > started + TOTAL_S:
+                self._left_alone_until = self._monotonic() + min(found.wait, MAX_PAUSE_S)
+                raise found.error
+            self._pause(wait)
+            pause *= 2
+
+    def wait_for(self, call: Callable[[SecretClient, dict[str, Any]], object]) -> bool:
+        """Call until what the vault began is there, or the time is up; tell which."""
+        started, pause = self._monotonic(), _FIRST_PAUSE_S
+        while True:
+            try:
+                self.run(call)
+            except SecretMissing:
+                if self._monotonic() + pause > started + TOTAL_S:
+                    return False
+                self._pause(pause)
+                pause *= 2
+            except (SecretDisabled, VaultDenied):
+                # It is there, and not for us to read.
+                return True
+            else:
+                return True
+
+    def now(self) -> datetime:
+        """Return the time by the vault's clock, as far as it told it."""
+        return clock.now() + timedelta(seconds=self._skew)
+
+    def describe_skew(self) -> str:
+        """Return how wrong this host's clock is, or nothing while it hardly matters."""
+        if abs(self._skew) <= MAX_SKEW_S:
+            return ""
+        return f"this host's clock is {abs(self._skew):.0f} s {'behind' if self._skew > 0 else 'ahead'}"
+
+    def _try(self, call: Callable[[SecretClient, dict[str, Any]], Result], *, repeatable: bool) -> Result | _Failure:
+        options = {"connection_timeout": CONNECT_S, "read_timeout": READ_S, "raw_response_hook": self._note_time}
+        try:
+            with self._client() as client:
+                return call(client, options)
+        except (AzureError, ValueError) as error:
+            failure = self._failure(error, repeatable=repeatable)
+        # Said outside of the block, so that the client's error, which holds our request, does not hang on ours.
+        return failure
+
+    @contextmanager
+    def _client(self) -> Iterator[SecretClient]:
+        """Lend a client to one call at a time: what its threads share of a token is not safe when one is refused."""
+        try:
+            client = self._idle.pop()
+        except IndexError:
+            client = self._make_client()
+        try:
+            yield client
+        finally:
+            self._idle.append(client)
+
+    def _note_time(self, response: Any) -> None:
+        told = response.http_response.headers.get("Date")
+        try:
+            at = parsedate_to_datetime(told)
+        except (TypeError, ValueError):
+            return
+        # Without a zone it is UTC, in which HTTP tells all times.
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        skew = (at - clock.now()).total_seconds()
+        # The header is cut to seconds.
+        self._skew = 0.0 if abs(skew) < 2 else skew
+
+    def _failure(self, error: Exception, *, repeatable: bool) -> _Failure:
+        status = getattr(error, "status_code", None)
+        codes = _codes(error)
+        logger.info("vault_call_failed", vault=self.vault, status=status, codes=codes, kind=type(error).__name__)
+        if isinstance(error, ClientAuthenticationError):
+            return self._unauthenticated(error)
+        if isinstance(error, ServiceRequestError | ServiceResponseError):
+            return self._unreachable(error, repeatable=repeatable)
+        if isinstance(error, HttpResponseError):
+            return self._answered(error, codes, repeatable=repeatable)
+        return _Failure(VaultMisconfigured(f"What answers for the vault {self.vault} is no Key Vault: check its url."))
+
+    def _unauthenticated(self, error: ClientAuthenticationError) -> _Failure:
+        causes = list(_causes(error))
+        if any(isinstance(cause, ServiceRequestError | ServiceResponseError) for cause in causes) or any(
+            _is_passing(getattr(cause, "status_code", None)) for cause in causes
+        ):
+            gone = VaultUnavailable(f"Nobody gives out tokens for the vault {self.vault} at the moment.", retry_after=5)
+            return _Failure(gone, again=True)
+        if getattr(error, "status_code", None) == 401 and "WWW-Authenticate" in _headers(error):
+            problem, fix = "does not accept our token", "check the tenant of its credential"
+        else:
+            problem, fix = "is closed to us: Azure gives us no token", "check its credential"
+        entra = ", ".join(sorted(set(_ENTRA_CODE.findall(str(error)))))
+        reasons = "; ".join(part for part in (entra, self.describe_skew()) if part)
+        return self._denied(f"{problem}{f' ({reasons})' if reasons else ''}: {fix}")
+
+    def _unreachable(self, error: AzureError, *, repeatable: bool) -> _Failure:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error) or "SSLCertVerificationError" in str(error):
+            return _Failure(
+                VaultUnavailable(
+                    f"The vault {self.vault} shows a certificate that is not to be trusted: look who answers in its "
+                    "place, or set ca_file.",
+                    retry_after=30,
+                )
+            )
+        gone = VaultUnavailable(f"The vault {self.vault} does not answer.", retry_after=5)
+        return _Failure(gone, again=repeatable or isinstance(error, ServiceRequestError))
+
+    def _answered(self, error: HttpResponseError, codes: list[str], *, repeatable: bool) -> _Failure:
+        status = error.status_code
+        if status == 429:
+            return self._too_much(_retry_after(error))
+        if isinstance(error, ResourceNotFoundError):
+            return _Failure(SecretMissing())
+        if isinstance(error, ResourceExistsError) or status == 409:
+            return self._in_the_way(codes)
+        if status == 403:
+            return self._forbidden(error, codes)
+        if status is None or status >= 500 or status < 400 or status == 408:
+            gone = VaultUnavailable(f"The vault {self.vault} has trouble of its own.", retry_after=5)
+            return _Failure(gone, again=repeatable, wait=_retry_after(error))
+        return self._denied(f"does not take what we ask for ({', '.join(codes) or status}): look at the log")
+
+    def _too_much(self, wait: float) -> _Failure:
+        seconds = max(1, math.ceil(min(wait, MAX_PAUSE_S)))
+        busy = VaultUnavailable(f"The vault {self.vault} has too much to do at the moment.", retry_after=seconds)
+        return _Failure(busy, again=True, wait=wait)
+
+    def _in_the_way(self, codes: list[str]) -> _Failure:
+        if {"ObjectIsBeingDeleted", "ObjectIsBeingRecovered"} & set(codes):
+            busy = VaultUnavailable(f"The vault {self.vault} is still deleting or recovering it.", retry_after=5)
+            return _Failure(busy, again=True)
+        return _Failure(
+            SecretDeleted(
+                f"The vault {self.vault} still keeps a deleted secret under this name: recover it, or purge it there."
+            )
+        )
+
+    def _forbidden(self, error: HttpResponseError, codes: list[str]) -> _Failure:
+        if "SecretDisabled" in codes or "disabled secret" in str(error.message):
+            return _Failure(SecretDisabled())
+        if "purge protection" in str(error.message):
+            return self._denied("has purge protection, which keeps what is deleted to the end of its time: wait for it")
+        if "ForbiddenByFirewall" in codes:
+            return self._denied("has a firewall that refuses this host: let it in there")
+        return self._denied("refuses our identity: give it the role Key Vault Secrets Officer there")
+
+    def _denied(self, problem: str) -> _Failure:
+        logger.warning("vault_denied", vault=self.vault, problem=problem)
+        return _Failure(VaultDenied(f"The vault {self.vault} {problem}."))
+
+
+def _is_passing(status: int | None) -> bool:
+    return status is not None and (status >= 500 or status in {408, 429})
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
+
+
+def _headers(error: HttpResponseError) -> Any:
+    return {} if error.response is None else error.response.headers
+
+
+def _retry_after(error: HttpResponseError) -> float:
+    """Return the seconds to wait that an answer names, 0 without any: Key Vault gives them as a number."""
+    told = str(_headers(error).get("Retry-After", ""))
+    return float(told) if told.isdecimal() else 0.0
+
+
+def _codes(error: Exception) -> list[str]:
+    """Return Azure's codes for a failure, from the outermost to the innermost."""
+    details: Any = getattr(error, "error", None)
+    found = [getattr(details, "code", None)]
+    inner = getattr(details, "innererror", None)
+    while isinstance(inner, dict):
+        found.append(inner.get("code"))
+        inner = inner.get("innererror")
+    return [code for code in found if isinstance(code, str)]
