@@ -37,7 +37,7 @@ from sandboxes.launch import Ingress
 from sandboxes.models import Sandbox, Template
 from sandboxes.networks import Wish
 from sandboxes.states import EndReason, SandboxState
-from tenants import policy, quota
+from tenants import injection, policy, quota
 from tenants.states import TenantState
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def create_sandbox(
         first = idempotency.first_result(actor, idempotency_key, request_digest)
         if first is not None:
             return first
+    wish = network or Wish()
+    injection.require_free(wish.injected, env or {})
     client = node_client.local_node()
     found = selectors.template_for(actor, template)
     _require_lifetime(UUID(actor.tenant_id), timeout_s)
@@ -113,7 +115,7 @@ def create_sandbox(
         auto_pause=auto_pause,
         auto_resume=auto_resume,
         ingress=ingress or Ingress(),
-        network=networks.plan(actor.tenant_id, network or Wish()),
+        network=networks.plan(actor.tenant_id, wish),
         idempotency_key=idempotency_key,
         request_digest=request_digest,
     )

@@ -20,7 +20,7 @@ from sandboxes.errors import BuildMissing, NodeSilent, NodeUnavailable, NoRoom
 from sandboxes.models import Sandbox, metadata_digests
 from sandboxes.node_client import StartSpec
 from sandboxes.states import EndReason, SandboxState
-from tenants import quota
+from tenants import injection, quota
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,6 +72,7 @@ class Wanted:
             "metadata": dict(self.metadata),
             "env": dict(self.env),
             "network": self.network.wish.policy or dict(self.network.wish.words),
+            "rules": dict(self.network.wish.injected.rules),
         }
 
     def row(self, actor: Actor) -> Sandbox:
@@ -93,7 +94,7 @@ class Wanted:
             metadata_terms=metadata_digests(self.metadata),
             network_mode=self.network.mode,
             ingress_ports=self.network.ingress_ports,
-            **self.network.wish.columns(),
+            **self.network.columns(),
             allow_public_traffic=self.ingress.public,
             mask_request_host=self.ingress.mask_host,
             https_ports=list(self.ingress.https_ports),
@@ -144,6 +145,7 @@ def _described(sandbox: Sandbox) -> dict[str, object]:
         "public_traffic": sandbox.allow_public_traffic,
         "network": sandbox.network_policy or str(sandbox.network_mode),
         "node": sandbox.node_id,
+        **networks.injects(sandbox),
     }
 
 
@@ -177,7 +179,7 @@ def _spec(actor: Actor, sandbox: Sandbox, wanted: Wanted) -> StartSpec:
             "pids": sandbox.pids,
         },
         # What the user says of a proxy goes before what the policy says.
-        env={**wanted.network.environment, **wanted.env},
+        env={**wanted.network.environment, **wanted.env, **injection.environment(sandbox.placeholders)},
         template_id=wanted.template.pk,
         ttl_ms=wanted.timeout_s * 1000,
         access_key=access.access_key(sandbox.pk, sandbox.generation).hex(),

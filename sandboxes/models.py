@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import string
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db import models
 from django.db.models import Q
@@ -15,7 +15,7 @@ from sandboxes.states import EXECUTION_ENDS, EndReason, ExecutionState, NetworkM
 from tenants.models import Tenant, TenantOwned
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from corekit.actor import Actor
 
@@ -109,6 +109,8 @@ class Sandbox(TenantOwned):
     the parts of an upstream proxy that nobody is shown are encrypted in `network_secrets`. `network_version` counts
     what its egress rules should be, and `network_acked` says up to which the node took them. `ingress_ports` None
     serves every port. While `network_cut` nothing is let out, whatever was asked for.
+
+    `injected` is what is put into its requests on their way out. It names secrets and holds none.
     """
 
     id = models.CharField(primary_key=True, max_length=64, default=ids.new_sandbox_id)
@@ -140,6 +142,7 @@ class Sandbox(TenantOwned):
     network_version = models.PositiveIntegerField(default=1)
     network_acked = models.PositiveIntegerField(default=1)
     network_cut = models.BooleanField(default=False)
+    injected = models.JSONField(default=dict, blank=True)
     auto_pause = models.BooleanField(default=False)
     auto_resume = models.BooleanField(default=False)
     timeout_s = models.PositiveBigIntegerField()
@@ -191,6 +194,24 @@ class Sandbox(TenantOwned):
 
     def __str__(self) -> str:
         return self.id
+
+    @property
+    def header_rules(self) -> Mapping[str, Any]:
+        """What is set on its requests, by host."""
+        rules: Mapping[str, Any] = self.injected.get("rules", {})
+        return rules
+
+    @property
+    def identities(self) -> Mapping[str, Mapping[str, str]]:
+        """Its workload identity tokens, by name."""
+        identities: Mapping[str, Mapping[str, str]] = self.injected.get("identities", {})
+        return identities
+
+    @property
+    def placeholders(self) -> Sequence[Mapping[str, Any]]:
+        """The texts that it holds in the place of secrets."""
+        placeholders: Sequence[Mapping[str, Any]] = self.injected.get("placeholders", [])
+        return placeholders
 
 
 class Execution(TenantOwned):

@@ -24,6 +24,8 @@ from sandboxes import selectors, turns
 from sandboxes.errors import EgressUnavailable, NetworkFixed, NodeUnavailable
 from sandboxes.models import Sandbox
 from sandboxes.states import NetworkMode, SandboxState
+from tenants import injection
+from tenants.injection import Asked
 from tenants.models import Tenant
 from tenants.networks import E2BNetwork, compile_network
 from tenants.states import TenantState
@@ -59,10 +61,11 @@ class Wish:
     words: Mapping[str, Any] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     allow_internet_access: bool | None = None
+    injected: Asked = field(default_factory=Asked)
 
     @property
     def is_empty(self) -> bool:
-        """Whether it asks for nothing."""
+        """Whether it says nothing of what may be reached: what is put into requests opens nothing."""
         return self.policy is None and not self.words and self.allow_internet_access is None
 
     def compiled(self, tenant: Tenant, *, version: int = 1, running: bool = False) -> Compiled:
@@ -112,21 +115,30 @@ class Plan:
     mode: str = NetworkMode.OPEN
     ingress_ports: Sequence[int] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    placeholders: Sequence[Mapping[str, Any]] = ()
+
+    def columns(self) -> dict[str, Any]:
+        """Return it as a new row has it."""
+        asked = self.wish.injected
+        injected = {"rules": asked.rules, "identities": asked.identities, "placeholders": self.placeholders}
+        return {**self.wish.columns(), "injected": {name: value for name, value in injected.items() if value}}
 
 
 def plan(tenant_id: UUID | str, wish: Wish) -> Plan:
     """Return what a sandbox of a tenant is to get. Who asks for nothing gets the default that was set, or the ceiling.
 
-    Raises InvalidInput for an unknown policy.
+    Raises InvalidInput for an unknown policy, or for a rule that names an identity which the sandbox won't have.
     """
+    injection.require_identities(wish.injected.rules, wish.injected.identities)
     tenant = Tenant.objects.select_related("network__default").get(pk=tenant_id)
     network: TenantNetwork | None = getattr(tenant, "network", None)
     if wish.is_empty and network is not None and network.default is not None:
         wish = replace(wish, policy=network.default.name)
+    placeholders = injection.make_placeholders(wish.injected.bindings or {})
     if wish.policy is None:
-        return Plan(tenant, wish)
+        return Plan(tenant, wish, placeholders=placeholders)
     compiled = wish.compiled(tenant)
-    return Plan(tenant, wish, compiled.mode, compiled.ingress_ports, compiled.environment)
+    return Plan(tenant, wish, compiled.mode, compiled.ingress_ports, compiled.environment, placeholders)
 
 
 def in_spec(sandbox: Sandbox) -> Json | None:
@@ -146,7 +158,7 @@ def _compiled(sandbox: Sandbox) -> tuple[Json, Sequence[int] | None]:
     compiled = _wish_of(sandbox).compiled(sandbox.tenant, version=sandbox.network_version, running=True)
     # In E2B's words nothing is said of ports after the start.
     ports = compiled.ingress_ports if sandbox.network_policy else sandbox.ingress_ports
-    return compiled.document, ports
+    return compiled.document | injection.document_fields(sandbox.header_rules, sandbox.placeholders), ports
 
 
 def _nothing(version: int) -> Json:
@@ -179,8 +191,9 @@ def change(actor: Actor, sandbox: Sandbox, wish: Wish) -> None:
     """Write down what a running sandbox may reach from now on.
 
     Raises NetworkFixed for one without a network, Conflict while it does not run or its network is cut, and
-    InvalidInput for an unknown policy.
+    InvalidInput for an unknown policy, identity or variable.
     """
+    wish = replace(wish, injected=replace(wish.injected, identities=sandbox.identities))
     planned = plan(sandbox.tenant_id, wish)
     with turns.write():
         row = Sandbox.everywhere().select_for_update().filter(pk=sandbox.pk, generation=sandbox.generation).first()
@@ -193,10 +206,12 @@ def change(actor: Actor, sandbox: Sandbox, wish: Wish) -> None:
         if row.network_cut:
             raise Conflict("The network of the sandbox was cut for its risk.", state=str(row.state))
         changes: dict[str, Any] = planned.wish.columns()
+        placeholders = injection.rebind(row.placeholders, wish.injected.bindings)
+        changes["injected"] = row.injected | {"rules": wish.injected.rules, "placeholders": placeholders}
         if planned.wish.policy is not None:
             changes["ingress_ports"] = planned.ingress_ports
         _count_up(row, **changes)
-        asked = {"policy": row.network_policy, "network": row.network}
+        asked = {"policy": row.network_policy, "network": row.network, "rules": row.header_rules}
         record_change(actor, row, "requested", arguments=asked)
 
 
@@ -226,8 +241,19 @@ def record_change(actor: Actor, sandbox: Sandbox, reason: str, *, arguments: Jso
         generation=sandbox.generation,
         policy_version=str(sandbox.network_version),
         arguments=arguments,
-        details={"policy": sandbox.network_policy, "version": sandbox.network_version, "reason": reason},
+        details={
+            "policy": sandbox.network_policy,
+            "version": sandbox.network_version,
+            "reason": reason,
+            **injects(sandbox),
+        },
     )
+
+
+def injects(sandbox: Sandbox) -> dict[str, Any]:
+    """Return, for the details of an event, which secrets are put into a sandbox's requests."""
+    names = injection.secret_names(sandbox.header_rules, sandbox.placeholders)
+    return {"injects": names} if names else {}
 
 
 def _count_up(row: Sandbox, **changes: object) -> None:

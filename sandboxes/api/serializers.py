@@ -13,6 +13,7 @@ from audit.api.risk import LevelSerializer
 from corekit.tiers import LEVELS, TIERS, named
 from corekit.web.fields import Body, Flag, Text, WholeNumber
 from corekit.web.views import PageQuery
+from sandboxes.api.networks import MAX_POLICY, RULES, BindingsField, IdentitiesField, NetworkSerializer, RulesField
 from sandboxes.e2b import fields
 from sandboxes.executions import DEFAULT_S, INTERPRETERS, LONGEST_S, MOST_CODE_BYTES
 from sandboxes.isolation import PROFILES, RUNTIMES
@@ -36,7 +37,6 @@ else:
 _LIMITS = ("cpu_milli", "memory_mib", "disk_mib", "pids")
 _MAX_PORT = 65535
 DEFAULT_TIMEOUT_S = 300
-MAX_POLICY = 63
 
 
 class MetadataField(TextMap):
@@ -104,12 +104,12 @@ class NewSandboxBody(Body):
     network = Text(
         required=False, max_length=MAX_POLICY, help_text="A network policy's name; the tenant's default without it."
     )
-
-
-class NetworkBody(Body):
-    """What a sandbox may reach from now on."""
-
-    policy = Text(max_length=MAX_POLICY, help_text="A network policy's name.")
+    rules = RulesField(required=False, help_text=RULES)
+    secrets = BindingsField(
+        required=False,
+        help_text="Variables that hold a placeholder, which becomes a secret on its way to the hosts of its own.",
+    )
+    identities = IdentitiesField(required=False, help_text="Workload identity tokens that rules may name.")
 
 
 class TimeoutBody(Body):
@@ -149,35 +149,6 @@ class IngressSerializer(Plain):
     public = serializers.BooleanField(source="allow_public_traffic")
     mask_host = serializers.CharField(source="mask_request_host")
     https_ports = serializers.ListField(child=serializers.IntegerField())
-
-
-class NetworkSerializer(Plain):
-    """What it may reach: under a policy, or as E2B's words say."""
-
-    mode = serializers.CharField(help_text="`none` for its whole life, or `open`: what its policy allows.")
-    policy = serializers.CharField(allow_null=True, help_text="null: what `asked` says, under the tenant's ceiling.")
-    asked = serializers.DictField(help_text="E2B's `network` without what is secret in it.")
-    ingress_ports = serializers.ListField(
-        child=serializers.IntegerField(), allow_null=True, help_text="Ports that are reached from outside; null: all."
-    )
-    version = serializers.IntegerField(help_text="Counts the changes.")
-    in_force = serializers.IntegerField(help_text="The version that the node obeys.")
-    cut = serializers.BooleanField(help_text="Nothing is let out, for its risk.")
-
-    def to_representation(self, instance: Sandbox) -> dict[str, Any]:
-        """Return the network of a sandbox."""
-        asked = dict(instance.network)
-        if instance.allow_internet_access is not None:
-            asked["allow_internet_access"] = instance.allow_internet_access
-        return {
-            "mode": str(instance.network_mode),
-            "policy": instance.network_policy or None,
-            "asked": asked,
-            "ingress_ports": instance.ingress_ports,
-            "version": instance.network_version,
-            "in_force": instance.network_acked,
-            "cut": instance.network_cut,
-        }
 
 
 _NETWORK = NetworkSerializer()

@@ -17,12 +17,14 @@ from corekit.web.schema import documented, documented_list
 from corekit.web.views import ApiView
 from sandboxes import access, actions, catalog, executions, node_client, offboarding
 from sandboxes.api import serializers as shapes
+from sandboxes.api.networks import NetworkBody
 from sandboxes.e2b.requests import digest, idempotency_key, metadata_filter
 from sandboxes.launch import Ingress
 from sandboxes.networks import Wish
 from tenants import policy
 from tenants import selectors as tenant_selectors
 from tenants.api.views import OfTenant
+from tenants.injection import Asked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,8 +108,12 @@ def _create_arguments(wanted: Mapping[str, Any]) -> dict[str, Any]:
         "auto_pause": lifecycle.get("on_timeout") == "pause",
         "auto_resume": lifecycle.get("auto_resume", False),
         "ingress": Ingress(**ingress),
-        "network": Wish(policy=wanted.get("network")),
+        "network": Wish(policy=wanted.get("network"), injected=_injected(wanted)),
     }
+
+
+def _injected(wanted: Mapping[str, Any]) -> Asked:
+    return Asked(wanted.get("rules", {}), wanted.get("identities", {}), wanted.get("secrets"))
 
 
 class OfSandbox(ApiView):
@@ -214,12 +220,13 @@ class Network(OfSandbox):
         "Sandboxes",
         "Change what a sandbox may reach",
         scope="sandboxes:write",
-        body=shapes.NetworkBody,
+        body=NetworkBody,
         answer=shapes.SandboxSerializer,
     )
     def put(self, request: Request, sandbox_id: str) -> Response:
-        """Put a running sandbox under another policy; answers once that holds, also for what is open."""
-        wish = Wish(policy=self.body(shapes.NetworkBody)["policy"])
+        """Put a running sandbox under another policy and rules; answers once that holds, also for what is open."""
+        wanted = self.body(NetworkBody)
+        wish = Wish(policy=wanted["policy"], injected=_injected(wanted))
         actions.set_network(actor=self.actor, sandbox_id=sandbox_id, wish=wish)
         return Response(shapes.SandboxSerializer(catalog.sandbox_for(self.actor, sandbox_id)).data)
 

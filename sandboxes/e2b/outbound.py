@@ -1,14 +1,15 @@
-"""What E2B clients say of the way out, read into checked values: lists of hosts, DNS servers, an upstream proxy."""
+"""What E2B clients say of the way out, read into checked values: hosts, DNS servers, a proxy, header rules."""
 
 from __future__ import annotations
 
 import ipaddress
 from typing import TYPE_CHECKING, Any
 
-from corekit.errors import InvalidInput, NotYetAvailable
+from corekit.errors import InvalidInput
 from corekit.netrules.entries import RuleError, parse_entry
 from sandboxes.e2b import fields
 from sandboxes.networks import Wish
+from tenants.injection import Asked, check_identities, check_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,13 +29,12 @@ _PEM = "-----BEGIN CERTIFICATE-----"
 
 
 def wish(network: Mapping[str, object], body: Mapping[str, object], *, inside: str = "") -> Wish:
-    """Return what a network object asks to reach; `body` holds `allow_internet_access`. Raises InvalidInput.
+    """Return what a network object asks to reach, and to put into requests. Raises InvalidInput.
+
+    `body` holds `allow_internet_access`, and `iam` where the sandbox is made.
 
     `inside` names the object that the fields are of.
     """
-    if network.get("rules"):
-        label = _label("rules", inside)
-        raise NotYetAvailable(f"This version does not offer {label} yet.", field=label)
     allows_all = fields.boolean(body, "allow_internet_access", default=None)
     words: dict[str, Any] = {}
     named = {
@@ -51,7 +51,16 @@ def wish(network: Mapping[str, object], body: Mapping[str, object], *, inside: s
     shown, secrets = _proxy(network, inside)
     if shown:
         words["egressProxy"] = shown
-    return Wish(words=words, secrets=secrets, allow_internet_access=allows_all)
+    return Wish(
+        words=words, secrets=secrets, allow_internet_access=allows_all, injected=_injected(network, body, inside)
+    )
+
+
+def _injected(network: Mapping[str, object], body: Mapping[str, object], inside: str) -> Asked:
+    return Asked(
+        rules=check_rules(network.get("rules"), _label("rules", inside)),
+        identities=check_identities(fields.optional_object(body, "iam").get("tokens"), "iam.tokens"),
+    )
 
 
 def _label(name: str, inside: str) -> str:

@@ -34,6 +34,7 @@ _IDEMPOTENCY_KEY = re.compile(r"[a-z0-9-]{1,255}")
 _BLANK_OFFSET = re.compile(r"(?<=T)(.*) (?=\d\d:\d\d$)")
 _STATES = frozenset({"running", "paused"})
 _INGRESS = frozenset({"allowPublicTraffic", "maskRequestHost", "httpsPorts"})
+_FOR_LIFE = _INGRESS | {"iam"}
 _KNOWN = _INGRESS | outbound.FIELDS
 
 
@@ -70,7 +71,6 @@ def create_body(data: object, *, default_timeout_s: int) -> CreateBody:
     )
     fields.boolean(body, "secure", default=None)
     fields.refuse_unless_empty(body, "mcp", dict)
-    fields.refuse_unless_empty(fields.optional_object(body, "iam"), "tokens", dict)
     fields.refuse_unless_empty(body, "volumeMounts", list)
     return parsed
 
@@ -142,7 +142,7 @@ def network_body(data: object) -> Wish:
     """Return what a network change asks for: all of it anew. How requests come in is said once, at create."""
     body = fields.as_object(data)
     for key in body:
-        if key in _INGRESS:
+        if key in _FOR_LIFE:
             raise InvalidInput(f"{key} can't be changed.", field=key)
     return outbound.wish(body, body)
 

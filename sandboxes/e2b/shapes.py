@@ -51,6 +51,8 @@ def detail(granted: Access) -> Json:
 
 def _network(sandbox: Sandbox) -> Json:
     shown: Json = {"allowPublicTraffic": sandbox.allow_public_traffic} | sandbox.network
+    if sandbox.header_rules:
+        shown["rules"] = sandbox.header_rules
     if sandbox.mask_request_host:
         shown["maskRequestHost"] = sandbox.mask_request_host
     if sandbox.https_ports:

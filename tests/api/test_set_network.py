@@ -52,6 +52,9 @@ def test_a_sandbox_is_made_under_a_policy(rest: Rest, node: NodeDouble) -> None:
         "version": 1,
         "in_force": 1,
         "cut": False,
+        "rules": {},
+        "secrets": {},
+        "identities": {},
     }
     assert document(node, made["id"])["layers"][0]["egress"] == ["api.openai.com:443"]
     assert node.guests[made["id"]].spec["ingress"]["ports"] == [3000]

@@ -253,10 +253,8 @@ def test_it_rejects_bad_input_naming_the_field(
 
 LATER = [
     ({"autoPause": True, "autoPauseMemory": False}, "autoPauseMemory"),
-    ({"network": {"rules": {"a.example": []}}}, "network.rules"),
     ({"network": {"fieldOfTomorrow": True}}, "network.fieldOfTomorrow"),
     ({"mcp": {"server": {}}}, "mcp"),
-    ({"iam": {"tokens": {"t": {"audience": "x", "tokenType": "JWT-SVID"}}}}, "tokens"),
     ({"volumeMounts": [{"name": "v", "path": "/mnt"}]}, "volumeMounts"),
 ]
 

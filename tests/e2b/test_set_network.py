@@ -264,15 +264,6 @@ def test_how_requests_come_in_can_not_be_changed(node: NodeDouble, base: Templat
     assert (answer.status_code, answer.json()["field"]) == (400, field)
 
 
-def test_rules_are_of_a_later_version(node: NodeDouble, base: Template, alice: Caller) -> None:
-    sandbox_id = alice.create()["sandboxID"]
-
-    answer = put(alice, sandbox_id, rules={"a.example.com": []})
-
-    assert (answer.status_code, answer.json()["field"], answer["Should-Retry"]) == (501, "rules", "false")
-    assert put(alice, sandbox_id, rules={}).status_code == 204
-
-
 def test_a_strangers_sandbox_is_not_found(node: NodeDouble, base: Template, alice: Caller, mallory: Caller) -> None:
     sandbox_id = alice.create()["sandboxID"]
 
