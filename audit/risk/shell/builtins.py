@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from audit.risk.shell.command import Command
     from audit.risk.shell.judge import Judge
 
+_INDEX = re.compile(r"\w\[[^\]]*(?:\$\(([^)]*)\)|`([^`]*)`)")
 _NUMBERED = re.compile(r"\\(?:x[0-9A-Fa-f]|[0-7]{2}|u[0-9A-Fa-f])")
 
 
@@ -22,6 +23,8 @@ def echo(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Val
     """Work out what echo and printf write."""
     texts = [word.text for word in command.arguments]
     text = filters.printf(texts) if command.name == "printf" else filters.echo(texts)
+    if command.name == "printf" and "-v" in texts[:1] and len(texts) > 1:
+        run_index(judge, command.arguments[1], node)
     if command.name == "printf" and "-v" in texts[:1] and len(texts) > 2:
         judge.walker.state.set(texts[1], Value(filters.printf(texts[2:]), command.taints))
         return EMPTY
@@ -76,6 +79,11 @@ def set_trap(judge: Judge, command: Command, stdin: Value, node: Node | None) ->
 
 def read_words(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
     """Set variables from the input."""
+    for word in command.values("-C"):
+        # It is called with every so many lines.
+        judge.report.add("sh.dyn.eval", node, word.text)
+    for word in command.positionals:
+        run_index(judge, word, node)
     names = [word.text for word in command.positionals if word.text.isidentifier()] or ["REPLY"]
     if stdin.known and judge.piped:
         line = stdin.text.split("\n", 1)[0]
@@ -94,6 +102,8 @@ def list_variables(judge: Judge, command: Command, stdin: Value, node: Node | No
     if name == "set" and any(word.text == "--" for word in command.arguments):
         judge.walker.state.positional = [Value(word.text, word.taints) for word in command.positionals]
         return EMPTY
+    if "-n" in command.flags and name in {"declare", "typeset", "local"}:
+        _refer(judge, command)
     bare = not command.arguments or (name in {"export", "declare", "typeset"} and not command.positionals)
     if bare and not (name in {"declare", "typeset"} and {"-f", "-F"} & command.flags):
         judge.report.add("sh.env.all", node)
@@ -104,9 +114,57 @@ def list_variables(judge: Judge, command: Command, stdin: Value, node: Node | No
     return EMPTY
 
 
+def bind_key(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge what a key will run."""
+    if "-x" in command.flags:
+        judge.report.add("sh.dyn.hidden-shell", node)
+        for word in command.positionals:
+            line = word.text.partition(":")[2].strip().strip("'\"")
+            programs.run_shell(judge, Value(line, word.taints), node, own=False, quoted=True)
+    return EMPTY
+
+
+def set_completion(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge the command that completes words."""
+    for word in command.values("-C"):
+        judge.report.add("sh.dyn.hidden-shell", node, word.text)
+        programs.run_shell(judge, word, node, own=False)
+    return EMPTY
+
+
+def set_place(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Report a name that is made to mean another file."""
+    if "-p" in command.flags:
+        judge.report.add("sh.dyn.preload", node)
+    return EMPTY
+
+
+def compute(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge arithmetic and tests: the index of an array in them is evaluated once more."""
+    for word in command.arguments:
+        run_index(judge, word, node)
+    return EMPTY
+
+
+def run_index(judge: Judge, word: Value, node: Node | None) -> None:
+    """Follow the substitutions inside the index of an array, which the shell runs wherever it takes a name."""
+    if "[" in word.text and (found := _INDEX.search(word.text)):
+        judge.report.add("sh.dyn.eval", node, word.text)
+        programs.run_shell(judge, Value(found[1] or found[2], word.taints), node, own=False)
+
+
 def parse_options(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
     """Note that what getopt prints is quoted."""
     return Value(UNKNOWN, command.taints - {"network", "decoded"} | {"parsed options"})
+
+
+def _refer(judge: Judge, command: Command) -> None:
+    """Let a name stand for another variable, as far as that is known now."""
+    state = judge.walker.state
+    for word in command.positionals:
+        name, equals, other = word.text.partition("=")
+        if equals:
+            state.set(name, state.get(other) or MYSTERY)
 
 
 def load_builtin(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
@@ -119,6 +177,7 @@ def load_builtin(judge: Judge, command: Command, stdin: Value, node: Node | None
 def unset(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
     """Forget variables and functions."""
     for word in command.positionals:
+        run_index(judge, word, node)
         judge.walker.state.variables.pop(word.text, None)
         judge.assigned(word.text, EMPTY, node)
     return EMPTY

@@ -88,6 +88,7 @@ class Command:
             word = waiting.pop(0)
             text = word.text
             if text == "--":
+                self.options.setdefault(text, [])
                 self.positionals += waiting
                 return
             if len(text) < 2 or text[0] not in "-+" or (text[0] == "+" and self.name not in {"set"}):
@@ -109,6 +110,10 @@ class Command:
         self.options.setdefault(text, [])
         if text in takes:
             self._option(text, waiting.pop(0) if waiting else None)
+            return
+        name, equals, value = text.partition("=")
+        if equals and len(name) > 2 and name in takes:
+            self._option(name, _with(word, value))
             return
         for place in range(1, min(len(text), 24)):
             flag = "-" + text[place]

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from audit.risk.places import normal_path, path_classes
-from audit.risk.shell import programs, settings, specials, table
+from audit.risk.shell import options, programs, settings, specials, table
 from audit.risk.shell.command import Command, canonical
 from audit.risk.shell.filters import DECODED, apply
 from audit.risk.shell.spots import spot_classes
@@ -142,6 +142,11 @@ class Judge:
             return programs.run_file(self, Word(command.path), stdin, node)
         for rule in matching:
             self.report.add(rule, node)
+        if command.name in table.HAVE_OPTIONS:
+            options.judge(self, command, node)
+        passed = options.passed_on(command)
+        if passed:
+            return self.run(passed, stdin, [], node)
         special = specials.of(command)
         output = special(self, command, stdin, node) if special is not None else None
         if output is None:

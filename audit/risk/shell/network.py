@@ -24,6 +24,8 @@ _FILES = ("--post-file", "--body-file", "-T", "--upload-file")
 _URL_SETTINGS = re.compile(r"^\s*(?:url|proxy|resolve)\s*[=: ]\s*\"?([^\"\s]+)", re.MULTILINE)
 # What comes out of these is whatever the other end writes, for as long as it likes.
 _RAW = frozenset({"nc", "ncat", "netcat", "telnet", "socat", "openssl"})
+_RUNS = re.compile(r"\s*(?:proxy|local|knownhosts)command[\s=]+(.*)", re.IGNORECASE | re.DOTALL)
+_SSH = frozenset({"ssh", "scp", "sftp", "autossh", "sshfs"})
 _GETS_PAGES = frozenset({"curl", "wget", "aria2c", "axel", "lynx", "links", "w3m", "http", "https"})
 
 
@@ -50,7 +52,7 @@ def judge(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Va
             judge_host(judge, found[1], node, bare=True)
     taints |= _sent(judge, command, node)
     _report_leaks(judge, command, taints, node)
-    if command.name == "ssh":
+    if command.name in _SSH:
         _remote(judge, command, node)
     return _answer(judge, command, node)
 
@@ -121,11 +123,12 @@ def _report_leaks(judge: Judge, command: Command, taints: frozenset[str], node: 
 
 def _remote(judge: Judge, command: Command, node: Node | None) -> None:
     for word in command.values("-o"):
-        name, _, value = word.text.partition("=")
-        if name.lower() in {"proxycommand", "localcommand", "knownhostscommand"}:
+        if found := _RUNS.match(word.text):
             judge.report.add("sh.dyn.hidden-shell", node, word.text)
-            judge.run([Word("sh", node=node), Word("-c", node=node), Word(value, word.taints, node)], EMPTY, [], node)
-    if len(command.positionals) > 1:
+            judge.run(
+                [Word("sh", node=node), Word("-c", node=node), Word(found[1], word.taints, node)], EMPTY, [], node
+            )
+    if len(command.positionals) > 1 and command.name == "ssh":
         code = " ".join(word.text for word in command.positionals[1:])
         judge.run([Word("sh", node=node), Word("-c", node=node), Word(code, node=node)], EMPTY, [], node)
         judge.role = "network"

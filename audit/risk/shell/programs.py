@@ -171,6 +171,9 @@ def shell(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Va
         output = run_shell(judge, words[0], node, own=False, arguments=words[1:])
         judge.role = "shell"
         return output
+    for word in command.values("--rcfile", "--init-file"):
+        judge.report.add("sh.dyn.preload", node, word.text)
+        run_file(judge, word, stdin, node)
     files = [] if "-s" in command.flags else command.positionals
     if files and "-n" in command.flags:
         # It only looks whether the script can be read.

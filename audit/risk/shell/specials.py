@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from audit.risk.shell import builtins, network, programs, starters, table, tools
+from audit.risk.shell import builtins, databases, network, programs, repositories, starters, table, tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +29,6 @@ def of(command: Command) -> Special | None:
         return _SPECIALS[name]
     if name in table.WRAPPERS:
         return starters.wrapper
-    if name in starters.FLAG_STARTS:
-        return starters.starter
     return network.judge if network.is_network(command) else None
 
 
@@ -49,10 +47,19 @@ _SPECIALS: dict[str, Special] = {
     **dict.fromkeys(("crontab", "at", "batch"), starters.crontab),
     **dict.fromkeys(sorted(tools.PINNING), tools.packages),
     **dict.fromkeys(
-        ("vim", "vi", "ed", "ex", "emacs", "gdb", "less", "more", "ftp", "sqlite3", "mutt"), starters.editor
+        ("vim", "vi", "ed", "ex", "emacs", "gdb", "ex", "lldb", "nano", "less", "more", "ftp", "mutt"), starters.editor
+    ),
+    **dict.fromkeys(
+        ("sqlite3", "duckdb", "psql", "mysql", "mariadb", "mongo", "mongosh", "redis-cli", "sqlcmd"), databases.judge
     ),
     "alias": builtins.set_alias,
+    **dict.fromkeys(("apt", "apt-get", "aptitude"), tools.apt),
     "awk": starters.awk,
+    "bind": builtins.bind_key,
+    "complete": builtins.set_completion,
+    "hash": builtins.set_place,
+    "let": builtins.compute,
+    **dict.fromkeys(("test", "["), builtins.compute),
     **dict.fromkeys(("cd", "pushd"), builtins.change_folder),
     "chmod": tools.chmod,
     "dd": tools.dd,
@@ -62,7 +69,8 @@ _SPECIALS: dict[str, Special] = {
     "eval": builtins.run_text,
     "find": starters.find,
     "getopt": builtins.parse_options,
-    "git": starters.git,
+    "git": repositories.git,
+    "hg": repositories.mercurial,
     "grep": tools.grep,
     "kubectl": tools.kubectl,
     "kill": builtins.end_processes,

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from audit.risk.places import is_root, normal_path, path_classes
-from audit.risk.shell import network, programs, table
+from audit.risk.shell import network, options, programs, table
 from audit.risk.shell.command import Command
 from audit.risk.shell.values import EMPTY, UNKNOWN, Value, Word, joined
 
@@ -32,40 +32,7 @@ _AWK_PIPES = re.compile(
 _BASENAMES = re.compile(r"\{(?:\.|/|//|/\.|\+|#)\}")
 _RECIPE = re.compile(r"^\t[@+\-\s]*")
 _MAKE_RUNS = re.compile(r"\$\(shell ([^()]*)\)|!=\s*(.*)")
-_EDITOR_RUNS = re.compile(r"(?:!|shell |shell-command|system[( ]|python )\s*(.*)")
-_EDITOR_LINE = re.compile(r"^\s*:?(?:!|\.shell |\.system |shell )\s*(.*)")
 _STRINGS = re.compile(r"\"((?:\\.|[^\"\\])*)\"")
-FLAG_STARTS = {
-    "tar": (
-        "--to-command",
-        "-I",
-        "--use-compress-program",
-        "-F",
-        "--info-script",
-        "--new-volume-script",
-        "--rsh-command",
-    ),
-    "rsync": ("-e", "--rsh", "--rsync-path"),
-    "sort": ("--compress-program",),
-    "split": ("--filter",),
-    "zip": ("-TT", "--unzip-command"),
-    "man": ("-P",),
-    "nc": ("-e", "-c"),
-    "ncat": ("-e", "-c", "--exec", "--sh-exec"),
-    "make": ("--eval",),
-    "scp": ("-S",),
-    "start-stop-daemon": ("--exec", "-x"),
-}
-
-
-def starter(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
-    """Judge the commands that a tool's options name."""
-    for flag in FLAG_STARTS.get(command.name, ()):
-        for word in command.values(flag):
-            if word.text.split(" ")[0] not in {"ssh", "gzip", "xz", "zstd", "pigz", "bzip2", "lz4", "rsync"}:
-                judge.report.add("sh.dyn.hidden-shell", node, word.text)
-                programs.run_shell(judge, word, node, own=False)
-    return network.judge(judge, command, stdin, node) if network.is_network(command) else None
 
 
 def tar(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
@@ -75,7 +42,6 @@ def tar(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Valu
         if action == "exec":
             judge.report.add("sh.dyn.hidden-shell", node, word.text)
             programs.run_shell(judge, Value(program, word.taints), node, own=False)
-    starter(judge, command, stdin, node)
     words = list(command.positionals)
     # The first word may be flags without their dash.
     if words and re.fullmatch(r"[cxtruvzjJfpC]{1,8}", words[0].text):
@@ -180,7 +146,6 @@ def parallel(judge: Judge, command: Command, stdin: Value, node: Node | None) ->
 
 def make(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
     """Judge the recipes of a makefile that this script wrote or feeds in."""
-    starter(judge, command, stdin, node)
     name = command.value("-f", "--file", "--makefile")
     # The grammar loses a dash that stands before a here-document.
     if name.text == "-" if name is not None else "-f" in command.flags:
@@ -326,50 +291,6 @@ def sed(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Valu
     return None
 
 
-def git(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
-    """Judge git: its settings may name commands."""
-    for word in command.values("-c", "--config", "--config-env"):
-        _git_setting(judge, *word.text.partition("=")[::2], word, node)
-    verbs = [word for word in command.positionals if word.text]
-    verb = verbs[0].text if verbs else ""
-    if verb == "config" and len(verbs) > 2:
-        _git_setting(judge, verbs[1].text, verbs[2].text, verbs[2], node)
-    upload = command.value("--upload-pack", "-u")
-    if upload is not None and verb in {"clone", "fetch", "pull", "ls-remote"}:
-        judge.report.add("sh.dyn.hidden-shell", node, upload.text)
-        programs.run_shell(judge, upload, node, own=False)
-    if any(word.text.startswith("ext::") for word in verbs):
-        judge.report.add("sh.dyn.hidden-shell", node)
-        for word in verbs:
-            if word.text.startswith("ext::"):
-                programs.run_shell(judge, Value(word.text[5:], word.taints), node, own=False)
-    state = judge.walker.state
-    if verb in {"add", "commit"}:
-        known = [state.files.get(normal_path(state.located(word.text)), EMPTY) for word in verbs[1:]]
-        everything = [*known, *state.files.values()] if {"-A", "--all", "-a"} & command.flags else known
-        state.carried |= joined(everything).taints & {"secret", "environment"}
-    if network.is_network(command):
-        if verb == "push":
-            judge.sink(state.carried, node)
-        return network.judge(judge, command, stdin, node)
-    if verb in {"bisect"} and len(verbs) > 2 and verbs[1].text == "run":
-        return judge.run(verbs[2:], stdin, [], node)
-    judge.report.add("sh.fs.read" if verb in table.GIT_LOCAL or not verb else "sh.code.unknown", node)
-    return Value(UNKNOWN, frozenset({"file"}))
-
-
-def _git_setting(judge: Judge, name: str, value: str, word: Word, node: Node | None) -> None:
-    lowered = name.lower()
-    if not lowered.startswith(table.GIT_CODE) or (lowered.startswith("alias.") and not value.startswith("!")):
-        return
-    if lowered.startswith(("core.pager", "core.editor", "sequence.editor", "pager.")) and re.fullmatch(
-        r"(?:cat|less|more|vim?|nano|true|false|code --wait|emacs|:)?", value
-    ):
-        return
-    judge.report.add("sh.dyn.hidden-shell", node, f"{name}={value}")
-    programs.run_shell(judge, Value(value.removeprefix("!"), word.taints), node, own=False)
-
-
 def rename(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
     """Judge a renaming by a program in Perl."""
     words = command.positionals
@@ -426,15 +347,12 @@ def docker(judge: Judge, command: Command, stdin: Value, node: Node | None) -> V
 
 def editor(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
     """Judge editors and debuggers, which start shells on request."""
-    options = command.values("-c", "--cmd", "-ex", "--eval-command", "--eval", "--command", "-cmd")
-    starts = [word for word in command.arguments if word.text.startswith(("+", ".shell", ".system"))]
-    for word in [*options, *starts]:
-        if found := _EDITOR_RUNS.search(word.text):
-            judge.report.add("sh.dyn.hidden-shell", node, word.text)
-            programs.run_shell(judge, Value(found[1].strip("\"')( ")), node, own=False)
-    if judge.piped and stdin.known:
-        for line in stdin.text.split("\n"):
-            if found := _EDITOR_LINE.match(line):
-                judge.report.add("sh.dyn.hidden-shell", node, line)
-                programs.run_shell(judge, Value(found[1]), node, own=False)
+    given = command.values(
+        "-c", "--cmd", "-ex", "-iex", "--eval-command", "--eval", "--command", "-cmd", "-e", "-o", "-O"
+    )
+    starts = [word for word in command.arguments if word.text.startswith("+")]
+    for word in [*given, *starts]:
+        options.script(judge, word, node)
+    if judge.piped:
+        options.script(judge, stdin, node)
     return None

@@ -71,6 +71,8 @@ class State:
     """Where `cd` went, when that is outside the workspace or the home."""
     fetched: bool = False
     """Whether something from the network was unpacked: what lies here may be of others."""
+    cloned: frozenset[str] = frozenset()
+    """The folders that hold clones of others' repositories."""
     carried: frozenset[str] = frozenset()
     """The origins of what was handed to the version control, which may push it."""
     unsure: int = 0

@@ -58,7 +58,15 @@ FIRST_IS_TEXT = frozenset(_TABLE["first_is_text"])
 WRITES_ALL = frozenset(_TABLE["writes_all"])
 WRITES_LAST = frozenset(_TABLE["writes_last"])
 READS_ANY = frozenset(_TABLE["reads"])
+_OPTIONS: dict[str, Any] = json.loads((_RULES / "shell-options.json").read_bytes())
+STARTS: dict[str, list[str]] = _OPTIONS["starts"]
+LOADS: dict[str, list[str]] = _OPTIONS["loads"]
+SCRIPTS: dict[str, list[str]] = _OPTIONS["scripts"]
+VERBS: dict[str, dict[str, int]] = _OPTIONS["verbs"]
+HAVE_OPTIONS = STARTS.keys() | LOADS.keys() | SCRIPTS.keys()
 VALUES = {name: frozenset(values) for name, values in _TABLE["values"].items()}
+for _flags in (STARTS, LOADS, SCRIPTS):
+    VALUES |= {name: VALUES.get(name, frozenset()) | frozenset(flags) for name, flags in _flags.items()}
 WRITES_OPTION = {name: frozenset(values) for name, values in _TABLE["writes_option"].items()}
 HAVE_VERBS = frozenset(name.partition(" ")[0] for name in VALUES if " " in name)
 SAME_AS: dict[str, str] = _TABLE["same_as"]

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from audit.risk.places import is_root, normal_path, path_classes
-from audit.risk.shell import network, table
+from audit.risk.shell import network, programs, table
 from audit.risk.shell.filters import DECODED
 from audit.risk.shell.values import EMPTY, UNKNOWN, Value, Word, joined
 
@@ -102,6 +102,15 @@ def packages(judge: Judge, command: Command, stdin: Value, node: Node | None) ->
     for word in command.positionals:
         network.judge_host(judge, word.text.removeprefix("git+"), node)
     return Value(UNKNOWN)
+
+
+def apt(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Report commands that the packager is told to start before or after its work."""
+    for word in command.values("-o", "--option"):
+        if "invoke" in word.text.lower():
+            judge.report.add("sh.dyn.hidden-shell", node, word.text)
+            programs.run_shell(judge, Value(word.text.partition("=")[2].lstrip("="), word.taints), node, own=False)
+    return None
 
 
 def kubectl(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
