@@ -14,7 +14,7 @@ import aiohttp
 from django.conf import settings
 
 from corekit import addresses
-from corekit.checkedaddresses import CheckedConnector, NotAllowed
+from corekit.checkedaddresses import CheckedConnector, in_words
 from corekit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ async def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: 
         ):
             status = answer.status
     except (OSError, aiohttp.ClientError, TimeoutError, ValueError) as problem:
-        error = _in_words(problem)
+        error = in_words(problem)
     return Answer(status, error, round((time.perf_counter() - began) * 1000, 3))
 
 
@@ -86,22 +86,3 @@ def _allowed(address: addresses.Address) -> bool:
     return addresses.is_public(address) or any(
         address in network for network in granted if network.version == address.version
     )
-
-
-def _in_words(problem: BaseException) -> str:
-    cause: BaseException | None = problem
-    while cause is not None:
-        if isinstance(cause, NotAllowed):
-            return str(cause)
-        cause = cause.__cause__
-    if isinstance(problem, TimeoutError):
-        return "the host did not answer in time"
-    if isinstance(problem, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
-        return "the host's certificate is not valid"
-    if isinstance(problem, aiohttp.ClientConnectorDNSError):
-        return "the host's name can't be resolved"
-    if isinstance(problem, aiohttp.ClientConnectorError):
-        return "the host can't be reached"
-    if isinstance(problem, aiohttp.ServerDisconnectedError | ConnectionResetError):
-        return "the host closed the connection"
-    return "the host's answer is not HTTP"

@@ -71,3 +71,23 @@ class _CheckedResolver(AbstractResolver):
 
     async def close(self) -> None:
         """Nothing is kept open."""
+
+
+def in_words(problem: BaseException) -> str:
+    """Say why a call got no answer, without any address."""
+    cause: BaseException | None = problem
+    while cause is not None:
+        if isinstance(cause, NotAllowed):
+            return str(cause)
+        cause = cause.__cause__
+    if isinstance(problem, TimeoutError):
+        return "the host did not answer in time"
+    if isinstance(problem, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
+        return "the host's certificate is not valid"
+    if isinstance(problem, aiohttp.ClientConnectorDNSError):
+        return "the host's name can't be resolved"
+    if isinstance(problem, aiohttp.ClientConnectorError):
+        return "the host can't be reached"
+    if isinstance(problem, aiohttp.ServerDisconnectedError | ConnectionResetError):
+        return "the host closed the connection"
+    return "the host's answer is not HTTP"

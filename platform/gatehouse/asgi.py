@@ -1,4 +1,4 @@
-"""The ASGI application: HTTP to Django or to the internal API, the server's start and stop, a bound on bodies."""
+"""The ASGI application: each request to the API of its listener, the server's start and stop, a bound on bodies."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ from django.http import HttpRequest  # noqa: E402
 
 from corekit.errors import TooLarge  # noqa: E402
 from corekit.ids import new_request_id  # noqa: E402
-from gatehouse.internal import InternalApp, is_internal  # noqa: E402
+from gatehouse import listeners  # noqa: E402
+from gatehouse.internal import InternalApp  # noqa: E402
 from gatehouse.middleware import error_answer  # noqa: E402
 from gatehouse.routing import websockets  # noqa: E402
+from tenants.broker.app import BrokerApp  # noqa: E402
 
 MAX_THREADS = 40
 
@@ -116,33 +118,51 @@ class BodyLimit:
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def lifespan(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    """Answer the server's start and stop. Nothing has to be made ready: the database is opened by the first query."""
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        elif message["type"] == "lifespan.shutdown":
-            await send({"type": "lifespan.shutdown.complete"})
-            return
-
-
 class ByListener:
     """Give a request to the API of the listener that it came in by: no path leads from one to the other."""
 
     def __init__(self, public: ASGI3Application) -> None:
-        self.public = public
-        self.internal = InternalApp()
+        self._public = public
+        self._internal = InternalApp()
+        self._broker: BrokerApp | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one request."""
-        await (self.internal if is_internal(scope) else self.public)(scope, receive, send)
+        """Serve one request, or the server's start and stop."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif (path := listeners.path_of(scope)) not in listeners.guarded():
+            await self._public(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close"})
+        elif path == listeners.broker():
+            self._broker = self._broker or BrokerApp()
+            await self._broker(scope, receive, send)
+        else:
+            await self._internal(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Answer start and stop. Nothing has to be made ready: the database is opened by the first query."""
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                if self._broker is not None:
+                    await self._broker.close()
+                    self._broker = None
+                await send({"type": "lifespan.shutdown.complete"})
+                return
 
 
-application = ProtocolTypeRouter(
-    {
-        "http": ByListener(BodyLimit(cast("ASGI3Application", Handler()), settings.API_MAX_BODY_BYTES)),
-        "websocket": websockets,
-        "lifespan": lifespan,
-    }
+application = ByListener(
+    cast(
+        "ASGI3Application",
+        ProtocolTypeRouter(
+            {
+                "http": BodyLimit(cast("ASGI3Application", Handler()), settings.API_MAX_BODY_BYTES),
+                "websocket": websockets,
+            }
+        ),
+    )
 )

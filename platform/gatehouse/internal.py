@@ -7,24 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import json
-import os
-import pwd
 import re
-import socket
-import struct
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from django.conf import settings
 from django.db import close_old_connections
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from corekit import tracing
 from corekit.actor import Actor
-from corekit.errors import GatehouseError, InvalidInput, MethodNotAllowed, NotFound, TooLarge
+from corekit.errors import Forbidden, GatehouseError, InvalidInput, MethodNotAllowed, NotFound, TooLarge
+from gatehouse import listeners
 from gatehouse.api.exceptions import translate
 from gatehouse.api.parsers import parse_json
 
@@ -36,51 +30,11 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger("gatehouse.internal")
 
-GATEWAY_USER = "gatehouse-gateway"
 MAX_BODY_BYTES = 4096
 MAX_THREADS = 8
 _RESUME = re.compile(r"/internal/v1/sandboxes/(?P<id>[a-z0-9]{1,64})/resume")
-_PEER = struct.Struct("3i")
 
 GATEWAY = Actor(kind="system", id="gateway", name="Gateway", tenant_id=None, scopes=frozenset({"platform:write"}))
-
-
-@functools.cache
-def welcome_uids() -> frozenset[int]:
-    """Return who may call: root, the gateway's user, and our own user where processes share one."""
-    uids = {0, os.geteuid()}
-    try:
-        uids.add(pwd.getpwnam(GATEWAY_USER).pw_uid)
-    except KeyError:
-        logger.info("gateway_user_missing", user=GATEWAY_USER)
-    return frozenset(uids)
-
-
-def is_internal(scope: Mapping[str, Any]) -> bool:
-    """Say whether a request came in by the internal listener."""
-    path, _ = scope.get("server") or ("", None)
-    return bool(path == str(settings.GATEHOUSE.internal_socket))
-
-
-class PeerCheckedProtocol(HttpToolsProtocol):
-    """Uvicorn's HTTP, which closes a connection to the internal listener unless its caller's uid is welcome."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Look at who connects before anything is read."""
-        super().connection_made(transport)
-        if is_internal({"server": self.server}) and peer_uid(transport) not in welcome_uids():
-            logger.warning("internal_caller_refused", uid=peer_uid(transport))
-            transport.abort()
-
-
-def peer_uid(transport: asyncio.BaseTransport) -> int | None:
-    """Return the uid of the process at the other end of a unix socket, as the kernel knows it."""
-    connection = transport.get_extra_info("socket")
-    try:
-        data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    except (OSError, AttributeError):
-        return None
-    return int(_PEER.unpack(data)[1])
 
 
 class InternalApp:
@@ -119,6 +73,8 @@ def _route(scope: Mapping[str, Any]) -> str:
         raise NotFound("There is nothing at this path.")
     if scope["method"] != "POST":
         raise MethodNotAllowed
+    if not listeners.is_from(scope, listeners.GATEWAY_USER):
+        raise Forbidden("Another process of this host asks for that.")
     return match["id"]
 
 

@@ -179,7 +179,6 @@ class EgressService(Service):
     passed_on = (
         "GATEHOUSE_EGRESS_IPV6",
         _OWN,
-        "GATEHOUSE_BROKER_SOCKET",
     )
 
     def _listen(self) -> socket.socket:
@@ -190,7 +189,10 @@ class EgressService(Service):
 
     def _environment(self) -> dict[str, str]:
         # As decided here: the second lock lets these be asked, and no others.
-        variables = {"GATEHOUSE_EGRESS_RESOLVERS": ",".join(map(str, self._config.egress_resolvers))}
+        variables = {
+            "GATEHOUSE_EGRESS_RESOLVERS": ",".join(map(str, self._config.egress_resolvers)),
+            "GATEHOUSE_BROKER_SOCKET": str(self._config.run / "broker.sock"),
+        }
         if self._config.egress_namespace is not None:
             # From there it would not see which addresses are this host's.
             own = {*map(str, local_addresses()), *os.environ.get(_OWN, "").replace(",", " ").split()}

@@ -107,23 +107,24 @@ def bound(path: Path) -> int:
 
 
 def test_web_serves_what_it_is_given(served: list[list[str]], run_folder: Path) -> None:
-    public, internal = run_folder / "web.sock", run_folder / "internal.sock"
-    call_command("serve", f"--fd={bound(public)}", f"--internal-fd={bound(internal)}")
+    public, internal, broker = (run_folder / f"{name}.sock" for name in ("web", "internal", "broker"))
+    call_command("serve", f"--fd={bound(public)}", f"--internal-fd={bound(internal)}", f"--broker-fd={bound(broker)}")
 
-    assert served == [[str(public), str(internal)]]
+    assert served == [[str(public), str(internal), str(broker)]]
 
 
 def test_web_makes_what_it_is_not_given(served: list[list[str]], run_folder: Path) -> None:
     for _ in range(2):
         call_command("serve", f"--uds={run_folder / 'other.sock'}")
 
-    assert served == [[str(run_folder / "other.sock"), str(run_folder / "internal.sock")]] * 2
+    assert served == [[str(run_folder / f"{name}.sock") for name in ("other", "internal", "broker")]] * 2
 
 
-def test_web_takes_no_other_socket_for_the_internal_one(served: list[list[str]], run_folder: Path) -> None:
+@pytest.mark.parametrize("option", ["internal-fd", "broker-fd"])
+def test_web_takes_no_other_socket_for_a_guarded_one(served: list[list[str]], run_folder: Path, option: str) -> None:
     fd = bound(run_folder / "strange.sock")
     with pytest.raises(CommandError, match="must be at"):
-        call_command("serve", f"--uds={run_folder / 'web.sock'}", f"--internal-fd={fd}")
+        call_command("serve", f"--uds={run_folder / 'web.sock'}", f"--{option}={fd}")
 
     assert served == []
 

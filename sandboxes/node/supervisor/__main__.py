@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sandboxes.node.config import NodeConfig
 from sandboxes.node.supervisor import SetupError, preflight, services
+from sandboxes.node.supervisor.listeners import Listeners
 from sandboxes.node.supervisor.loop import Supervisor
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -75,8 +76,7 @@ def main() -> int:
     try:
         accounts = check(config)
         lock = preflight.take_lock(config.home)
-        listener = services.web_listener(config.run / "web.sock", accounts)
-        internal = services.web_listener(config.run / "internal.sock", accounts)
+        listeners = Listeners(config.run, accounts)
     except SetupError as error:
         say(str(error))
         return 1
@@ -88,7 +88,7 @@ def main() -> int:
         _notify_systemd(os.environ.get("NOTIFY_SOCKET", ""))
 
     supervisor = Supervisor(
-        services.services(config, ROOT, accounts, listener.fileno(), internal.fileno(), os.environ),
+        services.services(config, ROOT, accounts, listeners.options(), os.environ),
         say=say,
         on_ready=announce,
         is_ready=lambda: services.answers(_public_address(config), "/health"),
@@ -98,9 +98,7 @@ def main() -> int:
     finally:
         for name in ("gateway", "egress"):
             _end_service(config.home, name)
-        for one, name in ((listener, "web.sock"), (internal, "internal.sock")):
-            one.close()
-            (config.run / name).unlink(missing_ok=True)
+        listeners.close()
         os.close(lock)
 
 

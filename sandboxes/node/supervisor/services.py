@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import pwd
 import socket
 import sys
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from sandboxes.node.supervisor.preflight import Accounts
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_BACKLOG = 2048
 _PROBE_TIMEOUT_S = 0.5
 # Which process may see which secret; each may also come as NAME_FILE. No other variable of the shell is passed on.
 _SECRETS = {
@@ -27,6 +25,7 @@ _SECRETS = {
     "REDIS_URL": ("web", "worker"),
     "GATEHOUSE_SECRET_KEY": ("web", "worker"),
     "GATEHOUSE_SEED": ("web",),
+    "GATEHOUSE_VAULT_KEY": ("web",),
     "GATEHOUSE_LEDGER_KEY": ("worker",),
     "GATEHOUSE_ANCHOR_WEBHOOK": ("worker",),
 }
@@ -57,37 +56,24 @@ def environment(service: str, user: str, root: Path, shell: Mapping[str, str]) -
     }
 
 
-def web_listener(path: Path, accounts: Accounts) -> socket.socket:
-    """Bind a socket of web: it outlives the web process, so that a restart loses no connection."""
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Closed to everybody until owner and group are set.
-    previous = os.umask(0o777)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(previous)
-    os.chown(path, accounts.web.uid, accounts.gateway.gid)
-    path.chmod(0o660)
-    listener.listen(_BACKLOG)
-    return listener
-
-
 def services(
-    config: NodeConfig, root: Path, accounts: Accounts, web_fd: int, internal_fd: int, shell: Mapping[str, str]
+    config: NodeConfig, root: Path, accounts: Accounts, listening: Mapping[str, int], shell: Mapping[str, str]
 ) -> list[Service]:
-    """Return what `up` keeps running, in the order in which it is stopped. The node keeps the gateway itself."""
+    """Return what `up` keeps running, in the order in which it is stopped. The node keeps the gateway itself.
+
+    `listening` are web's options for the sockets that it is handed.
+    """
     manage = (sys.executable, str(root / "manage.py"))
     # The home is passed on as decided here, so that every process means the same directory.
     shell = {**shell, "GATEHOUSE_HOME": str(config.home)}
     return [
         Service(
             name="web",
-            command=(*manage, "serve", f"--fd={web_fd}", f"--internal-fd={internal_fd}"),
+            command=(*manage, "serve", *(f"--{name}={fd}" for name, fd in listening.items())),
             environment=environment("web", "gatehouse-web", root, shell),
             directory="/",
             account=accounts.web,
-            descriptors=(web_fd, internal_fd),
+            descriptors=tuple(listening.values()),
             umask=0o007,
             is_ready=lambda: answers(config.run / "web.sock", "/health"),
             patience_s=15.0,

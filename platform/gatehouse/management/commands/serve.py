@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import uvicorn
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from gatehouse.internal import PeerCheckedProtocol
+from gatehouse.listeners import PeerCheckedProtocol
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -27,7 +28,7 @@ def configuration(path: str) -> uvicorn.Config:
         uds=path,
         loop="uvloop",
         http=PeerCheckedProtocol,
-        lifespan="off",
+        lifespan="on",
         # Our own middleware logs, and the gateway says who the caller is.
         log_config=None,
         access_log=False,
@@ -52,6 +53,17 @@ def _made(path: str) -> socket.socket:
     return listener
 
 
+def _guarded(fd: int | None, path: Path) -> socket.socket:
+    """Return a listener that is known by its path, so that no other may stand for it."""
+    if fd is None:
+        return _made(str(path))
+    listener = _inherited(fd)
+    if (found := listener.getsockname()) != str(path):
+        listener.close()
+        raise CommandError(f"The listener must be at {path}, not at {found}.")
+    return listener
+
+
 class Command(BaseCommand):
     """Runs uvicorn in this process."""
 
@@ -59,25 +71,25 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Take the descriptor of a listening socket or the path of one to make, and the internal one's."""
+        """Take the descriptor of a listening socket or the path of one to make, and those of the guarded ones."""
         where = parser.add_mutually_exclusive_group(required=True)
         where.add_argument("--fd", type=int, help="an inherited listening unix socket")
         where.add_argument("--uds", help="the path of a unix socket to listen on")
         parser.add_argument("--internal-fd", type=int, help="the inherited listening unix socket of the internal API")
+        parser.add_argument("--broker-fd", type=int, help="the inherited listening unix socket of the secret broker")
 
     def handle(
-        self, *args: object, fd: int | None, uds: str | None, internal_fd: int | None, **options: object
+        self,
+        *args: object,
+        fd: int | None,
+        uds: str | None,
+        internal_fd: int | None,
+        broker_fd: int | None,
+        **options: object,
     ) -> None:
         """Serve until SIGTERM; what is being answered then is answered to the end."""
-        with self._internal(internal_fd) as internal, _inherited(fd) if fd is not None else _made(str(uds)) as public:
-            uvicorn.Server(configuration(public.getsockname())).run(sockets=[public, internal])
-
-    def _internal(self, fd: int | None) -> socket.socket:
-        path = str(settings.GATEHOUSE.internal_socket)
-        if fd is None:
-            return _made(path)
-        listener = _inherited(fd)
-        if (found := listener.getsockname()) != path:
-            listener.close()
-            raise CommandError(f"The internal listener must be at {path}, not at {found}.")
-        return listener
+        with ExitStack() as open_ones:
+            internal = open_ones.enter_context(_guarded(internal_fd, settings.GATEHOUSE.internal_socket))
+            broker = open_ones.enter_context(_guarded(broker_fd, settings.GATEHOUSE.broker_socket))
+            public = open_ones.enter_context(_inherited(fd) if fd is not None else _made(str(uds)))
+            uvicorn.Server(configuration(public.getsockname())).run(sockets=[public, internal, broker])
