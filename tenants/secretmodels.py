@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from django.db import models
 from django.utils import timezone
 
@@ -12,6 +14,14 @@ from tenants.models import Tenant, TenantOwned
 def new_secret_id() -> str:
     """Return a new secret's id: `sec_` and 32 hex characters."""
     return f"sec_{new_event_id()}"
+
+
+NAME = re.compile(r"[a-z0-9_-]{1,128}")
+
+
+def normal_name(name: str) -> str:
+    """Return a secret's name as it is stored: without blanks around it, and in lower case."""
+    return name.strip().lower()
 
 
 class SecretState(models.TextChoices):

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from corekit.actor import Actor
 from tenants import actions
 from tenants.models import User
+from tenants.secrets import actions as secret_actions
 
 if TYPE_CHECKING:
     from tenants.models import Tenant
+    from tenants.secretmodels import Secret
 
 OPERATOR = Actor(kind="user", id="operator", name="Olga", tenant_id=None, scopes=frozenset({"*"}))
 
@@ -25,3 +27,8 @@ def tenant(name: str, **quota: int) -> Tenant:
 def user(name: str) -> User:
     """Return a new account without a usable password."""
     return User.objects.create_user(name.lower(), first_name=name)
+
+
+def secret(tenant: Tenant, name: str, value: str) -> Secret:
+    """Return a new secret in the embedded vault."""
+    return secret_actions.create_secret(actor=OPERATOR, tenant=tenant, name=name, value=value)

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from corekit.errors import InvalidInput
+from tenants.secretmodels import NAME, normal_name
 from tenants.vaults.secretvalue import SecretValue
 
 if TYPE_CHECKING:
@@ -17,20 +18,14 @@ MAX_METADATA_ENTRIES = 32
 MAX_METADATA_KEY = 128
 MAX_METADATA_VALUE = 1024
 MAX_METADATA_TOTAL = 8192
-_NAME = re.compile(r"[a-z0-9_-]{1,128}")
 # What would end a header, or a text in the database.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-
-
-def normal_name(name: str) -> str:
-    """Return a name as it is stored: without blanks around it, and in lower case."""
-    return name.strip().lower()
 
 
 def checked_name(name: object) -> str:
     """Return a new secret's name. Raises InvalidInput."""
     found = normal_name(name) if isinstance(name, str) else ""
-    if not _NAME.fullmatch(found):
+    if not NAME.fullmatch(found):
         raise InvalidInput("A secret's name has 1 to 128 characters of a-z, 0-9, - and _.", field="name")
     if found.startswith(ID_PREFIX):
         raise InvalidInput(f"A secret's name does not begin with {ID_PREFIX}, as ids do.", field="name")

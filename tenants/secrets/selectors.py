@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from corekit.errors import Forbidden
 from tenants import policy
 from tenants.models import Tenant
-from tenants.secretmodels import Secret, SecretVersion
-from tenants.secrets.names import ID_PREFIX, normal_name
+from tenants.secretmodels import NAME, Secret, SecretVersion, normal_name
+from tenants.secrets.names import ID_PREFIX
 from tenants.vaults import choosing
 from tenants.vaults.contract import SecretMissing
 
@@ -31,11 +31,10 @@ def secret_for(actor: Actor, id_or_name: str, scope: str = READ) -> Secret:
     rows = Secret.visible_to(actor).filter(deleted_at=None).select_related("tenant")
     wanted = normal_name(id_or_name)
     found = None
-    if "\x00" in wanted:
-        pass
-    elif wanted.startswith(ID_PREFIX):
+    # An id has the form of a name too.
+    if NAME.fullmatch(wanted) and wanted.startswith(ID_PREFIX):
         found = rows.filter(pk=wanted).first()
-    elif actor.tenant_id is not None:
+    elif NAME.fullmatch(wanted) and actor.tenant_id is not None:
         found = rows.filter(name=wanted).first()
     if found is None:
         raise SecretMissing

@@ -14,8 +14,7 @@ from django.db import transaction
 from audit.models import Outcome
 from audit.recording import record
 from corekit.actor import SYSTEM
-from tenants.secretmodels import Secret, SecretState, SecretVersion
-from tenants.secrets.names import normal_name
+from tenants.secretmodels import NAME, Secret, SecretState, SecretVersion, normal_name
 from tenants.states import TenantState
 from tenants.vaults import choosing
 from tenants.vaults.cache import ValueCache
@@ -44,10 +43,13 @@ def reveal(tenant_id: str, name: str, *, version: int | None = None) -> Revealed
     may come from the memory of this process. Raises SecretMissing, SecretDisabled, VaultUnavailable, VaultDenied,
     VaultMisconfigured, SecretUnreadable.
     """
-    row = Secret.everywhere().filter(tenant_id=UUID(tenant_id), name=normal_name(name), deleted_at=None)
-    secret = row.select_related("tenant").first()
+    wanted = normal_name(name)
+    secret = None
+    if NAME.fullmatch(wanted):
+        rows = Secret.everywhere().filter(tenant_id=UUID(tenant_id), name=wanted, deleted_at=None)
+        secret = rows.select_related("tenant").first()
     if secret is None:
-        raise SecretMissing(f"There is no secret {normal_name(name)[:128]}.")
+        raise SecretMissing
     if secret.state != SecretState.ACTIVE or secret.tenant.state != TenantState.ACTIVE:
         raise SecretDisabled(f"The secret {secret.name} is disabled.")
     number = secret.current_version if version is None else version
