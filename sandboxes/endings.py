@@ -10,6 +10,7 @@ from sandboxes.errors import UnknownAtNode
 from sandboxes.models import Sandbox
 from sandboxes.states import LIVE, TABLE, EndReason, SandboxState
 from tenants import quota
+from tenants.broker import actions as token_actions
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -39,7 +40,10 @@ def mark_ended(sandbox_id: str, *, reason: str, ended_at: datetime | None = None
         # A create that failed may be asked for again with the same key.
         changes["idempotency_key"] = None
     live = Sandbox.everywhere().filter(pk=sandbox_id, state__in=LIVE)
-    return bool(live.update(state=SandboxState.ENDED, **changes))
+    moved = bool(live.update(state=SandboxState.ENDED, **changes))
+    if moved:
+        token_actions.end_of_sandbox(sandbox_id)
+    return moved
 
 
 def mark_ending(sandbox_id: str, *, reason: EndReason) -> bool:
@@ -52,6 +56,9 @@ def mark_ending(sandbox_id: str, *, reason: EndReason) -> bool:
         .filter(pk=sandbox_id, state__in=TABLE.before(SandboxState.ENDING))
         .update(state=SandboxState.ENDING, end_reason=reason)
     )
+    if moved:
+        # Not only once it is gone: what it holds opens nothing from now on.
+        token_actions.end_of_sandbox(sandbox_id)
     return bool(moved) or Sandbox.everywhere().filter(pk=sandbox_id, state=SandboxState.ENDING).exists()
 
 

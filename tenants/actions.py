@@ -15,6 +15,7 @@ from corekit.errors import Conflict, Forbidden, InvalidInput, NotFound
 from corekit.tiers import TIERS
 from tenants import hooks
 from tenants.authentication import PREFIX_LENGTH, key_hash, new_key_text
+from tenants.broker import actions as token_actions
 from tenants.models import SLUG_PATTERN, ApiKey, LimitRange, Membership, Quota, Role, Tenant, User
 from tenants.policy import ROLE_SCOPES, checked_scopes, require
 from tenants.states import TENANT_STATES, TenantState
@@ -65,6 +66,8 @@ def set_tenant_state(*, actor: Actor, tenant: Tenant, state: str) -> Tenant:
             raise Conflict(f"The tenant is {state} already.")
         code = "tenant.suspended" if state == TenantState.SUSPENDED else "tenant.activated"
         _record(code, actor, tenant, "tenant", tenant.id.hex, name=tenant.name)
+        if state == TenantState.SUSPENDED:
+            token_actions.end_of_tenant(tenant.id, actor=actor)
         for hook in hooks.on_tenant_state_changed:
             _call_after_commit(hook, tenant.id.hex)
     tenant.state = state
@@ -172,6 +175,7 @@ def revoke_api_key(*, actor: Actor, key: ApiKey) -> None:
         if live.update(revoked_at=now):
             key.revoked_at = now
             _record("apikey.revoked", actor, key.tenant, "api_key", key.id, name=key.name)
+            token_actions.end_of_key(key.id, key.tenant_id, actor=actor)
         # Also for one that is revoked already: the last attempt may not have reached the nodes.
         for hook in hooks.on_key_revoked:
             _call_after_commit(hook, key.id)

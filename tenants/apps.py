@@ -11,7 +11,9 @@ class TenantsConfig(AppConfig):
     verbose_name = "Tenants"
 
     def ready(self) -> None:
-        """See to it that the platform's network policies exist wherever the tables do."""
+        """See to it that the platform's network policies and services exist wherever the tables do."""
+        from tenants.broker import services
         from tenants.networks import presets
 
         post_migrate.connect(presets.make_missing, sender=self)
+        post_migrate.connect(services.make_missing, sender=self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from sandboxes.api import flows, views
+from sandboxes.api import flows, tokens, views
 
 _SANDBOX = "sandboxes/<str:sandbox_id>"
 
@@ -18,6 +18,8 @@ urlpatterns = [
     path(f"{_SANDBOX}/network", views.Network.as_view()),
     path(f"{_SANDBOX}/network/draft", flows.Draft.as_view()),
     path("network-replay", flows.Replay.as_view()),
+    path(f"{_SANDBOX}/tokens", tokens.Tokens.as_view()),
+    path(f"{_SANDBOX}/tokens/<str:token_id>", tokens.Token.as_view()),
     path(f"{_SANDBOX}/attestation", views.Attestation.as_view()),
     path(f"{_SANDBOX}/metrics", views.Metrics.as_view()),
     path(f"{_SANDBOX}/events", views.Events.as_view()),

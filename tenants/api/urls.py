@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from tenants.api import networks, views
+from tenants.api import networks, services, views
 
 _TENANT = "tenants/<str:tenant_id>"
 
@@ -27,4 +27,6 @@ urlpatterns = [
     path("network-bundles", networks.Bundles.as_view()),
     path("network-bundles/<str:bundle_name>", networks.Bundle.as_view()),
     path("network-deny-list", networks.DenyList.as_view()),
+    path("services", services.Services.as_view()),
+    path("services/<str:service_id>", services.Service.as_view()),
 ]

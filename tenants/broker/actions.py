@@ -148,7 +148,7 @@ def revoke(*, actor: Actor, token: ScopedToken) -> None:
     if actor.tenant_id is not None and actor.tenant_id != token.tenant_id.hex:
         raise NotFound("There is no such token.")
     require(actor, WRITE)
-    if not counters.end({"id": token.pk}, TokenEnd.REVOKED, actor.id):
+    if not counters.end({"id": token.pk}, TokenEnd.REVOKED, actor.id).count:
         return
     record(
         "token.revoked",
@@ -162,39 +162,35 @@ def revoke(*, actor: Actor, token: ScopedToken) -> None:
     )
 
 
-def end_of_sandbox(
-    sandbox_id: str, tenant_id: UUID, *, reason: TokenEnd = TokenEnd.SANDBOX_ENDED, actor: Actor = SYSTEM
-) -> int:
+def end_of_sandbox(sandbox_id: str, *, reason: TokenEnd = TokenEnd.SANDBOX_ENDED, actor: Actor = SYSTEM) -> int:
     """End all tokens of a sandbox; return how many had a use left."""
-    return _end(actor, tenant_id, ("sandbox", sandbox_id), {"sandbox_id": sandbox_id}, reason)
+    return _end(actor, ("sandbox", sandbox_id), {"sandbox_id": sandbox_id}, reason)
 
 
 def end_of_key(key_id: str, tenant_id: UUID, *, actor: Actor) -> int:
     """End all tokens that an API key issued; return how many had a use left."""
-    where = {"tenant_id": tenant_id, "created_by": key_id}
-    return _end(actor, tenant_id, ("api_key", key_id), where, TokenEnd.KEY_REVOKED)
+    return _end(actor, ("api_key", key_id), {"tenant_id": tenant_id, "created_by": key_id}, TokenEnd.KEY_REVOKED)
 
 
 def end_of_tenant(tenant_id: UUID, *, actor: Actor) -> int:
     """End all tokens of a tenant; return how many had a use left."""
-    where = {"tenant_id": tenant_id}
-    return _end(actor, tenant_id, ("tenant", tenant_id.hex), where, TokenEnd.TENANT_SUSPENDED)
+    return _end(actor, ("tenant", tenant_id.hex), {"tenant_id": tenant_id}, TokenEnd.TENANT_SUSPENDED)
 
 
-def _end(actor: Actor, tenant_id: UUID, owner: tuple[str, str], where: Mapping[str, object], reason: TokenEnd) -> int:
-    ended = sum(counters.end(where, reason, actor.id))
-    if ended:
+def _end(actor: Actor, owner: tuple[str, str], where: Mapping[str, object], reason: TokenEnd) -> int:
+    ended = counters.end(where, reason, actor.id)
+    if ended.unused:
         object_type, object_id = owner
         record(
             "token.voided",
             actor=actor,
             object_type=object_type,
             object_id=object_id,
-            tenant_id=tenant_id,
+            tenant_id=ended.tenant_id,
             reason=reason,
-            details={"count": ended},
+            details={"count": ended.unused},
         )
-    return ended
+    return ended.unused
 
 
 def forget_old() -> int:

@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING, Any
 from django.db import connection
 
 from corekit import clock
-from tenants.models import Tenant
+from tenants.models import ApiKey, Tenant
 from tenants.states import TenantState
 from tenants.tokenmodels import ScopedToken, TokenUse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
+    from uuid import UUID
 
     from tenants.tokenmodels import TokenEnd
 
 MINUTE_US = 60_000_000
 AMOUNTS = ("bytes_out", "tokens", "microusd")
 
-_TOKEN, _USE, _TENANT = ScopedToken._meta.db_table, TokenUse._meta.db_table, Tenant._meta.db_table
+_TOKEN, _USE = ScopedToken._meta.db_table, TokenUse._meta.db_table
+_TENANT, _KEY = Tenant._meta.db_table, ApiKey._meta.db_table
 _COLUMNS = {field.column: field for field in ScopedToken._meta.concrete_fields}
 # Of a budget at least what is known of a use must be left; what is only estimated may go beyond it, once.
 _LEFT = " AND ".join(f"(max_{name} IS NULL OR spent_{name} + reserved_{name} + %s <= max_{name})" for name in AMOUNTS)
@@ -39,13 +41,17 @@ _TAKE = (
     "AND not_before <= %s AND expires_at > %s AND (max_uses IS NULL OR uses < max_uses) "
     f"AND (requests_per_minute IS NULL OR next_use_us <= %s - {MINUTE_US} / requests_per_minute) AND {_LEFT} "
     f"AND EXISTS (SELECT 1 FROM {_TENANT} WHERE {_TENANT}.id = {_TOKEN}.tenant_id AND {_TENANT}.state = %s) "
+    # A token that its key issued while it was being revoked is not among those that ended with it.
+    f"AND NOT EXISTS (SELECT 1 FROM {_KEY} WHERE {_KEY}.id = {_TOKEN}.created_by AND revoked_at IS NOT NULL) "
     "RETURNING uses"
 )
 _SETTLE_USE = f"DELETE FROM {_USE} WHERE id = %s RETURNING token_id, {', '.join(AMOUNTS)}"  # noqa: S608
 _SETTLE = f"UPDATE {_TOKEN} SET {_SETTLED} WHERE id = %s"  # noqa: S608
+# Two that end many at once lock them in one order.
 _END = (
-    f"UPDATE {_TOKEN} SET ended_at = %s, end_reason = %s, ended_by = %s "  # noqa: S608
-    "WHERE {where} AND ended_at IS NULL AND expires_at > %s RETURNING uses, max_uses"
+    f"UPDATE {_TOKEN} SET ended_at = %s, end_reason = %s, ended_by = %s WHERE id IN "  # noqa: S608
+    f"(SELECT id FROM {_TOKEN} WHERE {{where}} AND ended_at IS NULL AND expires_at > %s ORDER BY id{{lock}}) "
+    "RETURNING tenant_id, uses, max_uses"
 )
 _GIVE_BACK = f"UPDATE {_TOKEN} SET uses = uses - 1, {_SETTLED} WHERE id = %s"  # noqa: S608
 
@@ -96,19 +102,34 @@ def give_back(use_id: str) -> bool:
     return True
 
 
-def end(where: Mapping[str, Any], reason: TokenEnd, by: str) -> list[bool]:
-    """End the tokens with these values in their columns; return of each that ended whether it had a use left.
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What came of ending tokens: whose they were (None when there were none), how many, and how many had uses left."""
 
-    Those without end as well: a use that is undone afterwards does not bring them back.
+    tenant_id: UUID | None = None
+    count: int = 0
+    unused: int = 0
+
+
+def end(where: Mapping[str, Any], reason: TokenEnd, by: str) -> Ended:
+    """End the tokens of one tenant that have these values in their columns. Must run in a transaction.
+
+    Those that are used up end too: a use that is undone afterwards does not bring them back.
     """
-    fields = {_COLUMNS[name]: value for name, value in where.items()}
     now = connection.ops.adapt_datetimefield_value(clock.now())
-    matched = " AND ".join(f"{one.column} = %s" for one in fields)
+    fields = {_COLUMNS[name]: value for name, value in where.items()}
     values = [one.get_db_prep_value(value, connection) for one, value in fields.items()]
+    sql = _END.format(
+        where=" AND ".join(f"{one.column} = %s" for one in fields),
+        lock=" FOR UPDATE" if connection.features.has_select_for_update else "",
+    )
     with connection.cursor() as cursor:
-        cursor.execute(_END.format(where=matched), [now, reason.value, by[:64], *values, now])
+        cursor.execute(sql, [now, reason.value, by[:64], *values, now])
         rows = cursor.fetchall()
-    return [most is None or uses < most for uses, most in rows]
+    if not rows:
+        return Ended()
+    owner: UUID = Tenant._meta.pk.to_python(rows[0][0])
+    return Ended(owner, len(rows), sum(most is None or uses < most for _, uses, most in rows))
 
 
 def _paired(spent: Amounts, reserved: Amounts) -> list[int]:

@@ -22,6 +22,7 @@ from tenants import turns, vaults
 from tenants.broker import bodyrules, calls, catalogue, counters, noting, tokentext
 from tenants.broker.asking import Asked, Caller, Reason, Refused, refusal
 from tenants.broker.counters import Amounts
+from tenants.models import ApiKey
 from tenants.states import TenantState
 from tenants.tokenmodels import ScopedToken, TokenEnd, TokenUse
 from tenants.vaults.contract import SecretDisabled, SecretMissing
@@ -109,7 +110,7 @@ def redeem(text: str, caller: Caller, asked: Asked) -> Grant:
     use = _take(token, asked, found.max_body, now)
     if use is None:
         token.refresh_from_db()
-        reason = _look(token, caller, asked, now).reason or Reason.USED_UP
+        reason = _look(token, caller, asked, now).reason or _why_it_was_too_late(token)
         raise noting.refuse(reason, caller, asked, token, retry_after=_wait_s(token, now))
     return _grant(token, service, use, caller, asked)
 
@@ -153,6 +154,12 @@ def _why_not_enough(token: ScopedToken, asked: Asked, now: datetime) -> Reason |
         if most is not None and used + needed[name] > most:
             return Reason.BUDGET
     return Reason.RATE if _wait_s(token, now) is not None else None
+
+
+def _why_it_was_too_late(token: ScopedToken) -> Reason:
+    """Say why a token could not be taken although its row looks good: its issuer's, or somebody else's last use."""
+    revoked = ApiKey.everywhere().filter(pk=token.created_by, revoked_at__isnull=False).exists()
+    return Reason.KEY_REVOKED if revoked else Reason.USED_UP
 
 
 def _wait_s(token: ScopedToken, now: datetime) -> int | None:

@@ -33,6 +33,8 @@ OPERATIONS = {
     "list_network_policy_versions check_network_policy list_network_bundles set_network_bundle",
     "replay_network_policy draft_network_policy get_network_deny_list set_network_deny_list",
     "get_tenant_network set_tenant_network",
+    "issue_scoped_token list_scoped_tokens get_scoped_token revoke_scoped_token void_scoped_tokens",
+    "list_services create_service get_service replace_service delete_service",
     "export_audit_events get_audit_event_proof get_audit_chain list_audit_checkpoints",
 }
 

@@ -25,6 +25,7 @@ from tenants.models import (
     TenantNetwork,
 )
 from tenants.networks.presets import CLOSED
+from tenants.tokenmodels import BrokerService, ScopedToken
 from tests.api.rest import Rest, Route, problem, routes
 from tests.factories import OPERATOR
 
@@ -59,6 +60,9 @@ BODIES: dict[str, Any] = {
     "post sandboxes/{sandbox_id}/extend": {"timeout": 60},
     "put sandboxes/{sandbox_id}/network": {"policy": "restricted"},
     "post tenants/{tenant_id}/offboard": {"confirm": "acme"},
+    "post sandboxes/{sandbox_id}/tokens": {"secret": "openai-key", "service": "openai"},
+    "post services": {"name": "mine", "base_url": "https://api.vendor.com"},
+    "put services/{service_id}": {"version": 1, "base_url": "https://evil.example"},
     "post executions": {"code": "print(1)"},
     "post network-policies": {"name": "mine"},
     "post network-replay": {"policy": "restricted"},
@@ -67,6 +71,7 @@ BODIES: dict[str, Any] = {
     "put network-deny-list": {"deny": []},
     "patch tenants/{tenant_id}/network": {"default": "isolated"},
 }
+WINDOW = timedelta(minutes=5)
 DENIALS = ("sandbox.denied", "tenant.denied")
 OPERATORS_ONLY = {"nodes", "nodes/{node_id}", "network-bundles/{bundle_name}"}
 
@@ -79,6 +84,7 @@ def theirs(node: NodeDouble, base: Template, alice: Caller) -> dict[str, str]:
         actor=OPERATOR, kind="test", object_type="tenant", object_id="x", tenant_id=tenant.pk, progress={}
     )
     member = Membership.everywhere().get(tenant=tenant)
+    sandbox_id = str(alice.create()["sandboxID"])
     execution = Execution(tenant=tenant, tier="process", floor="process", timeout_s=30, until=clock.now())
     execution.save(force_insert=True)
     webhook = Webhook.objects.create(tenant_id=tenant.pk, url="https://hooks.example.com/", created_by="alice")
@@ -86,7 +92,9 @@ def theirs(node: NodeDouble, base: Template, alice: Caller) -> dict[str, str]:
         "tenant_id": tenant.pk.hex,
         "user_id": str(member.user_id),
         "key_id": alice.key.pk,
-        "sandbox_id": str(alice.create()["sandboxID"]),
+        "sandbox_id": sandbox_id,
+        "token_id": token(tenant, sandbox_id),
+        "service_id": BrokerService.objects.create(tenant=tenant, name="private", base_url="https://x.vendor.com").pk,
         "execution_id": execution.pk,
         "event_id": Event.objects.filter(tenant_id=tenant.pk).first().pk,  # type: ignore[union-attr]
         "operation_id": operation.pk,
@@ -107,6 +115,16 @@ def theirs(node: NodeDouble, base: Template, alice: Caller) -> dict[str, str]:
     }
 
 
+def token(tenant: Tenant, sandbox_id: str) -> str:
+    """Return the id of a new scoped token."""
+    now = clock.now()
+    made = ScopedToken(
+        tenant=tenant, hash="0" * 64, sandbox_id=sandbox_id, generation=1, not_before=now, expires_at=now + WINDOW
+    )
+    made.save(force_insert=True)
+    return made.pk
+
+
 def unknown() -> dict[str, str]:
     """Return ids of the right form that nothing has."""
     return {
@@ -114,6 +132,8 @@ def unknown() -> dict[str, str]:
         "user_id": "999999",
         "key_id": new_key_id(),
         "sandbox_id": new_sandbox_id(),
+        "token_id": new_key_id(),
+        "service_id": new_event_id(),
         "execution_id": new_event_id(),
         "event_id": new_event_id(),
         "operation_id": new_event_id(),
@@ -130,7 +150,7 @@ def unknown() -> dict[str, str]:
 
 def world() -> list[Any]:
     """Return all rows that a call could change, but for the events that say that it was refused."""
-    owned = (ApiKey, Membership, Quota, LimitRange, Sandbox, Execution, TenantNetwork)
+    owned = (ApiKey, Membership, Quota, LimitRange, Sandbox, Execution, TenantNetwork, ScopedToken)
     kept: list[list[Any]] = [list(model.everywhere().order_by("pk").values()) for model in owned]
     for rows in kept:
         for row in rows:
@@ -143,6 +163,7 @@ def world() -> list[Any]:
     )
     plain += (RiskSuppression.objects.all(), Verdict.objects.all())
     plain += (NetworkPolicy.objects, NetworkPolicyVersion.objects, Bundle.objects, PlatformNetwork.objects)
+    plain += (BrokerService.objects,)
     return [*kept, *(list(rows.order_by("pk").values()) for rows in plain)]
 
 
