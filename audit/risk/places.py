@@ -16,6 +16,8 @@ _TABLE: dict[str, Any] = json.loads((Path(__file__).parent / "rules" / "places.j
 _HOME = re.compile(r"^(?:/root(?=/\.)|/home/[^/]+|\$HOME|\$\{HOME\}|~[\w-]*)(?=/|$)")
 _OTHER_ROOT = re.compile(r"^/proc/(?:self|thread-self|\d+)/(?:root|cwd)(?=/|$)")
 _CLIMBS_TO = re.compile(r"^(?:\.\./)+((?:etc|root|proc|sys|dev|var|run|boot|home|usr|lib|bin|opt)(?:/.*)?)$")
+# So far up, nobody's workspace goes on.
+_CLIMBS_OUT = re.compile(r"\.\.(?:/\.\.){3,}(?:/\*)?")
 _URL_HOST = re.compile(r"^(?:[a-z][a-z0-9+.-]*:)?//(?:[^/@\s]*@)?(\[[0-9a-f:.%]+\]|[^/:?#\s\[\]]+)", re.IGNORECASE)
 _BARE_HOST = re.compile(r"^(?:[^/@\s]*@)?(\[[0-9a-f:.]+\]|[\w.-]+)(?::\d+)?(?:[/?#].*)?$", re.IGNORECASE)
 # Name servers that answer with the address in the name.
@@ -89,7 +91,8 @@ def is_private(path: str) -> bool:
 
 def is_root(path: str) -> bool:
     """Whether deleting this tree deletes the system or somebody's home."""
-    return normal_path(path) in _ROOTS
+    place = normal_path(path)
+    return place in _ROOTS or _CLIMBS_OUT.fullmatch(place) is not None
 
 
 def url_host(text: str) -> str | None:

@@ -188,12 +188,6 @@ def change_folder(judge: Judge, command: Command, stdin: Value, node: Node | Non
     state = judge.walker.state
     target = command.positionals[0].text if command.positionals else "~"
     place = normal_path(state.located(target))
+    state.entered = place
     state.folder = place if place.startswith(("/", "~")) and UNKNOWN not in place else ""
-    return EMPTY
-
-
-def end_processes(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
-    """Report the end of every process."""
-    if len(command.arguments) > 1 and command.arguments[-1].text == "-1":
-        judge.report.add("sh.destroy.kill-all", node)
     return EMPTY

@@ -7,12 +7,12 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from audit.risk.places import normal_path, path_classes
-from audit.risk.shell import options, programs, settings, specials, table
+from audit.risk.places import is_root, normal_path, path_classes
+from audit.risk.shell import destruction, options, programs, settings, specials, table
 from audit.risk.shell.command import Command, canonical
 from audit.risk.shell.filters import DECODED, apply
 from audit.risk.shell.spots import spot_classes
-from audit.risk.shell.values import EMPTY, NOTHING, UNKNOWN, Value, Word, joined
+from audit.risk.shell.values import EMPTY, NOTHING, UNKNOWN, Value, Word, joined, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,9 +62,15 @@ _UNIT = re.compile(r"^\s*Exec\w*=[-@:+!]*", re.MULTILINE)
 _NO_FILES = frozenset({"tr", "openssl", "mount", "umount", "losetup"})
 # Whoever takes one of these as a whole takes the credentials in it.
 _HOLDS_SECRETS = frozenset({"/", "~", "~/", "/home", "/home/", "/etc", "/etc/", "/root", "/root/"})
-# What comes out of these was not in their input as it is.
-_MAKES = frozenset({"awk", "sed", "jq", "yq", "cut", "paste", "tr"})
+# What comes out of all others was not in their input as it is.
+_PASSES_ON = frozenset({"cat", "tee", "pv", "sponge", "dos2unix"})
 _COPIES = frozenset({"cp", "mv", "install"})
+_ENDLESS_SOURCES = frozenset({"/dev/zero", "/dev/urandom", "/dev/random", "/dev/full"})
+_NO_END = frozenset({"endless"})
+# They stop after so much, or at once.
+_ENDS = frozenset({"head", "timeout", "cmp", "file", "stat", "ls", "od", "xxd", "hexdump", "test"})
+# They hold all of their input before they write any of it.
+_KEEPS_ALL = frozenset({"tail", "sort", "tac", "shuf", "rev", "tsort", "sponge", "column", "awk", "mapfile", "uniq"})
 _STANDARD_INPUT = frozenset({"/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 _STICKS = frozenset({"secret", "environment", "network", "decoded"})
 _UNPACKERS = frozenset(
@@ -202,13 +208,16 @@ class Judge:
         if name in _SILENT_COMMANDS:
             return EMPTY
         if name in table.TEXT:
-            return Value(UNKNOWN, command.taints)
+            return Value(UNKNOWN, command.taints | (_NO_END if name == "yes" else NOTHING))
         if name in table.FIRST_IS_TEXT and not any(
             flag in command.flags for flag in ("-e", "-f", "--regexp", "--file")
         ):
             words = words[1:]
         written, read = _roles(command, words)
         sources = [stdin if word.text in _STANDARD_INPUT else self.read(word, node) for word in read]
+        if name == "cp" and any(word.text == "/dev/null" for word in read):
+            self.write(written, EMPTY, node)
+            return EMPTY
         if name in _COPIES and (copied := _copied(sources)) is not None:
             self.write([_placed(word, read) for word in written if word not in read], copied, node)
             return EMPTY
@@ -217,6 +226,10 @@ class Judge:
         if name in table.LISTS or (name in table.FIRST_IS_TEXT and {"-r", "-R"} & command.flags and not read):
             self.report.add("sh.fs.read", node)
         given = joined(sources) if sources else stdin
+        if name in _ENDS:
+            given = Value(given.text, given.taints - _NO_END)
+        elif name in _KEEPS_ALL and "endless" in given.taints:
+            self.report.add("sh.destroy.fill", node)
         if name in table.FOLLOWED:
             flags = [word.text for word in command.arguments if all(word is not other for other in read)]
             followed = apply(name, flags, given) if name != "xargs" else None
@@ -229,8 +242,11 @@ class Judge:
         if name in _UNPACKERS:
             self.unpacked(given.taints, node)
         decodes = name in _UNPACKERS or (name in _DECODERS and _DECODES & command.flags)
-        decoded = DECODED if decodes else _MADE if name in _MAKES else NOTHING
-        return Value(UNKNOWN, given.taints | stdin.taints | command.taints | decoded)
+        decoded = DECODED if decodes else NOTHING if name in _PASSES_ON else _MADE
+        taints = given.taints | (stdin.taints - _NO_END) | command.taints | decoded
+        if name in table.LISTS and any(is_root(word.text) for word in read):
+            taints |= {"everywhere"}
+        return Value(UNKNOWN, taints)
 
     def read(self, word: Word | Value, node: Node | None) -> Value:
         """Judge the reading of a file and return what is known of its text."""
@@ -238,6 +254,8 @@ class Judge:
         path = normal_path(state.located(word.text))
         if path in state.files:
             return state.files[path]
+        if word.text in _ENDLESS_SOURCES:
+            return Value(UNKNOWN, _NO_END)
         if word.text in _SILENT:
             return EMPTY
         classes = self.touch(word, node)
@@ -271,6 +289,10 @@ class Judge:
             classes = self.touch(word, node, writing=True, wiping=not value.text.strip() and not value.taints)
             if "traffic" in classes:
                 self.sink(value.taints, node)
+            if not value.text.strip() and not value.taints and destruction.everywhere(word):
+                self.report.add("sh.destroy.root", node)
+            if "endless" in value.taints and "device" not in classes:
+                self.report.add("sh.destroy.fill", node, word.text)
             path = normal_path(self.walker.state.located(word.text))
             earlier = self.walker.state.files.get(path, EMPTY)
             content = joined([earlier, value]) if earlier.text else value
@@ -400,8 +422,3 @@ def _roles(command: Command, words: list[Word]) -> tuple[list[Word], list[Word]]
     if name == "sed" and any(flag.startswith("-i") or flag == "--in-place" for flag in command.flags):
         return written + words, []
     return written, [word for word in words if word.text]
-
-
-def quoted(text: str) -> str:
-    """Return a word as the shell would read it back."""
-    return "'" + text.replace("'", "'\\''") + "'"

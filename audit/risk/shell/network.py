@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from audit.risk.places import bare_host, host_classes, normal_path, numeric_address, path_classes, url_host
-from audit.risk.shell import table
+from audit.risk.shell import destruction, table
 from audit.risk.shell.values import EMPTY, NOTHING, UNKNOWN, Value, Word
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def is_network(command: Command) -> bool:
 def judge(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value:
     """Judge a command that talks to other hosts."""
     judge.role = "network"
+    if command.name == "rsync":
+        destruction.synchronise(judge, command, node)
     taints = stdin.taints if judge.piped else NOTHING
     for word in command.arguments:
         taints |= word.taints
@@ -74,6 +76,15 @@ def _target(judge: Judge, command: Command, word: Word, node: Node | None) -> No
     ):
         return
     judge_host(judge, text, node, bare=command.name in _GETS_PAGES or "." in text or ":" in text)
+
+
+def is_untrusted(text: str) -> bool:
+    """Whether what comes from an address may be of anybody: it has no name, or the way to it is open."""
+    host = url_host(text.strip())
+    if host is None:
+        return False
+    classes = host_classes(host)
+    return "loopback" not in classes and ("address" in classes or text.strip().startswith("http://"))
 
 
 def judge_host(judge: Judge, text: str, node: Node | None, *, bare: bool = False) -> None:

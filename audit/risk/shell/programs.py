@@ -34,6 +34,7 @@ _PERL_RUNS = re.compile(r"`|@\{|\$\{|\(\?\??\{")
 _SOCKET_SHELLS = [pattern for rule, pattern in _WORDS if rule == "sh.net.reverse-shell"]
 _FILE_NAMES = re.compile(r"(['\"])((?:\.{0,2}/|~/)?[\w.-]+(?:/[\w.-]+)*)\1")
 _MAX_STRINGS = 20
+_HIDDEN = re.compile(r"/dev/shm/|(?:/var)?/tmp/(?:.*/)?\.[^/]|/run/(?!user)|/dev/(?!fd/|stdin)\w")  # noqa: S108
 _STRANGE_PATH = re.compile(r"^[\w./~@+-]+$")
 
 
@@ -143,6 +144,7 @@ def run_file(judge: Judge, path: Word, stdin: Value, node: Node | None, language
     if hidden or (not path.known and "output" in path.taints):
         judge.report.add("sh.dyn.unresolved", node)
     if content is None:
+        _watch_place(judge, path, node)
         judge.report.add("sh.code.workspace", node, path.text if _STRANGE_PATH.match(path.text) else "")
         if state.fetched:
             judge.report.add("sh.corr.download-run", node)
@@ -158,6 +160,17 @@ def run_file(judge: Judge, path: Word, stdin: Value, node: Node | None, language
         return Value(UNKNOWN, content.taints)
     code = Value(content.text, content.taints - {"written"})
     return run_shell(judge, code, node, own=False) if language == "bash" else run_code(judge, language, code, node)
+
+
+def _watch_place(judge: Judge, path: Word, node: Node | None) -> None:
+    """Report a program that lies in the clone of somebody's repository, or where nobody is meant to look."""
+    state = judge.walker.state
+    place = normal_path(state.located(path.text))
+    inside = any(place.startswith(f"{folder}/") for folder in state.cloned)
+    if inside or (state.entered in state.cloned and not place.startswith(("/", "~", ".."))):
+        judge.report.add("sh.corr.download-run", node)
+    if _HIDDEN.match(place):
+        judge.report.add("sh.evade.mask", node, place)
 
 
 def shell(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value:
@@ -278,6 +291,10 @@ def _module(judge: Judge, command: Command, module: str, stdin: Value, node: Nod
         "shell": "sh.dyn.hidden-shell",
     }
     judge.report.add(rules.get(kind, "sh.code.workspace"), node, "" if kind in rules else module)
+    for place, word in enumerate(command.arguments):
+        # A line for the debugger is Python, or nearly so.
+        if kind == "debug" and word.text in {"-c", "--command"} and place + 1 < len(command.arguments):
+            return run_code(judge, "python", command.arguments[place + 1], node)
     if kind == "read":
         for word in command.positionals:
             judge.read(word, node)

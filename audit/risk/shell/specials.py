@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from audit.risk.shell import builtins, databases, network, programs, repositories, starters, table, tools
+from audit.risk.shell import builtins, databases, destruction, network, programs, repositories, starters, table, tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,13 @@ _SPECIALS: dict[str, Special] = {
     **dict.fromkeys(("test", "["), builtins.compute),
     **dict.fromkeys(("cd", "pushd"), builtins.change_folder),
     "chmod": tools.chmod,
-    "dd": tools.dd,
+    **dict.fromkeys(("chown", "chgrp"), tools.chown),
+    "install": tools.install,
+    "sysctl": tools.sysctl,
+    "dd": destruction.copy_raw,
+    **dict.fromkeys(("zip", "7z", "rar"), destruction.archive),
+    **dict.fromkeys(("fallocate", "truncate"), destruction.reserve),
+    **dict.fromkeys(("pkill", "killall", "skill"), destruction.end_named),
     "docker": starters.docker,
     "podman": starters.docker,
     "enable": builtins.load_builtin,
@@ -73,7 +79,7 @@ _SPECIALS: dict[str, Special] = {
     "hg": repositories.mercurial,
     "grep": tools.grep,
     "kubectl": tools.kubectl,
-    "kill": builtins.end_processes,
+    "kill": destruction.end_processes,
     "make": starters.make,
     "mktemp": tools.mktemp,
     "mv": tools.mv,
@@ -83,14 +89,14 @@ _SPECIALS: dict[str, Special] = {
     "rename": starters.rename,
     "prename": starters.rename,
     "rg": tools.grep,
-    "rm": tools.rm,
+    "rm": destruction.rm,
     "sed": starters.sed,
     "socat": starters.socat,
     "source": builtins.run_source,
     "tar": starters.tar,
     "trap": builtins.set_trap,
     "unset": builtins.unset,
-    "shred": tools.rm,
-    "unlink": tools.rm,
+    "shred": destruction.rm,
+    "unlink": destruction.rm,
     "xargs": starters.xargs,
 }

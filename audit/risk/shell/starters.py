@@ -7,15 +7,16 @@ import re
 from typing import TYPE_CHECKING
 
 from audit.risk.places import is_root, normal_path, path_classes
-from audit.risk.shell import network, options, programs, table
+from audit.risk.shell import destruction, network, options, programs, table
 from audit.risk.shell.command import Command
-from audit.risk.shell.values import EMPTY, UNKNOWN, Value, Word, joined
+from audit.risk.shell.values import EMPTY, NOTHING, UNKNOWN, Value, Word, joined
 
 if TYPE_CHECKING:
     from tree_sitter import Node
 
     from audit.risk.shell.judge import Judge
 
+_FUNCTION = re.compile(r"^BASH_FUNC_([^=%(]+)(?:%%|\(\))=(.*)$", re.DOTALL)
 _ASSIGNMENT = re.compile(r"^([A-Za-z_]\w*)=(.*)$", re.DOTALL)
 _DELETES = frozenset({"rm", "unlink", "shred", "rmdir", "truncate"})
 # With one of these, find picks some of what is there.
@@ -53,6 +54,7 @@ def tar(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Valu
     if place is not None and not extracts:
         words = [Word(posixpath.join(place.text, word.text), word.taints, word.node) for word in words]
     sources = [judge.read(word, node) for word in words]
+    destruction.packed(judge, command, words, node)
     archive = command.value("-f", "--file")
     listing = bool({"-t", "--list"} & command.flags)
     if archive is not None and archive.text != "-":
@@ -92,9 +94,14 @@ def wrapper(judge: Judge, command: Command, stdin: Value, node: Node | None) -> 
                 judge.report.add("sh.dyn.hidden-shell", node, code.text)
             return programs.run_shell(judge, code, node, own=False)
         if text in wrapper.values and words:
-            _unset(judge, command.name, text, words.pop(0), node)
+            _option_value(judge, command.name, text, words.pop(0), node)
         elif text == "--" or (text.startswith("-") and len(text) > 1):
-            continue
+            if _takes_next(text, wrapper.values) and words:
+                words.pop(0)
+        elif wrapper.takes_assignments and (found := _FUNCTION.match(text)):
+            # This is how a shell hands its functions on: the next one has this one.
+            judge.report.add("sh.dyn.preload", node, found[1])
+            programs.run_shell(judge, Value(f"f {found[2]}", word.taints), node, own=False)
         elif wrapper.takes_assignments and (found := _ASSIGNMENT.match(text)):
             judge.assigned(found[1], Value(found[2], word.taints), node)
         elif skip:
@@ -106,7 +113,15 @@ def wrapper(judge: Judge, command: Command, stdin: Value, node: Node | None) -> 
     return _bare_wrapper(judge, command, stdin, node)
 
 
-def _unset(judge: Judge, wrapper: str, flag: str, word: Word, node: Node | None) -> None:
+def _takes_next(text: str, values: frozenset[str]) -> bool:
+    """Whether short options that stand together end in one that takes the next word, as in `-dmS name`."""
+    together = len(text) > 2 and not text.startswith("--") and text.isascii()
+    return together and f"-{text[-1]}" in values and not any(f"-{letter}" in values for letter in text[1:-1])
+
+
+def _option_value(judge: Judge, wrapper: str, flag: str, word: Word, node: Node | None) -> None:
+    if wrapper == "exec" and flag == "-a":
+        judge.report.add("sh.evade.mask", node, word.text)
     if wrapper == "env" and flag in {"-u", "--unset"}:
         judge.assigned(word.text, EMPTY, node)
 
@@ -184,7 +199,7 @@ def xargs(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Va
     if not stdin.known and Command(words[0].text, []).name in _DELETES:
         # How much goes is as open as what is found.
         judge.report.add("sh.fs.delete.tree", node)
-    given = stdin.text.split("\n") if mark and stdin.known else stdin.text.split()
+    given = stdin.text.split("\n") if mark and stdin.known else stdin.text.replace("\0", " ").split()
     items = [Word(text, stdin.taints, node) for text in (given if stdin.known else [UNKNOWN])][:200]
     if not mark:
         starts = Command(words[0].text, words[1:])
@@ -214,6 +229,7 @@ def find(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Val
     taints = frozenset({"file"})
     everywhere = any(is_root(judge.walker.state.located(start.text)) for start in starts)
     everywhere = everywhere and not any(word.text in _CHOOSES for word in words)
+    wide_taint = frozenset({"everywhere"}) if everywhere else NOTHING
     for place, word in enumerate(words):
         value = words[place + 1] if place + 1 < len(words) else Word()
         if word.text in {"-name", "-iname", "-path", "-regex", "-wholename", "-ipath"}:
@@ -231,10 +247,10 @@ def find(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Val
         elif word.text in {"-exec", "-execdir", "-ok", "-okdir"}:
             if everywhere and Command(value.text, []).name in _DELETES:
                 judge.report.add("sh.destroy.root", node)
-            _found(judge, starts, words[place + 1 :], taints, node)
+            _found(judge, starts, words[place + 1 :], taints | wide_taint, node)
         elif word.text in {"-fprint", "-fprintf", "-fls", "-fprint0"}:
             judge.touch(value, node, writing=True)
-    taints |= {"everywhere"} if everywhere else frozenset()
+    taints |= wide_taint
     return Value(UNKNOWN, taints - {"file"} or frozenset({"name"}))
 
 

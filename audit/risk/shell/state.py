@@ -71,6 +71,8 @@ class State:
     """Where `cd` went, when that is outside the workspace or the home."""
     fetched: bool = False
     """Whether something from the network was unpacked: what lies here may be of others."""
+    entered: str = ""
+    """The folder of the workspace that `cd` went to last."""
     cloned: frozenset[str] = frozenset()
     """The folders that hold clones of others' repositories."""
     carried: frozenset[str] = frozenset()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from audit.risk.places import is_root, normal_path, path_classes
 from audit.risk.shell import network, programs, table
 from audit.risk.shell.filters import DECODED
-from audit.risk.shell.values import EMPTY, UNKNOWN, Value, Word, joined
+from audit.risk.shell.values import EMPTY, UNKNOWN, Value, joined
 
 if TYPE_CHECKING:
     from tree_sitter import Node
@@ -26,25 +26,6 @@ _POD_RIGHTS = re.compile(r"(?:privileged|hostPID|hostIPC|hostNetwork)[\"']?\s*:\
 _DIGESTS = frozenset({"dgst", "md5", "sha1", "sha256", "sha512"})
 _INSTALLS = frozenset({"install", "i", "add", "exec", "dlx", "download", "wheel"})
 PINNING = frozenset({"pip", "npm", "pnpm", "yarn", "bun", "pipx", "npx", "uvx", "uv", "gem", "cargo", "go", "bunx"})
-
-
-def rm(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
-    """Judge a deletion by what is deleted."""
-    recursive = bool({"-r", "-R", "--recursive"} & command.flags)
-    for word in command.positionals:
-        place = judge.walker.state.located(word.text)
-        classes = path_classes(place, writing=True)
-        if judge.context.ciphered and (not word.known or is_root(place)):
-            judge.report.add("sh.corr.encrypt-delete", node)
-        if "everywhere" in word.taints:
-            judge.report.add("sh.destroy.root", node)
-        elif is_root(place) and (recursive or "*" in word.text):
-            judge.report.add("sh.destroy.root", node, place)
-        elif re.search(r"_history$|/var/log(?:/|$)", normal_path(place)):
-            judge.report.add("sh.destroy.traces", node, word.text)
-        elif classes - {"workspace"}:
-            judge.touch(word, node, writing=True)
-    return EMPTY
 
 
 def mv(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
@@ -71,16 +52,30 @@ def chmod(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Va
     return None
 
 
-def dd(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
-    """Judge a raw copy."""
-    source, _written = stdin, EMPTY
-    for word in command.arguments:
-        name, _, value = word.text.partition("=")
-        if name == "if":
-            source = judge.read(Word(value, word.taints, node), node)
-        elif name == "of":
-            return judge.write([Word(value, word.taints, node)], source, node)
-    return Value(UNKNOWN, source.taints)
+def chown(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Report a file that is given to root."""
+    if command.positionals and re.fullmatch(r"(?:root|0)(?:[:.]\w*)?", command.positionals[0].text):
+        judge.report.add("sh.priv.setuid", node, command.positionals[0].text)
+    if {"-R", "--recursive"} & command.flags:
+        for word in command.positionals[1:]:
+            if is_root(judge.walker.state.located(word.text)) and normal_path(word.text) != "~":
+                judge.report.add("sh.destroy.root", node, word.text)
+    return None
+
+
+def install(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Report a copy that runs with its owner's rights."""
+    for word in command.values("-m", "--mode"):
+        if _SETUID.search(word.text):
+            judge.report.add("sh.priv.setuid", node, word.text)
+    return None
+
+
+def sysctl(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Report a setting of the kernel that is changed."""
+    if any("=" in word.text for word in command.positionals):
+        judge.report.add("sh.priv.kernel", node)
+    return None
 
 
 def packages(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
@@ -93,6 +88,9 @@ def packages(judge: Judge, command: Command, stdin: Value, node: Node | None) ->
     wanted = words if own_verb else words[next((n for n, word in enumerate(words) if word in _INSTALLS), 0) + 1 :]
     wanted = wanted[:1] if own_verb else wanted
     sources = command.values("-i", "--index-url", "--extra-index-url", "--registry", "-f", "--find-links", "--source")
+    named = [*(source.text for source in sources), *words]
+    if any(network.is_untrusted(text.removeprefix("git+")) for text in named):
+        judge.report.add("sh.pkg.untrusted", node)
     if sources or any(_BY_ADDRESS.search(word) for word in wanted):
         judge.report.add("sh.pkg.source", node)
     elif any(not _VERSIONED.search(word) and not word.startswith((".", "/", "-")) for word in wanted) or any(

@@ -68,6 +68,11 @@ def joined(values: Iterable[Value], separator: str = "") -> Value:
     return Value(separator.join(texts)[:MAX_TEXT], taints)
 
 
+def quoted(text: str) -> str:
+    """Return a word as the shell would read it back."""
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
 def hide(text: str) -> str:
     """Return quoted text: nothing in it is a pattern, a brace or a tilde any more."""
     return text.translate(_HIDE) if _IS_SPECIAL.search(text) else text

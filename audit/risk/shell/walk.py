@@ -9,6 +9,7 @@ import tree_sitter
 import tree_sitter_bash
 
 from audit.risk.places import normal_path, path_classes
+from audit.risk.shell.builtins import run_index
 from audit.risk.shell.judge import Judge, is_endless
 from audit.risk.shell.state import Function, State
 from audit.risk.shell.values import EMPTY, MYSTERY, UNKNOWN, Value, Word, joined
@@ -31,6 +32,7 @@ _STRANGE_BLOCK = re.compile(rb"(?:!|\bcoproc)[ \t]+(?:\w+[ \t]+)?\{\s")
 _DESCRIPTOR = Value(UNKNOWN, frozenset({"descriptor"}))
 _MAX_ITEMS = 32
 _PATTERN = re.compile(r"\[[^\]/]*\]|[*?]+")
+_KEYED = re.compile(r"\[([^\]]+)\]=(.*)", re.DOTALL)
 _ORDINARY = frozenset({"workspace", "system"})
 _MAX_CALLS = 6
 # Short functions, which others are called through, may be followed for each call; long ones for the first few.
@@ -41,6 +43,7 @@ _BRANCHES = frozenset({"if_statement", "elif_clause", "else_clause", "case_state
 _WORDS = frozenset(
     {"word", "string", "raw_string", "ansi_c_string", "concatenation", "number", "simple_expansion", "expansion"}
 )
+_REDIRECT_MARKS = frozenset({b"<", b">", b"<<", b"<<<", b"<>"})
 _REDIRECTS = frozenset({"file_redirect", "heredoc_redirect", "herestring_redirect"})
 
 
@@ -62,7 +65,7 @@ class Walker:
         if strange and (plainer := _BRACED_COMMAND.sub(rb"\g<0>''", data)) != data:
             # The grammar takes the brace for that of a block; behind an empty string it is part of a word.
             root = tree_sitter.Parser(_LANGUAGE).parse(plainer).root_node
-        if root.has_error:
+        if root.has_error and _is_broken(root):
             self._context.report.add("sh.code.parse", None)
         written = self._all(root.children, EMPTY)
         for name, function in list(self.state.functions.items()):
@@ -205,7 +208,7 @@ class Walker:
         if value is not None and value.type == "array":
             words = [word for child in value.named_children for word in self._expander.words(child)]
             earlier = self.state.arrays.get(text, []) if plus else []
-            self.state.set_array(text, [*earlier, *(Value(word.text, word.taints) for word in words)])
+            self.state.set_array(text, [*earlier, *(self._member(text, word) for word in words)])
             return EMPTY
         assigned = self._expander.value(value) if value is not None else EMPTY
         if plus:
@@ -213,6 +216,14 @@ class Walker:
         self.state.set(text, assigned)
         self._judge.assigned(text, assigned, node)
         return EMPTY
+
+    def _member(self, array: str, word: Word) -> Value:
+        """Return an array's member; one that names its key is kept under it as well."""
+        found = _KEYED.match(word.text)
+        value = Value(found[2] if found else word.text, word.taints)
+        if found:
+            self.state.variables[f"{array}[{found[1]}]"] = [value]
+        return value
 
     def _element(self, name: Node, value: Value) -> None:
         array = (name.children[0].text or b"").decode("utf-8", "replace")
@@ -222,6 +233,7 @@ class Walker:
         values += [EMPTY] * (place + 1 - len(values))
         values[place] = value
         self.state.set_array(array, values)
+        self.state.variables[f"{array}[{index}]"] = [value]
 
     def _declaration(self, node: Node, stdin: Value) -> Value:
         words = []
@@ -333,6 +345,11 @@ class Walker:
 
     def _redirect(self, node: Node, stdin: Value) -> tuple[Value, list[Word]]:
         """Return what a command then reads, and the files it writes."""
+        if node.type == "file_redirect" and b"<<<" in (node.text or b"")[:8]:
+            # The grammar knows no descriptor before a here-string.
+            content = joined([self._expander.value(child) for child in node.children_by_field_name("destination")])
+            self.state.files[f"/dev/fd/{(node.text or b'')[:1].decode()}"] = content
+            return stdin, []
         if node.type == "herestring_redirect":
             return joined([self._expander.value(child) for child in node.named_children]), []
         if node.type == "heredoc_redirect":
@@ -385,8 +402,20 @@ class Walker:
             if child.type in {"binary_expression", "unary_expression", "parenthesized_expression"}:
                 self._test(child, stdin)
             elif child.type not in {"test_operator", "regex", "extglob_pattern"}:
-                self._expander.words(child)
+                for word in self._expander.words(child):
+                    run_index(self._judge, word, node)
         return EMPTY
+
+
+def _is_broken(root: Node) -> bool:
+    """Whether a part can't be read; the grammar does not know every redirection to a descriptor of its own."""
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if node.is_missing or (node.type == "ERROR" and (node.text or b"").strip() not in _REDIRECT_MARKS):
+            return True
+        waiting += [child for child in node.children if child.has_error]
+    return False
 
 
 def _assigned(body: Node) -> frozenset[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from audit.risk.places import is_root
 from audit.risk.shell import arithmetic
 from audit.risk.shell.parameters import operate, unescape
 from audit.risk.shell.values import (
@@ -21,6 +22,7 @@ from audit.risk.shell.values import (
     hide,
     hide_braces,
     joined,
+    quoted,
     show,
 )
 
@@ -36,6 +38,8 @@ _IN_QUOTES = re.compile(r'\\([$`"\\]|\n)')
 _PLAIN = re.compile(r"[\w./=:@%^-]+\Z")
 _LETTERS = re.compile(r"\\(?:x[67][0-9a-fA-F]|u00[67][0-9a-fA-F]|U000000[67][0-9a-fA-F]|1[4-7][0-7])")
 _DECODED = frozenset({"decoded"})
+_NAMES = re.compile(r"[A-Za-z_]\w*")
+_INDEX = re.compile(r"\w\[[^\]]*\$\(([^)]*)\)")
 _BLANKS = re.compile(r"[ \t\n]+")
 _QUOTING = re.compile(r"['\"\\]")
 _QUOTES = frozenset({"raw_string", "string"})
@@ -87,6 +91,8 @@ class Expander:
             for part in parts:
                 pattern = "*" in part or "?" in part or "[" in part
                 text = show(_home(part))[:MAX_TEXT]
+                if pattern and is_root(text):
+                    taints |= {"everywhere"}
                 found.append(Word(text, taints, node, pattern, assembled, escaped, shredded))
         return found
 
@@ -206,6 +212,11 @@ class Expander:
                 taints |= value.taints
             else:
                 waiting += child.children
+        for found in _NAMES.finditer(text):
+            named = self._state.get(found[0])
+            if named is not None and (hidden := _INDEX.search(named.text)):
+                # The index of an array that a value names is evaluated as well.
+                self._run(f"eval {quoted(hidden[1])}", node)
         return Value(arithmetic.evaluate(text, lambda name: self._named(name).text), taints)
 
     def _named(self, name: str, *, in_full: bool = False) -> Value:
@@ -239,6 +250,9 @@ class Expander:
                 self._state.set(_text(subject), other)
             return value if present else other
         operands = self._operands(rest[1:], operator)
+        if operator == "@" and operands == ["P"] and any(mark in value.text for mark in ("$(", "`", UNKNOWN)):
+            # What is expanded like a prompt runs the substitutions in it.
+            return self._run(f"eval {quoted(value.text)}", node)
         return Value(operate(value.text, operator, operands)[:MAX_TEXT], value.taints)
 
     def _operands(self, nodes: list[Node], operator: str) -> list[str]:
@@ -265,6 +279,9 @@ class Expander:
         if node.type != "subscript":
             return self._named(_text(node), in_full=in_full)
         name, index = _text(node.children[0]), self.value(node.children[2]).text if node.child_count > 2 else ""
+        keyed = self._state.get(f"{name}[{index}]")
+        if keyed is not None:
+            return keyed
         values = self._state.arrays.get(name)
         if values is None:
             return self._named(name)
