@@ -91,6 +91,8 @@ def _verdicts(one: Counted, policy: RiskPolicy, now: datetime) -> Iterable[Verdi
         yield _verdict(one, VerdictAction.PAUSE, policy.pause_at, now)
     if policy.cut_at is not None and one.score >= policy.cut_at and one.event.sandbox_id:
         yield _verdict(one, VerdictAction.CUT, policy.cut_at, now)
+    if policy.void_at is not None and one.score >= policy.void_at and one.event.sandbox_id:
+        yield _verdict(one, VerdictAction.VOID, policy.void_at, now)
 
 
 def _verdict(one: Counted, action: VerdictAction, threshold: int, now: datetime) -> Verdict:

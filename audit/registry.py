@@ -35,6 +35,8 @@ def _code(code: str, sentence: str, severity: Severity = "info", fields: str = "
 _FLOW = "host port protocol address sni rule layer policy_version bytes_in bytes_out count many via method closed"
 _CALL = "service method path secret_name"
 _SERVICE = "name kind base_url slot headers private version"
+_INJECTED = "host method path names rule"
+_MINTED = "host name audience jti kid expires_at"
 _GRAVE = {("egress.denied", "metadata"), ("egress.dns_denied", "metadata")}
 
 _CODES = {
@@ -137,6 +139,18 @@ _CODES = {
         _code(
             "risk.network_cut_failed",
             "The network of the sandbox {object} could not be cut for its risk.",
+            "critical",
+            "score threshold event rules error",
+        ),
+        _code(
+            "risk.tokens_voided",
+            "The scoped tokens of the sandbox {object} were voided for its risk.",
+            "critical",
+            "score threshold event rules",
+        ),
+        _code(
+            "risk.tokens_void_failed",
+            "The scoped tokens of the sandbox {object} could not be voided for its risk.",
             "critical",
             "score threshold event rules error",
         ),
@@ -248,6 +262,17 @@ _CODES = {
         _code("token.revoked", "{actor} revoked the scoped token {object}.", "notice", "service secret_name"),
         _code("token.voided", "Scoped tokens of {object} ended with it.", "notice", "count"),
         _code("secret.reflected", "A service sent back the secret that {object} is for.", "critical", _CALL),
+        # what is put into requests on their way out
+        _code("secret.injected", "A request of {object} got a secret on its way out.", fields=_INJECTED),
+        _code("secret.inject_refused", "A request of {object} did not get its secret.", "warning", _INJECTED),
+        _code(
+            "secret.exfil_attempt",
+            "{object} sent a secret's placeholder where that secret is not for.",
+            "critical",
+            f"{_FLOW} secret_name place",
+        ),
+        _code("identity.minted", "A request of {object} got a workload identity token.", fields=_MINTED),
+        _code("identity.rotated", "{actor} made the key {object} for identities.", "warning", "signs_from withdrawn"),
         _code("service.created", "{actor} created the service {object}.", "warning", _SERVICE),
         _code("service.changed", "{actor} changed the service {object}.", "warning", "before after"),
         _code("service.deleted", "{actor} deleted the service {object}.", "warning", _SERVICE),

@@ -25,7 +25,7 @@ READ, WRITE = "risk:read", "risk:write"
 LONGEST_MUTE = timedelta(days=366)
 MAX_MUTES = 200
 MAX_LEVELS = 100
-THRESHOLDS = ("flag_at", "pause_at", "cut_at", "refuse_at")
+THRESHOLDS = ("flag_at", "pause_at", "cut_at", "void_at", "refuse_at")
 _UNREADABLE_TIERS = ("L2", "L3")
 
 
@@ -43,6 +43,7 @@ def set_policy(
     refuse_at: int | None,
     unassessable_tier: str,
     cut_at: int | None = None,
+    void_at: int | None = None,
     tenant_id: UUID | None = None,
 ) -> RiskPolicy:
     """Set all thresholds of a tenant: scores from 1 to 100, or None for never. Raises Forbidden or InvalidInput."""
@@ -51,6 +52,7 @@ def set_policy(
         "flag_at": flag_at,
         "pause_at": pause_at,
         "cut_at": cut_at,
+        "void_at": void_at,
         "refuse_at": refuse_at,
     }
     for name, value in wanted.items():
@@ -117,8 +119,9 @@ def verdicts_for(actor: Actor) -> QuerySet[Verdict]:
 
 
 def override_verdict(*, actor: Actor, verdict_id: str, note: str) -> Verdict:
-    """Say that a verdict does not hold, and why. What waits is not done; a network that was cut is given back.
+    """Say that a verdict does not hold, and why.
 
+    What waits is not done, and a network that was cut is given back; tokens that were voided stay void.
     Raises Forbidden, NotFound, InvalidInput without a note, and Conflict when it was overridden already.
     """
     _require(actor, WRITE)

@@ -19,6 +19,8 @@ from tenants.broker.actions import READ, WRITE, Bound, Issued
 from tenants.tokenmodels import ScopedToken, TokenEnd
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from django.db.models import QuerySet
 
     from corekit.actor import Actor
@@ -110,6 +112,12 @@ def void_tokens(*, actor: Actor, sandbox_id: str) -> int:
 def void_for_risk(sandbox: Sandbox) -> int:
     """End all tokens of a sandbox because the audit's judgement asks for it; return how many had a use left."""
     return actions.end_of_sandbox(sandbox.pk, reason=TokenEnd.RISK, actor=SYSTEM)
+
+
+def were_voided(sandbox: Sandbox, *, since: datetime) -> bool:
+    """Say whether tokens of a sandbox were voided for risk since a time."""
+    rows = ScopedToken.everywhere().filter(sandbox_id=sandbox.pk, tenant_id=sandbox.tenant_id)
+    return rows.filter(end_reason=TokenEnd.RISK, ended_at__gte=since).exists()
 
 
 def _of(actor: Actor, sandbox_id: str) -> QuerySet[ScopedToken]:

@@ -1,4 +1,7 @@
-"""Carry out what the audit's judgement asks for: pause sandboxes whose acts met a threshold, or cut their network."""
+"""Carry out what the audit's judgement asks for of sandboxes whose acts met a threshold.
+
+They are paused, their network is cut, or their scoped tokens are voided.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from audit.models import Verdict, VerdictAction, VerdictState
 from corekit import clock
 from corekit.actor import SYSTEM
 from corekit.errors import Conflict, GatehouseError, NotFound
-from sandboxes import actions, networks, turns
+from sandboxes import actions, networks, tokens, turns
 from sandboxes.errors import EgressUnavailable, NodeSilent, NodeUnavailable
 from sandboxes.models import Sandbox
 from sandboxes.node_client import local_node
@@ -29,13 +32,15 @@ PATIENCE = timedelta(seconds=60)
 """For how long what the node refuses is tried again."""
 ENDED, RESTARTED, STILL = "The sandbox has ended.", "The sandbox was started anew.", "The sandbox is paused already."
 NO_NETWORK, STILL_CUT = "The sandbox has no network.", "Its network is cut already."
-_NOTHING_TO_DO = frozenset({STILL, NO_NETWORK, STILL_CUT})
+NO_TOKENS = "It has no tokens that count."
+_NOTHING_TO_DO = frozenset({STILL, NO_NETWORK, STILL_CUT, NO_TOKENS})
 _OVER = frozenset({SandboxState.ENDING, SandboxState.ENDED})
 _SOON = frozenset({SandboxState.STARTING, SandboxState.RESUMING})
 # What is done → the events that say so, and that it could not be done.
 _EVENTS = {
     VerdictAction.PAUSE: ("risk.paused", "risk.pause_failed"),
     VerdictAction.CUT: ("risk.network_cut", "risk.network_cut_failed"),
+    VerdictAction.VOID: ("risk.tokens_voided", "risk.tokens_void_failed"),
 }
 
 
@@ -56,9 +61,8 @@ def _carry_out(verdict: Verdict) -> bool:
         return _settle(verdict, VerdictState.FAILED, ENDED)
     if verdict.generation not in {None, sandbox.generation}:
         return _settle(verdict, VerdictState.FAILED, RESTARTED)
-    act = _cut if verdict.action == VerdictAction.CUT else _pause
     try:
-        note = act(verdict, sandbox)
+        note = _ACTS[VerdictAction(verdict.action)](verdict, sandbox)
     except (NodeUnavailable, NodeSilent, EgressUnavailable, Conflict) as error:
         # Whether it is done by now, or the sandbox has ended, the next look will tell.
         logger.warning("verdict_waits", sandbox_id=sandbox.pk, error=error.code)
@@ -97,6 +101,17 @@ def _cut(verdict: Verdict, sandbox: Sandbox) -> str | None:
         networks.tell(local_node(), sandbox)
     others = Verdict.objects.filter(sandbox_id=sandbox.pk, generation=verdict.generation, state=VerdictState.DONE)
     return STILL_CUT if others.filter(action=VerdictAction.CUT).exists() else ""
+
+
+def _void(verdict: Verdict, sandbox: Sandbox) -> str | None:
+    """Let no token of the sandbox count any more; return as `_pause`. Nothing brings them back."""
+    with turns.write():
+        voided = tokens.void_for_risk(sandbox)
+    # What ended since then ended by this: whoever did it died before it could say so.
+    return "" if voided or tokens.were_voided(sandbox, since=verdict.created_at) else NO_TOKENS
+
+
+_ACTS = {VerdictAction.PAUSE: _pause, VerdictAction.CUT: _cut, VerdictAction.VOID: _void}
 
 
 def _settle(verdict: Verdict, state: VerdictState, note: str) -> bool:

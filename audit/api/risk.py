@@ -61,6 +61,9 @@ class PolicyBody(Body):
     cut_at = WholeNumber(
         minimum=1, maximum=100, allow_null=True, default=None, help_text="Cut its network; never without it."
     )
+    void_at = WholeNumber(
+        minimum=1, maximum=100, allow_null=True, default=None, help_text="Void its scoped tokens; never without it."
+    )
     refuse_at = WholeNumber(minimum=1, maximum=100, allow_null=True, help_text="Refuse to run such code over REST.")
     unassessable_tier = serializers.ChoiceField(
         choices=("L2", "L3"), default="L2", help_text="What code needs that nobody could read."

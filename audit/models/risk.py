@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 
 class RiskPolicy(models.Model):
-    """A tenant's thresholds: scores from which an event is flagged, its sandbox paused or cut off. None is never.
+    """A tenant's thresholds: scores from which an event is flagged, its sandbox paused, cut off or without its tokens.
 
-    `unassessable_tier` is the least tier of code that nobody could judge: L2 or L3.
+    None is never. `unassessable_tier` is the least tier of code that nobody could judge: L2 or L3.
     """
 
     tenant_id = models.UUIDField(primary_key=True)
     flag_at = models.PositiveSmallIntegerField(null=True, default=75)
     pause_at = models.PositiveSmallIntegerField(null=True, default=None)
     cut_at = models.PositiveSmallIntegerField(null=True, default=None)
+    void_at = models.PositiveSmallIntegerField(null=True, default=None)
     refuse_at = models.PositiveSmallIntegerField(null=True, default=None)
     unassessable_tier = models.CharField(max_length=2, default="L2")
 
@@ -73,6 +74,7 @@ class VerdictAction(models.TextChoices):
     FLAG = "flag", "Flag"
     PAUSE = "pause", "Pause the sandbox"
     CUT = "cut", "Cut its network"
+    VOID = "void", "Void its scoped tokens"
 
 
 class VerdictState(models.TextChoices):

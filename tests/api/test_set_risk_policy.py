@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.django_db
 
-POLICY = {"flag_at": 50, "pause_at": 80, "cut_at": 90, "refuse_at": None, "unassessable_tier": "L3"}
+POLICY = {"flag_at": 50, "pause_at": 80, "cut_at": 90, "void_at": 85, "refuse_at": None, "unassessable_tier": "L3"}
 
 
 def soon(**more: Any) -> dict[str, Any]:
@@ -34,6 +34,7 @@ def test_without_any_the_usual_thresholds_are_shown(rest: Rest, alice: Caller) -
         "flag_at": 75,
         "pause_at": None,
         "cut_at": None,
+        "void_at": None,
         "refuse_at": None,
         "unassessable_tier": "L2",
     }
@@ -47,7 +48,8 @@ def test_set_them(rest: Rest, alice: Caller) -> None:
     event = Event.objects.get(code="risk.policy_changed")
     assert (event.tenant_id, event.actor_id) == (alice.tenant.pk, alice.key.pk)
     assert event.details["after"] == POLICY
-    usual = {"flag_at": 75, "pause_at": None, "cut_at": None, "refuse_at": None, "unassessable_tier": "L2"}
+    usual: dict[str, Any] = {"flag_at": 75, "pause_at": None, "cut_at": None, "void_at": None, "refuse_at": None}
+    usual["unassessable_tier"] = "L2"
     assert event.details["before"] == usual
 
 
@@ -65,6 +67,7 @@ def test_the_same_again_is_no_event(rest: Rest) -> None:
         ({"pause_at": "80"}, "pause_at"),
         ({"pause_at": True}, "pause_at"),
         ({"unassessable_tier": "L1"}, "unassessable_tier"),
+        ({"void_at": 0}, "void_at"),
         ({"kill_at": 90}, "kill_at"),
     ],
 )
