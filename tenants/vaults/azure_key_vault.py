@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -46,7 +47,12 @@ _PROBE = "gatehouse--health"
 _HOST = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,23}")
 
 
-def open_vault(name: str, table: dict[str, Any]) -> AzureKeyVault:
+def open_vault(
+    name: str,
+    table: dict[str, Any],
+    pause: Callable[[float], None] = time.sleep,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> AzureKeyVault:
     """Return the vault of a configured table. It connects when it is first used."""
     options = Options(name, table)
     url, cloud = _checked(name, options.required("url"))
@@ -64,15 +70,19 @@ def open_vault(name: str, table: dict[str, Any]) -> AzureKeyVault:
     # The client takes a credential in either of its two forms.
     identity = cast("TokenCredential", credential(options, cloud, transport))
     options.finish()
-    return AzureKeyVault(name, lambda: SecretClient(url, identity, api_version=API_VERSION, **transport))
+
+    def make_client() -> SecretClient:
+        return SecretClient(url, identity, api_version=API_VERSION, **transport)
+
+    return AzureKeyVault(Calls(name, make_client, pause, monotonic))
 
 
 class AzureKeyVault:
     """One Key Vault. Two vaults never share a credential or a connection."""
 
-    def __init__(self, name: str, make_client: Callable[[], SecretClient], **time: Any) -> None:
-        self.name = name
-        self._calls = Calls(name, make_client, **time)
+    def __init__(self, calls: Calls) -> None:
+        self.name = calls.vault
+        self._calls = calls
 
     def put(self, ref: Ref, value: SecretValue) -> Stored:
         """Keep a value as the newest version. Raises SecretDeleted while a deleted entry has the name."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import random
 import re
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, timedelta
@@ -82,8 +81,8 @@ class Calls:
         self,
         vault: str,
         make_client: Callable[[], SecretClient],
-        pause: Callable[[float], None] = time.sleep,
-        monotonic: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None],
+        monotonic: Callable[[], float],
     ) -> None:
         self.vault = vault
         self._make_client = make_client
@@ -148,6 +147,8 @@ class Calls:
                 return call(client, options)
         except (AzureError, ValueError) as error:
             failure = self._failure(error, repeatable=repeatable)
+            if not isinstance(failure.error, SecretMissing | SecretDisabled):
+                _log(self.vault, error)
         # Said outside of the block, so that the client's error, which holds our request, does not hang on ours.
         return failure
 
@@ -176,15 +177,12 @@ class Calls:
         self._skew = 0.0 if abs(skew) < 2 else skew
 
     def _failure(self, error: Exception, *, repeatable: bool) -> _Failure:
-        status = getattr(error, "status_code", None)
-        codes = _codes(error)
-        logger.info("vault_call_failed", vault=self.vault, status=status, codes=codes, kind=type(error).__name__)
         if isinstance(error, ClientAuthenticationError):
             return self._unauthenticated(error)
         if isinstance(error, ServiceRequestError | ServiceResponseError):
             return self._unreachable(error, repeatable=repeatable)
         if isinstance(error, HttpResponseError):
-            return self._answered(error, codes, repeatable=repeatable)
+            return self._answered(error, _codes(error), repeatable=repeatable)
         return _Failure(VaultMisconfigured(f"What answers for the vault {self.vault} is no Key Vault: check its url."))
 
     def _unauthenticated(self, error: ClientAuthenticationError) -> _Failure:
@@ -254,8 +252,15 @@ class Calls:
         return self._denied("refuses our identity: give it the role Key Vault Secrets Officer there")
 
     def _denied(self, problem: str) -> _Failure:
-        logger.warning("vault_denied", vault=self.vault, problem=problem)
         return _Failure(VaultDenied(f"The vault {self.vault} {problem}."))
+
+
+def _log(vault: str, error: Exception) -> None:
+    status, request = getattr(error, "status_code", None), None
+    if isinstance(error, HttpResponseError):
+        request = _headers(error).get("x-ms-request-id")
+    kind, codes = type(error).__name__, _codes(error)
+    logger.warning("vault_call_failed", vault=vault, kind=kind, status=status, codes=codes, azure_request=request)
 
 
 def _is_passing(status: int | None) -> bool:
