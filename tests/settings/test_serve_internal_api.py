@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import socket
 import subprocess
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import uvicorn
 
 from audit.models import Event
 from corekit import clock
-from gatehouse.management.commands.serve import configuration
 from sandboxes.models import Sandbox
 from tenants import actions as tenant_actions
 from tests.factories import OPERATOR
 from tests.sandboxes.fixtures import alice, assert_counters_equal_reality, base, node, used
+from tests.webserver import Web
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from sandboxes.models import Template
     from tests.sandboxes.fixtures import Caller
@@ -35,60 +29,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 NOBODY = 65534
 
 
-class Connection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=10)
-        self.path = path
-
-    def connect(self) -> None:
-        """Open the socket."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(10)
-        self.sock.connect(str(self.path))
-
-
-class Web:
-    """A web server on its two sockets."""
-
-    def __init__(self, public: Path, internal: Path) -> None:
-        self.public, self.internal = public, internal
-        self.sockets = [_bind(public), _bind(internal)]
-        self.server = uvicorn.Server(configuration(str(public)))
-        self.thread = threading.Thread(target=self.server.run, args=(self.sockets,), daemon=True)
-        self.thread.start()
-        while not self.server.started:
-            assert self.thread.is_alive()
-            time.sleep(0.01)
-
-    def stop(self) -> None:
-        """Stop serving."""
-        self.server.should_exit = True
-        self.thread.join(10)
-
-    def ask(self, path: str, body: Any = None, *, method: str = "POST", at: Path | None = None) -> tuple[int, Any]:
-        """Send a request to the internal listener, or to another, and return status and parsed answer."""
-        connection = Connection(at or self.internal)
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        connection.request(method, path, data, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        content = answer.read()
-        self.headers = dict(answer.getheaders())
-        connection.close()
-        return answer.status, json.loads(content) if content else None
-
-
-def _bind(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
-    return listener
-
-
 @pytest.fixture
 def web(node: NodeDouble, settings: Any) -> Iterator[Web]:
     """Web as `manage.py serve` runs it."""
-    running = Web(settings.GATEHOUSE.web_socket, settings.GATEHOUSE.internal_socket)
+    running = Web(settings.GATEHOUSE)
     yield running
     running.stop()
 
