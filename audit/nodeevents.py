@@ -35,7 +35,7 @@ _MAX_SQL_INTEGER = 2**31 - 1
 _MAX_BIG_INTEGER = 2**63 - 1
 _MAX_TIME_MS = 253_402_300_799_999  # the end of the year 9999
 _RAW_SHOWN = 2000
-_FLOW = "egress."
+_FLOWS = ("egress.", "secret.exfil_attempt")
 
 
 def read(event: Mapping[str, Any], tenant_id: str | UUID | None) -> Event:
@@ -116,7 +116,7 @@ def _risk(event: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_flow(event: Mapping[str, Any], shown: Mapping[str, object], name: str) -> object:
     """Return a detail of the way out that has a column of its own, to be looked for by it."""
-    return shown.get(name) if str(event["code"]).startswith(_FLOW) else None
+    return shown.get(name) if str(event["code"]).startswith(_FLOWS) else None
 
 
 def _decision(event: Mapping[str, Any], outcome: str) -> str:

@@ -32,7 +32,10 @@ def _code(code: str, sentence: str, severity: Severity = "info", fields: str = "
     return Code(code, sentence, severity, frozenset(fields.split()))
 
 
-_FLOW = "host port protocol address sni rule layer policy_version bytes_in bytes_out count many via method closed"
+_FLOW = (
+    "host port protocol address sni rule layer policy_version bytes_in bytes_out count many via method closed "
+    "secrets_sent detail"
+)
 _CALL = "service method path secret_name"
 _SERVICE = "name kind base_url slot headers private version"
 _INJECTED = "host method path names rule"

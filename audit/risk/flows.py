@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from audit.risk.findings import Assessment
 
 DENIED, DNS_DENIED, CLOSED = "egress.denied", "egress.dns_denied", "egress.closed"
-CODES = (DENIED, DNS_DENIED, CLOSED)
+EXFIL_ATTEMPT = "secret.exfil_attempt"
+CODES = (DENIED, DNS_DENIED, CLOSED, EXFIL_ATTEMPT)
 WRONG_S, NAMES_S, SENT_S = 600.0, 60.0, 3600.0
 """How long wrong hosts, names and bytes are counted."""
 _WRONG = frozenset({"no_rule", "port", "literal_ip", "dns_denied"})
@@ -111,6 +112,8 @@ class _Window:
 
 
 def _has_reason(rule: Mapping[str, Any], flow: Flow) -> bool:
+    if "code" in rule:
+        return bool(flow.code == rule["code"])
     return flow.code != CLOSED and flow.reason in rule.get("reasons", ())
 
 

@@ -16,6 +16,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
     path("", include("gatehouse.console.urls")),
     path("api/", include("gatehouse.api.urls")),
+    path("", include("tenants.identity.urls")),
     path("", include("sandboxes.e2b.urls")),
 ]
 

@@ -66,6 +66,19 @@ def test_what_was_let_through_says_how_much(acme: Tenant) -> None:
     assert event.risk_score is None
 
 
+def test_a_secret_that_was_sent_elsewhere_is_grave_and_raises_levels(acme: Tenant) -> None:
+    RiskPolicy.objects.create(tenant_id=acme.pk, flag_at=80)
+    sent = flow("secret.exfil_attempt", "evil.example", reason="secret_elsewhere", secret_name="key", place="body")
+
+    (event,) = record(acme, sent)
+
+    assert (event.host, event.decision, event.risk_score) == ("evil.example", "deny", 85)
+    assert (event.details["secret_name"], event.risk_reasons) == ("key", ["flow.secret_elsewhere"])
+    assert registry.severity_of(event.code, event.reason) == "critical"
+    assert round(RiskLevel.objects.get(kind=judging.SANDBOX, subject_id="i1").score) == 85
+    assert Verdict.objects.get().event_id == event.pk
+
+
 def test_a_metadata_probe_is_grave_and_raises_levels(acme: Tenant) -> None:
     RiskPolicy.objects.create(tenant_id=acme.pk, flag_at=75)
 

@@ -44,6 +44,15 @@ def test_some_reasons_say_enough(reason: str, rule: str, band: str) -> None:
     assert ([finding.rule for finding in found.findings], found.band) == ([rule], band)
 
 
+def test_a_secrets_placeholder_elsewhere_says_enough() -> None:
+    found = Recent().assess(Flow("secret.exfil_attempt", 0.0, "secret_elsewhere", "evil.example"))
+
+    assert found is not None
+    assert ([one.rule for one in found.findings], found.score) == (["flow.secret_elsewhere"], 85)
+    # The refusal of the same request says it no second time.
+    assert Recent().assess(denied("evil.example", reason="secret_elsewhere")) is None
+
+
 @pytest.mark.parametrize("reason", ["no_rule", "port", "literal_ip", "resolve_failed", "connect_failed", "limit"])
 def test_one_wrong_host_says_nothing(reason: str) -> None:
     assert Recent().assess(denied("a.example", reason=reason)) is None
