@@ -109,6 +109,8 @@ def list_variables(judge: Judge, command: Command, stdin: Value, node: Node | No
         judge.report.add("sh.env.all", node)
         return Value(UNKNOWN, frozenset({"environment"}))
     if name == "printenv":
+        if any("token" in (judge.walker.state.get(word.text) or MYSTERY).taints for word in command.positionals):
+            judge.report.add("sh.fs.secret", node)
         values = [judge.walker.state.get(word.text) or MYSTERY for word in command.positionals]
         return joined(values)
     return EMPTY
@@ -151,6 +153,16 @@ def run_index(judge: Judge, word: Value, node: Node | None) -> None:
     if "[" in word.text and (found := _INDEX.search(word.text)):
         judge.report.add("sh.dyn.eval", node, word.text)
         programs.run_shell(judge, Value(found[1] or found[2], word.taints), node, own=False)
+
+
+def list_lines(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Return what earlier lines, or the names of all variables, are to others."""
+    if command.name == "compgen":
+        if {"-e", "-v"} & command.flags:
+            judge.report.add("sh.env.all", node)
+            return Value(UNKNOWN, frozenset({"environment"}))
+        return None
+    return Value(UNKNOWN, frozenset({"secret"})) if not {"-c", "-d", "-w"} & command.flags else EMPTY
 
 
 def parse_options(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from audit.risk.places import is_root, normal_path, path_classes
+from audit.risk.shell import network
 from audit.risk.shell.values import EMPTY, UNKNOWN, Value, Word
 
 if TYPE_CHECKING:
@@ -82,11 +83,13 @@ def archive(judge: Judge, command: Command, stdin: Value, node: Node | None) -> 
     return None
 
 
-def synchronise(judge: Judge, command: Command, node: Node | None) -> None:
-    """Report a copy that first deletes the root, a system folder or a home."""
-    deletes = any(flag.startswith("--del") for flag in command.flags)
-    if deletes and command.positionals and is_root(judge.walker.state.located(command.positionals[-1].text)):
-        judge.report.add("sh.destroy.root", node)
+def synchronise(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Report a copy that first deletes what only its target has: a folder, or a home, or everything."""
+    if any(flag.startswith("--del") for flag in command.flags) and command.positionals:
+        judge.report.add("sh.fs.delete.tree", node)
+        if is_root(judge.walker.state.located(command.positionals[-1].text)):
+            judge.report.add("sh.destroy.root", node)
+    return network.judge(judge, command, stdin, node) if network.is_network(command) else None
 
 
 def size_of(text: str) -> int:

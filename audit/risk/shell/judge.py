@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from audit.risk.places import is_root, normal_path, path_classes
+from audit.risk.places import host_classes, is_private, is_root, normal_path, path_classes
 from audit.risk.shell import destruction, options, programs, settings, specials, table
 from audit.risk.shell.command import Command, canonical
 from audit.risk.shell.filters import DECODED, apply
@@ -65,6 +64,7 @@ _HOLDS_SECRETS = frozenset({"/", "~", "~/", "/home", "/home/", "/etc", "/etc/", 
 # What comes out of all others was not in their input as it is.
 _PASSES_ON = frozenset({"cat", "tee", "pv", "sponge", "dos2unix"})
 _COPIES = frozenset({"cp", "mv", "install"})
+_TELLS_ACCOUNTS = frozenset({"/etc/passwd", "/etc/group"})
 _ENDLESS_SOURCES = frozenset({"/dev/zero", "/dev/urandom", "/dev/random", "/dev/full"})
 _NO_END = frozenset({"endless"})
 # They stop after so much, or at once.
@@ -96,6 +96,8 @@ class Judge:
         self.walker = walker
         self.piped = False
         self.role = ""
+        self.input: Value = EMPTY
+        """What the command at hand reads."""
         self.lost = False
         """Whether words of the command at hand are variables that nothing here has set."""
 
@@ -138,6 +140,7 @@ class Judge:
 
     def judge(self, command: Command, stdin: Value, node: Node | None) -> Value:
         """Judge a command whose name is known."""
+        self.input = stdin
         matching = table.rules_of(command)
         is_file = command.is_local and command.name not in table.WRAPPERS
         if is_file or command.name not in table.KNOWN:
@@ -222,7 +225,8 @@ class Judge:
             self.write([_placed(word, read) for word in written if word not in read], copied, node)
             return EMPTY
         for word in written:
-            self.touch(word, node, writing=True, wiping=name in _WIPES)
+            placed = _placed(word, read) if name in table.WRITES_LAST and word not in read else word
+            self.touch(placed, node, writing=True, wiping=name in _WIPES)
         if name in table.LISTS or (name in table.FIRST_IS_TEXT and {"-r", "-R"} & command.flags and not read):
             self.report.add("sh.fs.read", node)
         given = joined(sources) if sources else stdin
@@ -262,7 +266,21 @@ class Judge:
         taints = frozenset(_TAINT_OF[name] for name in classes if name in _TAINT_OF) or frozenset({"file"})
         if path.rstrip("*") in _HOLDS_SECRETS:
             taints |= {"secret"}
+        elif path in _TELLS_ACCOUNTS or ("file" in taints and is_private(path)):
+            taints |= {"private"}
+        if UNKNOWN in path or "*" in path:
+            taints |= self._matching(path)
         return Value(UNKNOWN, taints | word.taints)
+
+    def _matching(self, path: str) -> frozenset[str]:
+        """Return the origins of the files that this script wrote and that a pattern may mean."""
+        mask = path.replace(UNKNOWN, "*")
+        found = NOTHING
+        if mask.strip("*./"):
+            for name, content in self.walker.state.files.items():
+                if content.taints & _STICKS and fnmatchcase(name, mask):
+                    found |= content.taints & _STICKS
+        return found
 
     def touch(
         self, word: Word | Value, node: Node | None, *, writing: bool = False, wiping: bool = False
@@ -271,6 +289,8 @@ class Judge:
         if word.text in _SILENT or word.text.startswith("/dev/fd/") or "://" in word.text:
             return NOTHING
         classes = spot_classes(self.walker.state.located(word.text), writing=writing)
+        if "traffic" in classes and "metadata" in host_classes(word.text.split("/")[3]):
+            self.report.add("sh.net.metadata", node, word.text)
         rules = _WRITE_RULES if writing else _READ_RULES
         for name in sorted(classes):
             if wiping and name == "log":
@@ -332,61 +352,8 @@ class Judge:
         """Judge the setting of a variable."""
         settings.assigned(self, name, value, node)
 
-    def watch_loop(self, node: Node) -> None:
-        """Report a loop without end that starts things in the background and waits for nothing."""
-        text = node.text or b""
-        if b"&" not in text or not is_endless(node) or _PAUSES.search(text):
-            return
-        waiting = [node]
-        while waiting:
-            current = waiting.pop()
-            if current.type == "&":
-                self.report.add("sh.destroy.fork-bomb", node)
-                return
-            waiting += current.children
-
-    def watch_bomb(self, name: str, body: Node, node: Node) -> None:
-        """Report a function that starts itself more than once at a time."""
-        if (body.text or b"").count(name.encode()) == 0:
-            return
-        if _multiplies(body, name.encode()):
-            self.report.add("sh.destroy.fork-bomb", node)
-
 
 _MADE = frozenset({"made"})
-_ENDLESS = re.compile(
-    rb"(?:while\s+(?:true|:|\[+\s*1\s*\]+|\(\(\s*1\s*\)\))|until\s+false)\s*[;\n]|for\s*\(\(\s*;\s*;\s*\)\)"
-)
-_PAUSES = re.compile(rb"\b(?:sleep|wait|read|inotifywait|accept|flock|sem|break|exit|return|jobs)\b|\bnc\b|-l")
-
-
-def is_endless(node: Node) -> bool:
-    """Whether a loop's own condition never ends it."""
-    return _ENDLESS.match(node.text or b"") is not None
-
-
-def _multiplies(body: Node, name: bytes) -> bool:
-    """Whether a function starts itself in the background, or twice in one pipeline: each start makes more of it."""
-    waiting = [body]
-    while waiting:
-        node = waiting.pop()
-        children = node.children
-        if any(after.type == "&" and _calls(child, name) for child, after in pairwise(children)):
-            return True
-        if node.type == "pipeline" and sum(_calls(child, name) for child in children) > 1:
-            return True
-        waiting += children
-    return False
-
-
-def _calls(node: Node, name: bytes) -> bool:
-    waiting = [node]
-    while waiting:
-        current = waiting.pop()
-        if current.type == "command_name" and current.text == name:
-            return True
-        waiting += current.children
-    return False
 
 
 def _copied(sources: list[Value]) -> Value | None:
@@ -397,9 +364,12 @@ def _copied(sources: list[Value]) -> Value | None:
     return None
 
 
+_FOLDERS = ("/", "/hooks", "/bin", "/init.d", "/user", "/plugin", "/autostart", "/system", "/profile.d", "/startup")
+
+
 def _placed(target: Word, sources: list[Word]) -> Word:
     """Return the file that a copy becomes: a folder takes it under its own name."""
-    if len(sources) == 1 and (target.text in {".", "..", "~"} or target.text.endswith("/")):
+    if sources and (target.text in {".", "..", "~"} or target.text.endswith(_FOLDERS)):
         return Word(f"{target.text.rstrip('/')}/{sources[0].text.rpartition('/')[2]}", target.taints, target.node)
     return target
 

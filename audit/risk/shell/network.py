@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from audit.risk.places import bare_host, host_classes, normal_path, numeric_address, path_classes, url_host
-from audit.risk.shell import destruction, table
+from audit.risk.shell import table
 from audit.risk.shell.values import EMPTY, NOTHING, UNKNOWN, Value, Word
 
 if TYPE_CHECKING:
@@ -19,12 +19,31 @@ if TYPE_CHECKING:
 _RULES = frozenset({"sh.net.client", "sh.net.dns", "sh.net.listen", "sh.net.tunnel", "sh.net.scan"})
 _NAMES = frozenset({"dig", "nslookup", "host", "drill", "kdig", "delv", "resolvectl", "getent", "ping"})
 _KEYS = ("-i", "--cacert", "--cert", "-E", "--key", "-F")
+_MAILERS = frozenset({"mutt", "mail", "mailx", "s-nail", "swaks", "neomutt"})
+_FORMS = frozenset({"http", "https", "httpie", "xh", "curlie"})
 _BODIES = ("-d", "--data", "--data-binary", "--data-raw", "--data-urlencode", "--json", "-T", "--upload-file")
 _FILES = ("--post-file", "--body-file", "-T", "--upload-file")
 _URL_SETTINGS = re.compile(r"^\s*(?:url|proxy|resolve)\s*[=: ]\s*\"?([^\"\s]+)", re.MULTILINE)
 # What comes out of these is whatever the other end writes, for as long as it likes.
 _RAW = frozenset({"nc", "ncat", "netcat", "telnet", "socat", "openssl"})
 _RUNS = re.compile(r"\s*(?:proxy|local|knownhosts)command[\s=]+(.*)", re.IGNORECASE | re.DOTALL)
+_HEADERS = ("-H", "--header", "-u", "--user", "--oauth2-bearer", "--password")
+_ENGINE_PORT = re.compile(r"^(?:https?|tcp)://[^/]*:(?:2375|2376|10250|10255)(?:/|$)")
+# Where clients of file servers take orders from, and the order that sends a file.
+_ORDERS = {
+    "sftp": ("-b",),
+    "ftp": (),
+    "lftp": ("-e", "-c", "-f"),
+    "smbclient": ("-c",),
+    "tftp": ("-c",),
+    "ncftp": (),
+    "curl": ("-K", "--config"),
+}
+_PUTS = re.compile(
+    r"\b(?:m?put|send|reput|mirror\s+-R)\s+(?:-\S+\s+)*([^\s;]+)"
+    r"|^\s*(?:data(?:-binary|-raw)?|form|upload-file)\s*[=: ]\s*[\"']?(?:\w+=)?@?([^\s\"']+)",
+    re.MULTILINE,
+)
 _SSH = frozenset({"ssh", "scp", "sftp", "autossh", "sshfs"})
 _GETS_PAGES = frozenset({"curl", "wget", "aria2c", "axel", "lynx", "links", "w3m", "http", "https"})
 
@@ -37,15 +56,16 @@ def is_network(command: Command) -> bool:
 def judge(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value:
     """Judge a command that talks to other hosts."""
     judge.role = "network"
-    if command.name == "rsync":
-        destruction.synchronise(judge, command, node)
     taints = stdin.taints if judge.piped else NOTHING
-    for word in command.arguments:
-        taints |= word.taints
+    hosts = NOTHING
     for word in command.positionals:
-        _target(judge, command, word, node)
+        hosts |= _target(judge, command, word, node)
     for word in command.values("--url", "-x", "--proxy", "--resolve", "--connect-to"):
-        judge_host(judge, word.text, node)
+        hosts |= judge_host(judge, word.text, node)
+    for word in command.arguments:
+        _watch_engine(judge, word, node)
+    for word in (value for values in command.options.values() for value in values):
+        _watch_metadata(judge, word, node)
     for word in command.values("--unix-socket"):
         judge.touch(word, node)
     for word in command.values("-K", "--config") if command.name == "curl" else ():
@@ -53,29 +73,53 @@ def judge(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Va
         for found in _URL_SETTINGS.finditer(settings.text):
             judge_host(judge, found[1], node, bare=True)
     taints |= _sent(judge, command, node)
-    _report_leaks(judge, command, taints, node)
+    _report_leaks(judge, command, _said(command, taints), hosts, node)
     if command.name in _SSH:
         _remote(judge, command, node)
     return _answer(judge, command, node)
 
 
-def _target(judge: Judge, command: Command, word: Word, node: Node | None) -> None:
+def _said(command: Command, taints: frozenset[str]) -> frozenset[str]:
+    """Return the origins of all that a command says. What it says in a header is how callers say who they are."""
+    headers = {id(word) for word in command.values(*_HEADERS)}
+    for word in command.arguments:
+        found = word.taints
+        if id(word) in headers and found & {"private", "key"}:
+            found = found - {"private", "key", "file"} | {"token"}
+        taints |= found
+    return taints | {"secret"} if taints & {"private", "key"} else taints
+
+
+def _watch_engine(judge: Judge, word: Word, node: Node | None) -> None:
+    if _ENGINE_PORT.search(word.text):
+        judge.report.add("sh.priv.socket", node, word.text)
+
+
+def _watch_metadata(judge: Judge, word: Word, node: Node | None) -> None:
+    """Report the metadata service also where an option names it, or where the rest of an address is not known."""
+    host = bare_host(word.text.split(UNKNOWN)[0])
+    if host is not None and "metadata" in host_classes(host):
+        judge.report.add("sh.net.metadata", node, host)
+
+
+def _target(judge: Judge, command: Command, word: Word, node: Node | None) -> frozenset[str]:
     text = word.text
     if "socket" in path_classes(text):
         judge.touch(word, node)
-        return
+        return NOTHING
     if command.name in table.NO_ADDRESS and "://" not in text:
-        return
+        return NOTHING
     if text.startswith("file:"):
         judge.touch(Value(text.removeprefix("file://")), node)
-        return
+        return NOTHING
     if (
         command.name in {"nc", "ncat", "telnet", "ssh", "scp", "ftp", "ping", *_NAMES}
         and text.isdigit()
         and len(text) < 6
     ):
-        return
-    judge_host(judge, text, node, bare=command.name in _GETS_PAGES or "." in text or ":" in text)
+        return NOTHING
+    _watch_metadata(judge, word, node)
+    return judge_host(judge, text, node, bare=command.name in _GETS_PAGES or "." in text or ":" in text)
 
 
 def is_untrusted(text: str) -> bool:
@@ -87,11 +131,11 @@ def is_untrusted(text: str) -> bool:
     return "loopback" not in classes and ("address" in classes or text.strip().startswith("http://"))
 
 
-def judge_host(judge: Judge, text: str, node: Node | None, *, bare: bool = False) -> None:
-    """Report what the host in a URL means; `bare` also takes a host without a scheme."""
+def judge_host(judge: Judge, text: str, node: Node | None, *, bare: bool = False) -> frozenset[str]:
+    """Report what the host in a URL means, and return its classes; `bare` also takes a host without a scheme."""
     host = bare_host(text) if bare else url_host(text)
     if host is None or UNKNOWN in host:
-        return
+        return NOTHING
     classes = host_classes(host)
     if "metadata" in classes:
         judge.report.add("sh.net.metadata", node, host)
@@ -99,12 +143,17 @@ def judge_host(judge: Judge, text: str, node: Node | None, *, bare: bool = False
         judge.report.add("sh.net.address", node, host)
     if "drop" in classes:
         judge.report.add("sh.net.drop", node, host)
+    return classes
 
 
 def _sent(judge: Judge, command: Command, node: Node | None) -> frozenset[str]:
     """Return the origins of what a command sends from files."""
     taints = NOTHING
     candidates = [word.text for word in command.values(*_FILES)]
+    candidates += [word.text for word in command.values("-a", "-A") if command.name in _MAILERS]
+    candidates += [
+        word.text.rpartition("@")[2] for word in command.positionals if command.name in _FORMS and "@" in word.text
+    ]
     for word in command.values(*_BODIES, "--form", *(("-F",) if command.name == "curl" else ())):
         _, at, path = word.text.partition("@")
         if at and path != "-":
@@ -117,18 +166,37 @@ def _sent(judge: Judge, command: Command, node: Node | None) -> frozenset[str]:
     ]
     if command.name in {"scp", "rsync", "sftp", "rclone", "s3cmd", "aws"}:
         candidates += [word.text for word in command.positionals[:-1] if ":" not in word.text]
+    candidates += [found for text in _orders(judge, command) for pair in _PUTS.findall(text) for found in pair if found]
     for path in candidates:
         if path and path != "-":
             taints |= judge.read(Word(path, node=node), node).taints
     return taints
 
 
-def _report_leaks(judge: Judge, command: Command, taints: frozenset[str], node: Node | None) -> None:
+def _orders(judge: Judge, command: Command) -> list[str]:
+    """Return what a client is told to do in its own words: on its input, in a file, or in an option."""
+    flags = _ORDERS.get(command.name)
+    if flags is None:
+        return []
+    state = judge.walker.state
+    words = command.values(*flags)
+    files = [state.files[path].text for word in words if (path := normal_path(state.located(word.text))) in state.files]
+    return [judge.input.text, *files, *(word.text for word in words)]
+
+
+def _report_leaks(
+    judge: Judge, command: Command, taints: frozenset[str], hosts: frozenset[str], node: Node | None
+) -> None:
     if command.name in _NAMES:
         named = any("machine" in word.taints and UNKNOWN + "." in word.text for word in command.positionals)
         if taints & {"secret", "environment", "file"} or named:
             judge.report.add("sh.corr.data-names", node)
         taints -= {"file", "token"}
+    elif hosts & {"address", "drop"} and "private" not in hosts and "secret" not in taints:
+        if "file" in taints:
+            judge.report.add("sh.corr.file-drop", node)
+        if "token" in taints:
+            taints |= {"secret"}
     judge.sink(taints, node)
 
 

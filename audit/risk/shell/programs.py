@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from audit.risk.places import normal_path, path_classes
 from audit.risk.shell import table
 from audit.risk.shell.command import Command
+from audit.risk.shell.loops import starts_itself
 from audit.risk.shell.values import EMPTY, MYSTERY, UNKNOWN, Value, Word
 
 if TYPE_CHECKING:
@@ -159,6 +160,8 @@ def run_file(judge: Judge, path: Word, stdin: Value, node: Node | None, language
         judge.report.add("sh.corr.download-run", node)
         return Value(UNKNOWN, content.taints)
     code = Value(content.text, content.taints - {"written"})
+    if starts_itself(content.text):
+        judge.report.add("sh.destroy.fork-bomb", node)
     return run_shell(judge, code, node, own=False) if language == "bash" else run_code(judge, language, code, node)
 
 
@@ -245,6 +248,8 @@ def interpreter(judge: Judge, command: Command, stdin: Value, node: Node | None)
             break
         if not word.text.startswith("-"):
             return _script(judge, word, stdin, node, language)
+    if language == "php" and "-S" in command.flags:
+        served(judge, command.value("-t"), node)
     if {"--version", "-V", "-v", "--help", "-h"} & command.flags:
         return Value("1")
     if judge.piped:
@@ -257,6 +262,14 @@ def _script(judge: Judge, word: Word, stdin: Value, node: Node | None, language:
     if word.text.startswith(("/dev/stdin", "/proc/self/fd/0")):
         return from_input(judge, language, stdin, node)
     return run_file(judge, word, stdin, node, language)
+
+
+def served(judge: Judge, folder: Word | None, node: Node | None) -> None:
+    """Report a folder with credentials in it that anybody may now ask for."""
+    state = judge.walker.state
+    place = normal_path(state.located(folder.text) if folder is not None else state.folder)
+    if place in {"~", "/", "/home", "/etc", "/root"} or "secret" in path_classes(place):
+        judge.report.add("sh.corr.secret-network", node, place)
 
 
 def code_after(word: Word, rest: list[Word], flags: Iterable[str]) -> Value | None:
@@ -291,6 +304,8 @@ def _module(judge: Judge, command: Command, module: str, stdin: Value, node: Nod
         "shell": "sh.dyn.hidden-shell",
     }
     judge.report.add(rules.get(kind, "sh.code.workspace"), node, "" if kind in rules else module)
+    if kind == "listen":
+        served(judge, command.value("-d", "--directory"), node)
     for place, word in enumerate(command.arguments):
         # A line for the debugger is Python, or nearly so.
         if kind == "debug" and word.text in {"-c", "--command"} and place + 1 < len(command.arguments):

@@ -11,6 +11,10 @@ _LOGS = re.compile(r"/var/log(?:/.*)?|/(?:var/)?run/[uw]tmp", re.DOTALL)
 _OWN_ENVIRONMENT = re.compile(r"/proc/(?:self|thread-self)/environ")
 # The root of another process's file system, which in a container may be the host's.
 _OTHERS_ROOT = re.compile(r"/proc/(?!self/|thread-self/)[^/]+/(?:root|cwd)(?:/.*)?", re.DOTALL)
+# What another process holds open or has mapped.
+_OTHERS_FILES = re.compile(
+    r"/proc/(?!self/|thread-self/)[^/]+/(?:fd|fdinfo|map_files|maps|stack|syscall|task)/?.*", re.DOTALL
+)
 _WAYS_OUT = re.compile(r".*/release_agent|/sys/kernel/uevent_helper|/proc/sysrq-trigger", re.DOTALL)
 
 
@@ -19,6 +23,8 @@ def spot_classes(path: str, *, writing: bool = False) -> frozenset[str]:
     classes = path_classes(path, writing=writing)
     if path.startswith("/proc/") and _OTHERS_ROOT.fullmatch(path):
         return classes | {"way out"}
+    if path.startswith("/proc/") and not writing and _OTHERS_FILES.fullmatch(path):
+        return classes | {"secret"}
     if "workspace" in classes and len(classes) == 1:
         return classes
     place = normal_path(path)

@@ -363,6 +363,8 @@ def docker(judge: Judge, command: Command, stdin: Value, node: Node | None) -> V
 
 def editor(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
     """Judge editors and debuggers, which start shells on request."""
+    if command.name == "gdb" and any(word.text.isdigit() for word in command.positionals[1:2]):
+        judge.report.add("sh.priv.debug", node)
     given = command.values(
         "-c", "--cmd", "-ex", "-iex", "--eval-command", "--eval", "--command", "-cmd", "-e", "-o", "-O"
     )

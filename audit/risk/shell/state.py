@@ -37,6 +37,10 @@ USUAL = {
 _IN_FULL = {"HOME": "/home/user", "PWD": "/home/user", "OLDPWD": "/home/user"}
 _MAX_ALTERNATIVES = 4
 _SENSITIVE_WORDS = ("SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE", "API_KEY", "APIKEY", "ACCESS_KEY")
+_TOKEN = frozenset({"token"})
+# Nobody who calls a service says these: they sign with them.
+_SIGNING = ("AWS_SECRET", "AWS_SESSION")
+_KEY = frozenset({"token", "key"})
 _NEVER_SET = frozenset({"RANDOM", "SECONDS", "LINENO", "EPOCHSECONDS", "$", "!", "_", "BASHPID", "PPID", "UID", "EUID"})
 
 
@@ -123,7 +127,9 @@ class State:
         if name in _NEVER_SET:
             return MYSTERY
         if _is_sensitive(name):
-            return Value(MYSTERY.text, frozenset({"token"}))
+            return Value(MYSTERY.text, _KEY if name.startswith(_SIGNING) or "PRIVATE_KEY" in name else _TOKEN)
+        if name.startswith("AWS_CONTAINER_CREDENTIALS"):
+            return MYSTERY
         return None
 
     def located(self, path: str) -> str:

@@ -117,6 +117,10 @@ def rules_of(command: Command) -> list[str]:
         return []
     if command.name.startswith(_MAKE_FILE_SYSTEMS) and _is_image(command):
         return []
+    if command.name == "git":
+        # The words behind its verb are names, which may be called like other verbs.
+        verb = command.positionals[0].text if command.positionals else ""
+        patterns = [(rule, tokens) for rule, tokens in patterns if tokens[0].startswith("-") or tokens[0] == verb]
     return [rule for rule, tokens in patterns if not tokens or all(map(command.has, tokens))]
 
 

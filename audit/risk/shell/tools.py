@@ -23,6 +23,7 @@ _BY_ADDRESS = re.compile(
     r"^(?:git\+|https?://|git@|github:|gitlab:|bitbucket:|file:|svn\+|hg\+|[\w.-]+/[\w.-]+#)|@ (?:git\+)?https?://"
 )
 _POD_RIGHTS = re.compile(r"(?:privileged|hostPID|hostIPC|hostNetwork)[\"']?\s*:\s*true|hostPath\b")
+_TELLING = re.compile(r"secret|token|passw?|key|cred|auth|aws|api", re.IGNORECASE)
 _DIGESTS = frozenset({"dgst", "md5", "sha1", "sha256", "sha512"})
 _INSTALLS = frozenset({"install", "i", "add", "exec", "dlx", "download", "wheel"})
 PINNING = frozenset({"pip", "npm", "pnpm", "yarn", "bun", "pipx", "npx", "uvx", "uv", "gem", "cargo", "go", "bunx"})
@@ -111,6 +112,29 @@ def apt(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Valu
     return None
 
 
+def locate(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Report a look for credentials in the list of all files."""
+    if any(re.search(table.SECRET_WORDS, word.text, re.IGNORECASE) for word in command.positionals):
+        judge.report.add("sh.fs.hunt", node)
+    return None
+
+
+def touch(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Report a file that gets the age of one of the system's, so that it looks as if it had always been there."""
+    for word in command.values("-r", "--reference"):
+        if path_classes(word.text) - {"workspace"}:
+            judge.report.add("sh.destroy.traces", node, word.text)
+    return None
+
+
+def processes(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Report a list of processes that shows what each was started with."""
+    first = command.positionals[0].text if command.positionals else ""
+    if first.isalpha() and "e" in first:
+        judge.report.add("sh.fs.secret", node)
+    return None
+
+
 def kubectl(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
     """Report a pod that gets the node itself: its processes, its files, or every right."""
     texts = [word.text for word in command.arguments]
@@ -158,6 +182,10 @@ def grep(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Val
     patterns = command.values("-e", "--regexp") or command.positionals[:1]
     places = command.positionals if command.values("-e", "--regexp") else command.positionals[1:]
     wide = any(path_classes(place.text) - {"workspace"} or normal_path(place.text).startswith("~") for place in places)
-    if wide and any(re.search(table.SECRET_WORDS, pattern.text, re.IGNORECASE) for pattern in patterns):
+    hunts = any(re.search(table.SECRET_WORDS, pattern.text, re.IGNORECASE) for pattern in patterns)
+    told = bool(stdin.taints & {"environment", "secret"}) and not places
+    if (told and any(_TELLING.search(pattern.text) for pattern in patterns)) or (
+        hunts and (wide or ("everywhere" in stdin.taints and not places))
+    ):
         judge.report.add("sh.fs.hunt", node)
     return None

@@ -10,7 +10,8 @@ import tree_sitter_bash
 
 from audit.risk.places import normal_path, path_classes
 from audit.risk.shell.builtins import run_index
-from audit.risk.shell.judge import Judge, is_endless
+from audit.risk.shell.judge import Judge
+from audit.risk.shell.loops import is_endless, watch_bomb, watch_burners, watch_loop
 from audit.risk.shell.state import Function, State
 from audit.risk.shell.values import EMPTY, MYSTERY, UNKNOWN, Value, Word, joined
 from audit.risk.shell.words import Expander
@@ -132,7 +133,7 @@ class Walker:
         return EMPTY
 
     def _while(self, node: Node, stdin: Value) -> Value:
-        self._judge.watch_loop(node)
+        watch_loop(self._judge, node)
         report = self._context.report
         before = report.count("sh.corr.download-run")
         output = self._unsure(lambda: self._all(node.children, stdin))
@@ -174,6 +175,7 @@ class Walker:
     def _for(self, node: Node, stdin: Value) -> Value:
         name = node.child_by_field_name("variable")
         body = node.child_by_field_name("body")
+        watch_burners(self._judge, node)
         items = [child for child in node.children_by_field_name("value") if child != name]
         words: list[Value] = [word for item in items for word in self._expander.words(item)]
         outputs = []
@@ -193,7 +195,7 @@ class Walker:
         if name is not None and body is not None:
             text = (name.text or b"").decode("utf-8", "replace")
             self.state.functions[text] = Function(body)
-            self._judge.watch_bomb(text, body, node)
+            watch_bomb(self._judge, text, body, node)
         return EMPTY
 
     def _assignment(self, node: Node, stdin: Value) -> Value:
