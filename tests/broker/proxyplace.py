@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from audit.models import Event
+from gatehouse.asgi import application
 from tenants import turns
 from tenants.broker import actions, wishes
 from tenants.broker.actions import Bound
+from tenants.broker.app import BrokerApp
 from tenants.secrets.actions import create_secret
 from tenants.tokenmodels import BrokerService, ScopedToken
 from tests.broker import vendor as vendors
@@ -75,6 +77,10 @@ class Place:
         with turns.write():
             return actions.issue(actor=self.alice.actor, bound=bound, wish=asked, checked=checked).text
 
+    def wait_for_services(self, seconds: float) -> None:
+        """Let the broker give a silent service up after this time; before the first call."""
+        application._broker = BrokerApp(read_s=seconds)
+
     def row(self) -> ScopedToken:
         """Return the row of the newest token."""
         return ScopedToken.everywhere().latest("created_at")
@@ -116,6 +122,18 @@ class Place:
             yield response
         finally:
             connection.close()
+
+    def half_sent(self, method: str, path: str, part: bytes, *, length: int) -> tuple[Connection, str]:
+        """Send a request without the end of its body."""
+        token = self.token()
+        connection = Connection(self.web.broker)
+        connection.putrequest(method, path)
+        said = {"Gatehouse-Sandbox-Id": ALICE, "Gatehouse-Sandbox-Generation": "1", "Authorization": f"Bearer {token}"}
+        for name, value in said.items():
+            connection.putheader(name, value)
+        connection.putheader("Content-Length", str(length))
+        connection.endheaders(part)
+        return connection, token
 
     def events(self, code: str, count: int = 1) -> list[Event]:
         """Return the events of a code, once there are so many: a call's end is written after its answer."""
