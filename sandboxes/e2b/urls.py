@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, path, re_path
 
-from sandboxes.e2b import views
+from sandboxes.e2b import secrets, views
 
 # Path of a call under one sandbox → what it would do.
 _SANDBOX_LATER = {
@@ -14,7 +14,6 @@ _SANDBOX_LATER = {
 # First part of a path → what lies under it. Template and snapshot names may contain slashes.
 _AREAS_LATER = {
     r"snapshots": "snapshots",
-    r"secrets": "secrets",
     r"volumes": "volumes",
     r"volumecontent": "volumes",
     r"(?:v[23]/)?templates": "template builds over the API",
@@ -49,5 +48,7 @@ urlpatterns = [
     path("sandboxes/<str:sandbox_id>/logs", views.LogsV1.as_view()),
     path("v2/sandboxes/<str:sandbox_id>/logs", views.LogsV2.as_view()),
     path("sandboxes/<str:sandbox_id>/network", views.Network.as_view()),
+    path("secrets", secrets.CreateAndList.as_view()),
+    path("secrets/<str:secret>", secrets.DetailUpdateAndDestroy.as_view()),
     *_later(),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from tenants.api import networks, services, views
+from tenants.api import networks, secrets, services, views
 
 _TENANT = "tenants/<str:tenant_id>"
 
@@ -27,6 +27,12 @@ urlpatterns = [
     path("network-bundles", networks.Bundles.as_view()),
     path("network-bundles/<str:bundle_name>", networks.Bundle.as_view()),
     path("network-deny-list", networks.DenyList.as_view()),
+    path("secrets", secrets.Secrets.as_view()),
+    path("secrets/<str:secret_id>", secrets.SecretDetail.as_view()),
+    path("secrets/<str:secret_id>/versions", secrets.Versions.as_view()),
+    path("secrets/<str:secret_id>/disable", secrets.Disable.as_view()),
+    path("secrets/<str:secret_id>/enable", secrets.Enable.as_view()),
+    path("vaults", secrets.Vaults.as_view()),
     path("services", services.Services.as_view()),
     path("services/<str:service_id>", services.Service.as_view()),
 ]

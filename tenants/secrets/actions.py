@@ -23,7 +23,7 @@ from tenants.secrets.names import checked_metadata, checked_name, checked_value
 from tenants.secrets.selectors import WRITE
 from tenants.states import TenantState
 from tenants.vaults import choosing
-from tenants.vaults.contract import SecretMissing, VaultDenied
+from tenants.vaults.contract import VaultDenied
 from tenants.vaults.embedded import NAME as EMBEDDED
 from tenants.vaults.revealing import ref_of
 
@@ -38,6 +38,7 @@ OPERATE = "platform:write"
 MAX_SECRETS = 1000
 MAX_VERSIONS = 100_000
 MAX_ENTRY = 127
+_GONE = "There is no such secret."
 
 
 class SecretLimitReachedError(Conflict):
@@ -110,7 +111,7 @@ def add_version(*, actor: Actor, secret: Secret, value: str, metadata: Mapping[s
         # Of two at the same moment the second one waits here, and counts.
         row = Secret.everywhere().select_for_update().filter(pk=secret.pk, deleted_at=None).first()
         if row is None:
-            raise SecretMissing
+            raise NotFound(_GONE)
         if row.current_version >= MAX_VERSIONS:
             raise Conflict("This secret had all the versions that it can have: make a new one.")
         row.current_version += 1
@@ -151,7 +152,7 @@ def delete_secret(*, actor: Actor, secret: Secret) -> None:
             revision=F("revision") + 1,
             metadata={},
         ):
-            raise SecretMissing
+            raise NotFound(_GONE)
         _record("secret.deleted", actor, secret, vault=secret.vault)
     if not _erase(secret):
         logger.warning("vault_keeps_deleted", vault=secret.vault, secret_id=secret.pk)
@@ -215,7 +216,7 @@ def _set_state(actor: Actor, secret: Secret, state: SecretState, code: str) -> S
     with transaction.atomic():
         row = Secret.everywhere().select_for_update().filter(pk=secret.pk, deleted_at=None).first()
         if row is None:
-            raise SecretMissing
+            raise NotFound(_GONE)
         if row.state == state:
             raise Conflict(f"The secret is {state} already.")
         row.state = state
@@ -263,5 +264,5 @@ def _record(code: str, actor: Actor, secret: Secret, **details: object) -> None:
 def _require_in(actor: Actor, tenant: Tenant) -> None:
     """Demand the scope, and that the tenant is the actor's own: another one's secret is as absent as no secret."""
     if actor.tenant_id is not None and actor.tenant_id != tenant.pk.hex:
-        raise SecretMissing
+        raise NotFound(_GONE)
     require(actor, WRITE)

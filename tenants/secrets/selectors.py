@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from corekit.errors import Forbidden
+from django.conf import settings
+
+from corekit.errors import Forbidden, NotFound
 from tenants import policy
 from tenants.models import Tenant
 from tenants.secretmodels import NAME, Secret, SecretVersion, normal_name
 from tenants.secrets.names import ID_PREFIX
 from tenants.vaults import choosing
-from tenants.vaults.contract import SecretMissing
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -27,7 +28,7 @@ def secrets_for(actor: Actor) -> QuerySet[Secret]:
 
 
 def secret_for(actor: Actor, id_or_name: str, scope: str = READ) -> Secret:
-    """Return one secret by its id, or within a tenant by its name. Raises SecretMissing before Forbidden."""
+    """Return one secret by its id, or within a tenant by its name. Raises NotFound before Forbidden."""
     rows = Secret.visible_to(actor).filter(deleted_at=None).select_related("tenant")
     wanted = normal_name(id_or_name)
     found = None
@@ -37,7 +38,7 @@ def secret_for(actor: Actor, id_or_name: str, scope: str = READ) -> Secret:
     elif NAME.fullmatch(wanted) and actor.tenant_id is not None:
         found = rows.filter(name=wanted).first()
     if found is None:
-        raise SecretMissing
+        raise NotFound("There is no such secret.")
     policy.require(actor, scope)
     return found
 
@@ -55,11 +56,16 @@ def tenant_of(actor: Actor) -> Tenant:
     return Tenant.objects.get(pk=actor.tenant_id)
 
 
-def vaults_for(actor: Actor) -> list[str]:
-    """Return the names of the vaults in which the tenant's secrets may lie, the default one first."""
-    slug = tenant_of(actor).slug
-    default = choosing.vault_for(slug, None).name
-    return [
-        default,
-        *sorted(name for name, one in choosing.configured().items() if one.serves(slug) and name != default),
-    ]
+def vaults_for(actor: Actor) -> dict[str, object]:
+    """Return the names of the vaults in which the tenant's secrets may lie, for operators of all, and the default."""
+    policy.require(actor, READ)
+    names = sorted(choosing.configured())
+    if actor.tenant_id is not None:
+        slug = Tenant.objects.values_list("slug", flat=True).get(pk=actor.tenant_id)
+        names = [name for name in names if choosing.configured()[name].serves(slug)]
+    return {"default": settings.GATEHOUSE.default_vault, "vaults": names}
+
+
+def deleted_and_kept() -> QuerySet[Secret]:
+    """Return the secrets of all tenants that are deleted and that their vaults have not erased yet."""
+    return Secret.everywhere().filter(purged_at=None).exclude(deleted_at=None).order_by("pk")

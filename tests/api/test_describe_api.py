@@ -35,6 +35,8 @@ OPERATIONS = {
     "get_tenant_network set_tenant_network",
     "issue_scoped_token list_scoped_tokens get_scoped_token revoke_scoped_token void_scoped_tokens",
     "list_services create_service get_service replace_service delete_service",
+    "list_secrets create_secret get_secret delete_secret list_secret_versions add_secret_version disable_secret",
+    "enable_secret get_vaults",
     "export_audit_events get_audit_event_proof get_audit_chain list_audit_checkpoints",
 }
 

@@ -17,6 +17,7 @@ from corekit import clock
 from sandboxes.models import Execution, Node, Sandbox, Template
 from tenants.models import ApiKey, Bundle, Membership, NetworkPolicy, NetworkPolicyVersion, Tenant, User
 from tenants.networks.presets import CLOSED
+from tenants.secretmodels import Secret, SecretVersion
 from tests.api.rest import Operator, Rest, Route, routes
 from tests.factories import OPERATOR
 
@@ -48,6 +49,8 @@ QUERIES = {
     "network-policies": 1,
     "network-policies/{policy_id}/versions": 2,
     "network-bundles": 1,
+    "secrets": 1,
+    "secrets/{secret_id}/versions": 2,
 }
 MANY = 10_000
 RISK: dict[str, object] = {
@@ -124,6 +127,7 @@ def fill(alice: Caller, base: Template, count: int) -> dict[str, str]:
         "sandbox_id": rows[0].pk,
         "webhook_id": webhook.pk,
         "policy_id": policy.pk,
+        "secret_id": fill_secrets(alice, count).pk,
     }
 
 
@@ -135,6 +139,16 @@ def fill_networks(alice: Caller, count: int) -> NetworkPolicy:
     for number in range(count):
         NetworkPolicyVersion.objects.create(policy=policy, version=number + 1, spec=CLOSED)
     return policy
+
+
+def fill_secrets(alice: Caller, count: int) -> Secret:
+    """Add rows to the lists of secrets; return the secret that has versions."""
+    for number in range(count):
+        secret = Secret(tenant=alice.tenant, name=f"s{number}", vault="embedded")
+        secret.save(force_insert=True)
+    for number in range(count):
+        SecretVersion.objects.create(secret=secret, number=number + 1)
+    return secret
 
 
 def fill_ledger(alice: Caller, count: int) -> Webhook:

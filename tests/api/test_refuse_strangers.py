@@ -25,7 +25,9 @@ from tenants.models import (
     TenantNetwork,
 )
 from tenants.networks.presets import CLOSED
+from tenants.secretmodels import SealedValue, Secret, new_secret_id
 from tenants.tokenmodels import BrokerService, ScopedToken
+from tests import factories
 from tests.api.rest import Rest, Route, problem, routes
 from tests.factories import OPERATOR
 
@@ -70,6 +72,8 @@ BODIES: dict[str, Any] = {
     "put network-bundles/{bundle_name}": {"entries": ["evil.example:443"]},
     "put network-deny-list": {"deny": []},
     "patch tenants/{tenant_id}/network": {"default": "isolated"},
+    "post secrets": {"name": "mine", "value": "mine"},
+    "post secrets/{secret_id}/versions": {"value": "mine"},
 }
 WINDOW = timedelta(minutes=5)
 DENIALS = ("sandbox.denied", "tenant.denied")
@@ -112,6 +116,7 @@ def theirs(node: NodeDouble, base: Template, alice: Caller) -> dict[str, str]:
         "node_id": "node-double",
         "policy_id": NetworkPolicy.objects.create(tenant=tenant, name="private", spec=CLOSED).pk,
         "bundle_name": Bundle.objects.create(name="mirror", entries=["index.example:443"]).pk,
+        "secret_id": factories.secret(tenant, "openai-key", "sk-acme").pk,
     }
 
 
@@ -145,12 +150,13 @@ def unknown() -> dict[str, str]:
         "node_id": "node-unknown",
         "policy_id": new_event_id(),
         "bundle_name": "unknown",
+        "secret_id": new_secret_id(),
     }
 
 
 def world() -> list[Any]:
     """Return all rows that a call could change, but for the events that say that it was refused."""
-    owned = (ApiKey, Membership, Quota, LimitRange, Sandbox, Execution, TenantNetwork, ScopedToken)
+    owned = (ApiKey, Membership, Quota, LimitRange, Sandbox, Execution, TenantNetwork, Secret, SealedValue, ScopedToken)
     kept: list[list[Any]] = [list(model.everywhere().order_by("pk").values()) for model in owned]
     for rows in kept:
         for row in rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tenants.vaults.contract import Health, Ref, Stored
+from tenants.vaults.contract import Health, Ref, SecretMissing, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,11 @@ class FarVault:
         """Return a value, or an entry that somebody else made."""
         self.asked += 1
         inner = self._reached()
-        return self.entries[ref.entry] if ref.entry in self.entries else inner.get(ref, version)
+        if not ref.entry:
+            return inner.get(ref, version)
+        if ref.entry not in self.entries:
+            raise SecretMissing
+        return self.entries[ref.entry]
 
     def list(self, tenant_id: str) -> Iterator[Meta]:
         """Return what there is."""

@@ -106,7 +106,7 @@ def _value(model: type[Model], name: str, text: object) -> Any:
         if at.tzinfo is None:
             raise ValueError("no time zone")
         return clock.from_ms(0) + (at - clock.from_ms(0))
-    if kind in {"BigAutoField", "ForeignKey"}:
+    if kind in {"BigAutoField", "ForeignKey", "PositiveIntegerField"}:
         number = int(text)
         if not 0 <= number < 2**63:
             raise ValueError("no key of a row")
