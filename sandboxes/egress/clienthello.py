@@ -13,6 +13,7 @@ from dataclasses import dataclass
 _HANDSHAKE = 0x16
 _CLIENT_HELLO = 1
 _SERVER_NAME = 0
+_PROTOCOLS = 16
 _ECH = 0xFE0D
 _RECORD_HEAD = 5
 _MOST_IN_RECORD = 16 * 1024
@@ -34,6 +35,7 @@ class Hello:
 
     sni: bytes | None
     ech: bool
+    protocols: tuple[bytes, ...] = ()
 
 
 class _Bytes:
@@ -74,12 +76,12 @@ def read_hello(data: bytes) -> Hello | None:
     message = _message_of(data)
     if message is None:
         return None
-    sni, ech = _extensions_of(message)
-    if sni is not None and not _PRINTABLE.fullmatch(sni):
+    hello = _extensions_of(message)
+    if hello.sni is not None and not _PRINTABLE.fullmatch(hello.sni):
         raise BadName
-    if sni != _peek.name_in(data):
+    if hello.sni != _peek.name_in(data):
         raise NotTls
-    return Hello(sni, ech)
+    return hello
 
 
 def _message_of(data: bytes) -> bytes | None:
@@ -108,7 +110,7 @@ def _message_of(data: bytes) -> bytes | None:
     return None
 
 
-def _extensions_of(message: bytes) -> tuple[bytes | None, bool]:
+def _extensions_of(message: bytes) -> Hello:
     hello = _Bytes(message)
     hello.take(_BEFORE_SESSION)
     hello.vector(1)  # session id
@@ -123,7 +125,7 @@ def _extensions_of(message: bytes) -> tuple[bytes | None, bool]:
         seen[kind] = extensions.vector(2)
     if hello:
         raise NotTls
-    return _name_of(seen.get(_SERVER_NAME)), _ECH in seen
+    return Hello(_name_of(seen.get(_SERVER_NAME)), _ECH in seen, _protocols_of(seen.get(_PROTOCOLS)))
 
 
 def _name_of(extension: _Bytes | None) -> bytes | None:
@@ -134,6 +136,16 @@ def _name_of(extension: _Bytes | None) -> bytes | None:
     if kind != 0 or names or extension:
         raise NotTls
     return name.rest()
+
+
+def _protocols_of(extension: _Bytes | None) -> tuple[bytes, ...]:
+    """Return what the client would speak inside of TLS; nothing where it doesn't say."""
+    if extension is None:
+        return ()
+    listed, found = extension.vector(2), []
+    while listed:
+        found.append(listed.vector(1).rest())
+    return tuple(found)
 
 
 class _Peek:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from corekit.logs import logger
 from corekit.netrules.entries import RuleError
 from corekit.netrules.policy import Policy
+from sandboxes.egress.authority import Authority
 
 if TYPE_CHECKING:
     from sandboxes.egress.events import Outbox
@@ -174,8 +175,9 @@ class _Node:
     async def _done(self, message: dict[str, Any], listener: socket.socket | None) -> dict[str, Any]:
         match message["op"]:
             case "put":
-                policy = Policy.parse(message["network"])
-                await self._registry.put(str(message["id"]), int(message["generation"]), policy, listener)
+                policy, authority = Policy.parse(message["network"]), Authority.parse(message.get("ca"))
+                about = str(message["id"]), int(message["generation"])
+                await self._registry.put(*about, policy, listener, authority)
                 return {"version": policy.version}
             case "drop":
                 await self._registry.drop(str(message["id"]), int(message["generation"]))

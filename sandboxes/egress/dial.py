@@ -54,7 +54,7 @@ async def find_route(services: Services, sandbox: Sandbox, target: Target) -> Ro
     if policy.via is not None:
         await _literal(services, sandbox, target.host)
         host, port = policy.via
-        credentials = services.credentials(Target(host, port).entry)
+        credentials = services.proxy_login(Target(host, port).entry)
         return Route(target, await _addresses(services, sandbox, host), port, via=credentials)
     addresses = await _addresses(services, sandbox, target.host)
     for address in addresses:

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING
 import h11
 
 from corekit.netrules.reasons import Reason
+from sandboxes.egress.answers import AnswerWatch
 from sandboxes.egress.head import hop_by_hop
+from sandboxes.egress.intercept import refusal_of_host
+from sandboxes.egress.passage import BrokerPassage
+from sandboxes.egress.placeholders import BodyWatch
 from sandboxes.egress.refusals import Refused
+from sandboxes.egress.securewire import TlsBroken
 from sandboxes.egress.wire import Gone
 
 if TYPE_CHECKING:
@@ -17,6 +22,7 @@ if TYPE_CHECKING:
 
     from sandboxes.egress.flow import Flow
     from sandboxes.egress.head import Headers, Request
+    from sandboxes.egress.rewriting import Rewritten
 
 _MOST_ANSWER_HEAD = 64 * 1024
 _SWITCHING = 101
@@ -25,7 +31,9 @@ _SWITCHING = 101
 class Exchange:
     """Runs once."""
 
-    def __init__(self, flow: Flow, request: Request, parser: h11.Connection, written: h11.Request) -> None:
+    def __init__(
+        self, flow: Flow, request: Request, parser: h11.Connection, written: h11.Request, rewritten: Rewritten
+    ) -> None:
         assert flow.server is not None  # noqa: S101 - the caller has reached it
         self._flow = flow
         self._client, self._server = flow.client, flow.server
@@ -33,6 +41,9 @@ class Exchange:
         self._outer = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MOST_ANSWER_HEAD)
         self._request = request
         self._written = written
+        guard = None if isinstance(flow.passage, BrokerPassage) else flow.sandbox.guard
+        self._body = None if guard is None else BodyWatch(flow, guard.others(rewritten.own))
+        self._watch = None if rewritten.needles is None else AnswerWatch(flow, rewritten.needles)
         self._server_took_enough = False
         self.switched = False
         self.client_goes_on = False
@@ -72,7 +83,8 @@ class Exchange:
 
     async def _upload(self) -> None:
         """Pass the request's body on."""
-        if self._request.has_body:
+        # To the parser, nothing would be the end of everything.
+        if self._request.has_body and self._client.ahead:
             self._inner.receive_data(self._client.take())
         while not self._server_took_enough:
             event = _next(self._inner)
@@ -82,14 +94,21 @@ class Exchange:
                     raise Gone("the client broke its request off")
                 self._inner.receive_data(data)
             elif isinstance(event, h11.Data):
-                await self._send_out(self._outer.send(h11.Data(event.data)))
+                data = bytes(event.data)
+                await self._send_body(data if self._body is None else self._body.pass_on(data))
             elif isinstance(event, h11.EndOfMessage):
                 if event.headers:
                     raise Refused(Reason.SMUGGLING)
+                if self._body is not None:
+                    await self._send_body(self._body.finish())
                 await self._send_out(self._outer.send(h11.EndOfMessage()))
                 return
             else:
                 raise Refused(Reason.SMUGGLING)
+
+    async def _send_body(self, data: bytes) -> None:
+        if data:
+            await self._send_out(self._outer.send(h11.Data(data)))
 
     async def _answer(self, upload: asyncio.Task[None]) -> None:
         while True:
@@ -101,16 +120,24 @@ class Exchange:
                 if self.switched:
                     return
             elif isinstance(event, h11.Response):
-                head = self._inner.send(_rewritten(event))
+                answer = _rewritten(event)
+                head = self._inner.send(answer if self._watch is None else self._watch.head(answer))
                 self._flow.can_answer = False
                 await self._send_in(head)
             elif isinstance(event, h11.Data):
-                await self._send_in(self._inner.send(h11.Data(event.data)))
+                data = bytes(event.data)
+                await self._send_answer(data if self._watch is None else self._watch.body(data))
             elif isinstance(event, h11.EndOfMessage):
+                if self._watch is not None:
+                    await self._send_answer(self._watch.finish())
                 await self._send_in(self._inner.send(h11.EndOfMessage()))
                 return
             else:
                 raise Refused(Reason.CONNECT_FAILED)
+
+    async def _send_answer(self, data: bytes) -> None:
+        if data:
+            await self._send_in(self._inner.send(h11.Data(data)))
 
     async def _receive(self, upload: asyncio.Task[None]) -> bytes:
         """Return the server's next bytes; what goes wrong with the request's body meanwhile ends the exchange."""
@@ -129,6 +156,8 @@ class Exchange:
     async def _from_server(self) -> bytes:
         try:
             data = await self._server.receive()
+        except TlsBroken as broken:
+            raise refusal_of_host(broken) from None
         except Gone:
             raise Refused(Reason.CONNECT_FAILED) from None
         self._flow.count_in(len(data))
@@ -140,7 +169,7 @@ class Exchange:
 
     async def _inform(self, event: h11.InformationalResponse) -> None:
         if event.status_code == _SWITCHING:
-            headers = [*_kept(event.headers.raw_items()), (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+            headers = [*self._told(event), (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
             switching = h11.InformationalResponse(status_code=_SWITCHING, headers=headers, reason=event.reason)
             await self._send_in(self._inner.send(switching))
             self._server.ahead[:0] = self._outer.trailing_data[0]
@@ -148,9 +177,13 @@ class Exchange:
             self.switched = True
         elif self._request.http11:
             plain = h11.InformationalResponse(
-                status_code=event.status_code, headers=_kept(event.headers.raw_items()), reason=event.reason
+                status_code=event.status_code, headers=self._told(event), reason=event.reason
             )
             await self._send_in(self._inner.send(plain))
+
+    def _told(self, event: h11.InformationalResponse) -> Headers:
+        headers = _kept(event.headers.raw_items())
+        return headers if self._watch is None else self._watch.headers(headers)
 
     def _conclude(self) -> None:
         """Find out which of the two connections may carry another request."""

@@ -10,6 +10,7 @@ from corekit.logs import logger
 from corekit.netrules.reasons import Reason
 from sandboxes.egress.events import Fact
 from sandboxes.egress.refusals import Refused, answer
+from sandboxes.egress.securewire import SecureWire
 from sandboxes.egress.wire import Gone, Wire
 
 if TYPE_CHECKING:
@@ -27,7 +28,12 @@ _REFUSED_FOR = {
     "limit": Reason.LIMIT,
     "connect": Reason.CONNECT_FAILED,
     "policy_closed": Reason.POLICY_CLOSED,
+    "cannot_rewrite": Reason.CANNOT_REWRITE,
 }
+
+
+Stream = Wire | SecureWire
+"""One end of a flow, whether its bytes come as they are or out of TLS."""
 
 
 class Flow:
@@ -38,7 +44,7 @@ class Flow:
     ) -> None:
         self.services = services
         self.sandbox = sandbox
-        self.server: Wire | None = None
+        self.server: Stream | None = None
         self.passage: Passage | None = None
         self.asked: Target | None = None
         self.via = "proxy"
@@ -46,7 +52,7 @@ class Flow:
         # Whether the client still reads an HTTP answer where the next bytes would go.
         self.can_answer = True
         self._loop = asyncio.get_running_loop()
-        self.client = Wire(services.poller, sock, self._loop)
+        self.client: Stream = Wire(services.poller, sock, self._loop)
         self._last = self._began = self._loop.time()
         self._deadline: float | None = None
         self._overrun = "limit"
@@ -153,6 +159,8 @@ class Flow:
             if over_budget:
                 return
         details = self._details(refusal)
+        if refusal.detail is not None:
+            details["detail"] = refusal.detail
         if self.passage is not None:
             self.passage.give_back()
             self.passage = None
@@ -171,7 +179,7 @@ class Flow:
         if self.can_answer:
             # Small enough for any socket's buffer; a client that left it full is not waited for.
             with contextlib.suppress(OSError):
-                self.client.sock.send(answer(refusal, None if self.asked is None else self.asked.entry))
+                self.client.send_at_once(answer(refusal, None if self.asked is None else self.asked.entry))
                 self._how = "done"
 
     def _details(self, refusal: Refused) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Plain HTTP: each request is judged on its own, read by one parser, and written anew for the server.
+"""HTTP, plain or out of TLS that ends here: each request is judged on its own, and written anew for the server.
 
 Nothing of a request that its head does not name reaches a server, and an answer is written anew for the client too.
 """
@@ -14,10 +14,13 @@ from sandboxes.egress import broker
 from sandboxes.egress.dial import dial, find_route
 from sandboxes.egress.exchange import Exchange
 from sandboxes.egress.head import Headers, Request, parse, read_head
+from sandboxes.egress.intercept import begin_host_tls
 from sandboxes.egress.passage import BrokerPassage, Passage, speaks
+from sandboxes.egress.pump import pass_everything
 from sandboxes.egress.refusals import Refused
-from sandboxes.egress.relay import Relay
-from sandboxes.egress.target import BROKER_NAME, HTTP_PORT, PROXY_NAME, Target, of_absolute, of_authority
+from sandboxes.egress.rewriting import Rewritten, rewrite
+from sandboxes.egress.securewire import SecureWire
+from sandboxes.egress.target import BROKER_NAME, HTTP_PORT, HTTPS_PORT, PROXY_NAME, Target, of_absolute, of_authority
 
 if TYPE_CHECKING:
     from sandboxes.egress.corporate import Credentials
@@ -55,6 +58,9 @@ class _Forwarder:
     def __init__(self, flow: Flow, fixed: Target | None) -> None:
         self._flow = flow
         self._fixed = fixed
+        # Requests that came in TLS which ends here go on in TLS.
+        self._secure = isinstance(flow.client, SecureWire)
+        self._usual_port = HTTPS_PORT if self._secure else HTTP_PORT
         # Where the corporate proxy wants to see whole URLs.
         self._credentials: Credentials | None = None
 
@@ -67,17 +73,15 @@ class _Forwarder:
         target, path = self._target_of(request)
         if request.method == b"CONNECT":
             raise Refused(Reason.LOOP if target.name == PROXY_NAME else Reason.NOT_HTTP)
-        await self._reach(target, request)
-        assert flow.server is not None  # noqa: S101 - reached
-        assert flow.passage is not None  # noqa: S101
-        exchange = Exchange(flow, request, parser, self._written(request, target, path))
+        passage = self._admit(target, request)
+        rewritten = await self._rewritten(request, target, path)
+        if flow.server is None:
+            await self._open(passage)
+        exchange = Exchange(flow, request, parser, self._written(request, target, path, rewritten), rewritten)
         flow.run_on()
         await exchange.run()
         if exchange.switched:
-            flow.can_answer = False
-            how = await Relay(flow.client, flow.server, flow.count_out, flow.count_in).run()
-            flow.end_passage(how)
-            return how
+            return await pass_everything(flow)
         flow.can_answer = True
         if not exchange.server_goes_on:
             flow.end_passage("done")
@@ -94,14 +98,15 @@ class _Forwarder:
         if absolute:
             target, path = of_absolute(request.target)
         else:
-            target, path = of_authority(said or b""), request.target
+            target, path = of_authority(said or b"", self._usual_port), request.target
         flow.asked = target
-        if (self._fixed not in (None, target)) or (said is not None and of_authority(said) != target):
+        named = target if said is None else of_authority(said, self._usual_port)
+        if self._fixed not in (None, target) or named != target:
             raise Refused(Reason.HOST_MISMATCH)
         return target, path
 
-    async def _reach(self, target: Target, request: Request) -> None:
-        """Have a connection to the target that may take this request."""
+    def _admit(self, target: Target, request: Request) -> Passage:
+        """Return the passage to the target that may take this request."""
         flow, passage = self._flow, self._flow.passage
         if passage is not None and not self._serves(passage, target):
             flow.end_passage("done")
@@ -113,16 +118,20 @@ class _Forwarder:
                 raise Refused(Reason.PORT)
             kind = BrokerPassage if target.name == BROKER_NAME else Passage
             passage = flow.passage = kind(flow.services, flow.sandbox, target, flow.via)
-        if not speaks(passage.verdict, "http"):
+        if not speaks(passage.verdict, "tls" if self._secure else "http"):
             raise Refused(Reason.NOT_TLS)
-        passage.protocol = passage.protocol or "http"
+        passage.protocol = passage.protocol or ("tls" if self._secure else "http")
         passage.method = passage.method or flow.method
         if _WEBSOCKET in request.tokens(b"upgrade"):
             if not speaks(passage.verdict, "ws"):
                 raise Refused(Reason.UPGRADE)
             passage.protocol = "ws"
-        if flow.server is None:
-            await self._open(passage)
+        return passage
+
+    async def _rewritten(self, request: Request, target: Target, path: bytes) -> Rewritten:
+        if isinstance(self._flow.passage, BrokerPassage):
+            return Rewritten(request.end_to_end())
+        return await rewrite(self._flow, request, target, path, "https" if self._secure else "http")
 
     def _serves(self, passage: Passage, target: Target) -> bool:
         """Tell whether the connection that is there may take another request."""
@@ -138,13 +147,16 @@ class _Forwarder:
             return
         route = await find_route(flow.services, flow.sandbox, passage.target)
         passage.direct = route.direct
+        if self._secure:
+            wire, passage.address = await dial(flow.services, route)
+            flow.server = await begin_host_tls(flow, wire, passage.target)
+            return
         self._credentials = route.via
         flow.server, passage.address = await dial(flow.services, route, tunnel=route.via is None)
 
-    def _written(self, request: Request, target: Target, path: bytes) -> h11.Request:
+    def _written(self, request: Request, target: Target, path: bytes, rewritten: Rewritten) -> h11.Request:
         """Return the request as the server gets it."""
-        headers: Headers = [(b"Host", target.authority.encode())]
-        headers += request.end_to_end()
+        headers: Headers = [(b"Host", target.authority(self._usual_port).encode()), *rewritten.headers]
         for name in (b"content-length", b"transfer-encoding"):
             value = request.value(name)
             if value is not None:
@@ -155,5 +167,5 @@ class _Forwarder:
             headers += broker.identity(self._flow.sandbox)
         if self._credentials is not None:
             headers += self._credentials.headers()
-            path = b"http://" + target.authority.encode() + path
+            path = b"http://" + target.authority().encode() + path
         return h11.Request(method=request.method, target=path, headers=headers)

@@ -15,7 +15,7 @@ from corekit.netrules.reasons import Reason
 from sandboxes.egress.refusals import Refused
 
 if TYPE_CHECKING:
-    from sandboxes.egress.wire import Wire
+    from sandboxes.egress.flow import Stream
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -90,7 +90,7 @@ def hop_by_hop(headers: Headers) -> frozenset[bytes]:
     return tokens_of(headers, b"connection") | _OWN
 
 
-async def read_head(wire: Wire, most: int) -> bytes | None:
+async def read_head(wire: Stream, most: int) -> bytes | None:
     """Return the bytes up to the empty line, None when the client ended before it began. Raises Refused."""
     looked = 0
     while True:

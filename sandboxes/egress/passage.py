@@ -48,6 +48,9 @@ class Passage:
         self.sni: str | None = None
         self.ech = False
         self.method: str | None = None
+        # Whether requests to it are changed, for which its TLS ends here.
+        self.bound = sandbox.policy.binds(target.host)
+        self.secrets_sent = 0
         self.bytes_in = 0
         self.bytes_out = 0
         self._version = sandbox.policy.version
@@ -70,6 +73,9 @@ class Passage:
         policy = self._sandbox.policy
         verdict = judge(policy, self.target.host, self.target.port)
         if not verdict.allowed or (self.protocol is not None and not speaks(verdict, self.protocol)):
+            return False
+        # Requests in the clear are changed one by one, by the policy that holds then.
+        if self.protocol != "http" and policy.binds(self.target.host) != self.bound:
             return False
         if self.ech and policy.tls.ech == "deny":
             return False
@@ -140,6 +146,7 @@ class Passage:
             "bytes_out": self.bytes_out,
             "via": self.via,
             "method": self.method,
+            **({"secrets_sent": self.secrets_sent} if self.secrets_sent else {}),
         }
 
 

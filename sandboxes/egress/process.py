@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from corekit.logs import logger
 from sandboxes.egress.control import Control
+from sandboxes.egress.credentials import Credentials
 from sandboxes.egress.events import Outbox
 from sandboxes.egress.flow import Flow
+from sandboxes.egress.intercept import HostTrust
 from sandboxes.egress.ownaddresses import OwnAddresses
 from sandboxes.egress.poller import Poller
 from sandboxes.egress.registry import Registry
@@ -41,7 +43,9 @@ async def run(settings: EgressSettings, stop: asyncio.Event) -> None:
     limits = settings.limits
     outbox = Outbox(limits)
     resolver = Resolver(settings.resolvers, seconds=limits.resolve_seconds, ipv6=settings.ipv6)
-    services = Services(settings, resolver, outbox, OwnAddresses(settings.own), Poller())
+    poller = Poller()
+    credentials, host_trust = Credentials(settings.internal_socket, poller), HostTrust(settings.ca_file)
+    services = Services(settings, resolver, outbox, OwnAddresses(settings.own), poller, credentials, host_trust)
 
     def accepted(sandbox: Sandbox, sock: socket.socket) -> Flow:
         return Flow(services, sandbox, sock, serve)
@@ -61,7 +65,8 @@ async def run(settings: EgressSettings, stop: asyncio.Event) -> None:
     outbox.settle()
     await control.hand_over(limits.farewell_seconds)
     control.close()
-    services.poller.close()
+    credentials.close()
+    poller.close()
 
 
 async def _sweep(registry: Registry, every: float) -> None:

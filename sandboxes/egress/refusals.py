@@ -20,21 +20,31 @@ _STATUS = {
     Reason.CONNECT_FAILED: 502,
     Reason.TLS_FAILED: 502,
     Reason.EVENTS_FULL: 503,
+    Reason.SECRETS_UNAVAILABLE: 503,
+    Reason.ANSWER_CODED: 502,
+    Reason.SECRET_REFLECTED: 502,
 }
 _ASKABLE = frozenset({Reason.NO_RULE, Reason.PORT, Reason.LITERAL_IP})
 
 
 class Refused(Exception):
-    """What ends a request or a flow, by one of the fixed reason codes."""
+    """What ends a request or a flow, by one of the fixed reason codes; `detail` is a sentence more about this one."""
 
     def __init__(
-        self, reason: Reason, *, status: int | None = None, rule: str | None = None, layer: str | None = None
+        self,
+        reason: Reason,
+        *,
+        status: int | None = None,
+        rule: str | None = None,
+        layer: str | None = None,
+        detail: str | None = None,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.status = status or _STATUS.get(reason, 403)
         self.rule = rule
         self.layer = layer
+        self.detail = detail
 
 
 def refusal_of(verdict: Verdict) -> Refused:
@@ -45,7 +55,7 @@ def refusal_of(verdict: Verdict) -> Refused:
 def answer(refusal: Refused, entry: str | None, *, keep: bool = False) -> bytes:
     """Return the whole HTTP answer. Its status line carries the reason: clients show it, and hide the body."""
     asked = entry if refusal.reason in _ASKABLE else None
-    message = refusal.reason.sentence
+    message = " ".join(part for part in (refusal.reason.sentence, refusal.detail) if part)
     hint = f"network policy: {refusal.reason}"
     if asked is not None:
         message += f' To allow it, add "{asked}" to the sandbox\'s network policy.'

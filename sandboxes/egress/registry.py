@@ -7,12 +7,14 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from corekit.logs import logger
+from sandboxes.egress.placeholders import Guard
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine, Iterator
 
     from corekit.netrules.policy import Policy
+    from sandboxes.egress.authority import Authority
     from sandboxes.egress.flow import Flow
     from sandboxes.egress.resolver import Answer
     from sandboxes.egress.settings import Limits
@@ -52,7 +54,9 @@ class Bucket:
 class Sandbox:
     """One sandbox of one generation."""
 
-    def __init__(self, *, ident: str, generation: int, policy: Policy, limits: Limits) -> None:
+    def __init__(
+        self, *, ident: str, generation: int, policy: Policy, limits: Limits, authority: Authority | None = None
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.id = ident
         self.generation = generation
@@ -68,11 +72,15 @@ class Sandbox:
         self._serve: Serve | None = None
         self._accepting = False
         self._resuming: asyncio.TimerHandle | None = None
-        self.use(policy)
+        self.authority: Authority | None = None
+        self.use(policy, authority)
 
-    def use(self, policy: Policy) -> None:
+    def use(self, policy: Policy, authority: Authority | None) -> None:
         """Obey this policy from now on."""
         self.policy = policy
+        self.guard = Guard(policy) if policy.placeholders else None
+        if self.authority != authority:
+            self.authority = authority
         now = self._loop.time()
         rate = policy.limits.new_per_s
         self._new = Bucket(rate, now) if rate is not None else None
@@ -177,9 +185,9 @@ class Sandbox:
         if not self._accepting and self._resuming is None and self._serve is not None:
             self._go_on()
 
-    async def swap(self, policy: Policy) -> None:
+    async def swap(self, policy: Policy, authority: Authority | None) -> None:
         """Obey this policy, and return when the flows that it does not allow are closed."""
-        self.use(policy)
+        self.use(policy, authority)
         await _end([flow.cut("policy_closed") for flow in tuple(self.flows) if not flow.may_stay()])
 
     async def close(self) -> None:
@@ -222,7 +230,14 @@ class Registry:
         for sandbox in tuple(self._sandboxes.values()):
             yield from tuple(sandbox.flows)
 
-    async def put(self, ident: str, generation: int, policy: Policy, listener: socket.socket | None) -> None:
+    async def put(
+        self,
+        ident: str,
+        generation: int,
+        policy: Policy,
+        listener: socket.socket | None,
+        authority: Authority | None = None,
+    ) -> None:
         """Serve a sandbox by this policy. ValueError when it is new and comes without a listener."""
         known = self._sandboxes.get(ident)
         if known is not None and known.generation != generation:
@@ -231,12 +246,12 @@ class Registry:
         if known is None:
             if listener is None:
                 raise ValueError("a sandbox that is not known yet needs its listener")
-            known = Sandbox(ident=ident, generation=generation, policy=policy, limits=self._limits)
+            known = Sandbox(ident=ident, generation=generation, policy=policy, limits=self._limits, authority=authority)
             self._sandboxes[ident] = known
         self._named.add(ident)
         if listener is not None:
             known.give(listener)
-        await known.swap(policy)
+        await known.swap(policy, authority)
         if self._synced:
             known.listen(self._serve)
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from sandboxes.egress import corporate
 
 if TYPE_CHECKING:
+    from sandboxes.egress.credentials import Credentials
     from sandboxes.egress.events import Outbox
+    from sandboxes.egress.intercept import HostTrust
     from sandboxes.egress.ownaddresses import OwnAddresses
     from sandboxes.egress.poller import Poller
     from sandboxes.egress.resolver import Resolver
@@ -24,7 +26,9 @@ class Services:
     outbox: Outbox
     own: OwnAddresses
     poller: Poller
+    credentials: Credentials
+    host_trust: HostTrust
 
-    def credentials(self, proxy: str) -> corporate.Credentials:
+    def proxy_login(self, proxy: str) -> corporate.Credentials:
         """Return what a corporate proxy wants to see."""
-        return corporate.read_credentials(self.settings.credentials, proxy)
+        return corporate.read_credentials(self.settings.proxy_logins, proxy)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import TYPE_CHECKING
 
 from corekit.netrules.decide import may_resolve
 from corekit.netrules.hosts import BadHost, Name, canonical
 from corekit.netrules.reasons import Reason
-from sandboxes.egress import forward
+from sandboxes.egress import forward, intercept, placeholders
 from sandboxes.egress.clienthello import BadName, Hello, NotTls, looks_like_tls, read_hello
 from sandboxes.egress.dial import Route, dial, find_route
 from sandboxes.egress.events import Fact
 from sandboxes.egress.head import Request, parse, read_head
 from sandboxes.egress.passage import Passage, forbidden, speaks
+from sandboxes.egress.pump import pass_everything
 from sandboxes.egress.refusals import Refused, answer, refusal_of
-from sandboxes.egress.relay import Relay
 from sandboxes.egress.target import BROKER_NAME, PROXY_NAME, Target, name_asked, of_authority, of_connect
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 _GRANTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 _KNOWN = b"HTTP/1.1 204 No Content\r\n\r\n"
 _TRANSPARENT = b"transparent"
+_DNS_PORT = 53
+_METHOD = re.compile(rb"[A-Z]+(?: |\Z)")
+_LONGEST_METHOD = 17
 # No name is longer; what is said in its place may be.
 _LONGEST_SHOWN = 253
 
@@ -43,6 +47,8 @@ async def serve(flow: Flow) -> str:
         host = name_asked(request.target)
         if host is None:
             return await forward.serve_requests(flow, request, None)
+        flow.via, flow.asked = "dns", Target(host, _DNS_PORT)
+        placeholders.forbid(flow, request.head)
         await _answer_name(flow, host)
         if not await flow.next_begins():
             break
@@ -69,7 +75,6 @@ async def _answer_name(flow: Flow, host: Host) -> None:
     if not isinstance(host, Name):
         raise Refused(Reason.BAD_HOST)
     sandbox = flow.sandbox
-    flow.via = "dns"
     if host.text in (PROXY_NAME, BROKER_NAME):
         await flow.client.send(_KNOWN)
         return
@@ -99,6 +104,7 @@ async def _connect(flow: Flow, request: Request) -> str:
         flow.via = "transparent"
     target = of_connect(request.target)
     flow.asked = target
+    placeholders.forbid(flow, request.head)
     said = request.value(b"host")
     if said not in (None, request.target) and of_authority(said or b"").host != target.host:
         raise Refused(Reason.HOST_MISMATCH)
@@ -110,11 +116,11 @@ async def _connect(flow: Flow, request: Request) -> str:
     flow.allow(flow.services.settings.limits.connect_seconds, "connect")
     # Before the client is told that it has its tunnel: it can still be told why not.
     route = await find_route(flow.services, flow.sandbox, target)
-    if "tcp" in flow.passage.verdict.protocols:
+    if "tcp" in flow.passage.verdict.protocols and not flow.passage.bound:
         flow.passage.protocol = "tcp"
         await _open(flow, route)
         await flow.client.send(_GRANTED)
-        return await _relay(flow)
+        return await pass_everything(flow)
     await flow.client.send(_GRANTED)
     flow.can_answer = False
     return await _sniff(flow, route)
@@ -130,20 +136,38 @@ async def _connect_broker(flow: Flow, target: Target) -> str:
 async def _sniff(flow: Flow, route: Route) -> str:
     """Let the first bytes say what is spoken, and go on with it if the rule allows that."""
     assert flow.passage is not None  # noqa: S101 - made by the caller
-    flow.allow(flow.services.settings.limits.sniff_seconds)
+    bound = flow.passage.bound
+    flow.allow(flow.services.settings.limits.sniff_seconds, "cannot_rewrite" if bound else "limit")
     while not flow.client.ahead:
         if not await flow.client.more():
             return "done"
     tls = looks_like_tls(flow.client.ahead[0])
     if tls and speaks(flow.passage.verdict, "tls"):
         flow.passage.protocol = "tls"
-        _check_hello(flow, await _greeting(flow))
+        hello = await _greeting(flow)
+        _check_hello(flow, hello)
+        if bound:
+            return await _serve_inside(flow, hello, route.target)
         await _open(flow, route)
-        return await _relay(flow)
+        return await pass_everything(flow)
     if not tls and speaks(flow.passage.verdict, "http"):
+        if bound and not _METHOD.match(flow.client.ahead[:_LONGEST_METHOD]):
+            raise Refused(Reason.CANNOT_REWRITE, detail=intercept.NOT_REWRITABLE)
         flow.can_answer = True
         return await forward.serve_requests(flow, None, route.target)
     raise Refused(Reason.NOT_TLS if speaks(flow.passage.verdict, "tls") else Reason.NOT_HTTP)
+
+
+async def _serve_inside(flow: Flow, hello: Hello, target: Target) -> str:
+    """Serve the requests of a client whose TLS ends here."""
+    flow.client = await intercept.end_client_tls(flow, hello, target)
+    flow.can_answer = True
+    try:
+        return await forward.serve_requests(flow, None, target)
+    except Refused as refusal:
+        if refusal.reason is not Reason.NOT_HTTP:
+            raise
+        raise Refused(Reason.CANNOT_REWRITE, detail=intercept.NOT_REWRITABLE) from None
 
 
 async def _greeting(flow: Flow) -> Hello:
@@ -172,8 +196,10 @@ def _check_hello(flow: Flow, hello: Hello) -> None:
     passage.ech = hello.ech
     if hello.ech and policy.tls.ech == "deny":
         raise Refused(Reason.ECH)
-    if isinstance(host, Name) and policy.tls.sni == "require" and named != host:
+    if isinstance(host, Name) and (policy.tls.sni == "require" or passage.bound) and named != host:
         raise Refused(Reason.SNI_MISSING if named is None else Reason.SNI_MISMATCH)
+    if named is not None and named != host and policy.binds(named):
+        raise Refused(Reason.CANNOT_REWRITE, detail="The connection goes to an address that was not asked for by name.")
     # An address may be allowed, and any name be asked for there; but none that is denied.
     refusal = None if named is None or named == host else forbidden(flow.sandbox, named, port)
     if refusal is not None:
@@ -195,12 +221,3 @@ async def _open(flow: Flow, route: Route) -> None:
     flow.allow(flow.services.settings.limits.connect_seconds, "connect")
     flow.passage.direct = route.direct
     flow.server, flow.passage.address = await dial(flow.services, route)
-
-
-async def _relay(flow: Flow) -> str:
-    assert flow.server is not None  # noqa: S101 - opened by the caller
-    flow.can_answer = False
-    flow.run_on()
-    how = await Relay(flow.client, flow.server, flow.count_out, flow.count_in).run()
-    flow.end_passage(how)
-    return how

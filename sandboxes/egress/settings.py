@@ -49,6 +49,7 @@ class EgressSettings:
     resolvers: tuple[tuple[str, int], ...]
     control_fd: int | None = None
     broker_socket: Path | None = None
+    ca_file: Path | None = None
     ipv6: bool = False
     own: frozenset[Address] = frozenset()
     log_level: str = "INFO"
@@ -60,7 +61,12 @@ class EgressSettings:
         return self.home / "run" / "egress.sock"
 
     @property
-    def credentials(self) -> Path:
+    def internal_socket(self) -> Path:
+        """The control plane's socket for the processes of this host."""
+        return self.home / "run" / "internal.sock"
+
+    @property
+    def proxy_logins(self) -> Path:
         """The file that holds the credentials of corporate proxies."""
         return self.home / "egress" / "via.json"
 
@@ -110,12 +116,13 @@ def from_environment(environ: Mapping[str, str], limits: Limits | None = None) -
     if not home:
         raise ValueError("GATEHOUSE_HOME must name the folder that holds run/")
     listed = value("GATEHOUSE_EGRESS_RESOLVERS")
-    broker = value("GATEHOUSE_BROKER_SOCKET")
+    broker, authorities = value("GATEHOUSE_BROKER_SOCKET"), value("GATEHOUSE_EGRESS_CA_FILE")
     return EgressSettings(
         home=Path(home).absolute(),
         resolvers=_servers_of(listed, "GATEHOUSE_EGRESS_RESOLVERS") if listed else _host_resolvers(),
         control_fd=_descriptor(value("GATEHOUSE_EGRESS_CONTROL_FD")),
         broker_socket=Path(broker) if broker else None,
+        ca_file=Path(authorities) if authorities else None,
         ipv6=value("GATEHOUSE_EGRESS_IPV6") == "1",
         own=_addresses(value("GATEHOUSE_EGRESS_OWN"), "GATEHOUSE_EGRESS_OWN"),
         log_level=value("GATEHOUSE_LOG_LEVEL") or "INFO",

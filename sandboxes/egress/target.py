@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PROXY_NAME = "proxy.internal"
 BROKER_NAME = "broker.gatehouse.internal"
 HTTP_PORT = 80
+HTTPS_PORT = 443
 
 _ABSOLUTE = re.compile(rb"http://([^/?#]*)((?:[/?][^#]*)?)", re.IGNORECASE)
 _NAMES = b"/v1/names/"
@@ -39,10 +40,9 @@ class Target:
         """The policy entry that would allow it."""
         return f"{written(self.host)}:{self.port}"
 
-    @property
-    def authority(self) -> str:
-        """The Host header of a request to it."""
-        return written(self.host) if self.port == HTTP_PORT else self.entry
+    def authority(self, usual_port: int = HTTP_PORT) -> str:
+        """Return the Host header of a request to it, where this port is the usual one."""
+        return written(self.host) if self.port == usual_port else self.entry
 
 
 def host_of(raw: bytes) -> Host:
@@ -61,11 +61,11 @@ def of_connect(authority: bytes) -> Target:
         raise Refused(Reason.BAD_HOST) from None
 
 
-def of_authority(authority: bytes) -> Target:
-    """Return what a URL or a Host header names; port 80 where it names none. Raises Refused."""
+def of_authority(authority: bytes, usual_port: int = HTTP_PORT) -> Target:
+    """Return what a URL or a Host header names; the usual port where it names none. Raises Refused."""
     _, colon, port = authority.rpartition(b":")
     if not colon or port.endswith(b"]"):
-        return Target(host_of(authority), HTTP_PORT)
+        return Target(host_of(authority), usual_port)
     return of_connect(authority)
 
 

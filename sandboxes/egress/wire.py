@@ -120,6 +120,10 @@ class Wire:
             except OSError as error:
                 raise Gone(str(error)) from None
 
+    def send_at_once(self, data: bytes) -> None:
+        """Write what the socket takes without waiting. Raises OSError."""
+        self.sock.send(data)
+
     def release(self) -> socket.socket:
         """Give the socket to somebody else, who closes it."""
         self.open = False

@@ -15,7 +15,9 @@ from sandboxes.node.spec import matching
 _ID = re.compile(r"[0-9a-f]{32}")
 # What passes the gateway. Of starts, pauses and ends only the node itself can tell.
 _CODE = re.compile(r"(?:code|command|file|port)(?:\.[a-z_]+){1,3}")
-_EGRESS_CODE = re.compile(r"egress\.[a-z_]{1,32}")
+_EGRESS_CODE = re.compile(r"egress\.[a-z_]{1,32}|secret\.(?:exfil_attempt|reflected)")
+# The same score as where the broker sees it. What else a flow shows is judged with those before it.
+_SCORES = {"secret.reflected": 90}
 _SANDBOX = re.compile(r"[a-z0-9]{1,64}")
 _PHASES = ("intent", "result", "fact")
 _OUTCOMES = (None, "ok", "error", "refused")
@@ -157,6 +159,7 @@ def from_egress(body: Any, spec: Subject, node_id: str) -> dict[str, Any]:
         "decision": _one_of(body, "decision", _DECISIONS),
         "reason": _text(body, "reason", _LATER_TEXTS["reason"]),
         "duration_ms": _duration(body),
+        **({"risk_score": _SCORES[event["code"]], "risk_reasons": [event["code"]]} if event["code"] in _SCORES else {}),
     }
 
 

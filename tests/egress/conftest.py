@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.egress import nets
+from tests.egress.inside import Alice, ControlPlane
 from tests.egress.place import ALICE, Node, Process, Socket, document
 from tests.egress.servers import Names, Server
+from tests.internet.certificates import Authority
 
 if TYPE_CHECKING:
     import ssl
@@ -53,13 +55,19 @@ def quick() -> dict[str, float]:
     return {}
 
 
+@pytest.fixture(scope="session")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The authority that vouches for the hosts of the internet, which an operator has made known to egress."""
+    return Authority(tmp_path_factory.mktemp("hosts"))
+
+
 @pytest.fixture(scope="module")
 def process(
-    tmp_path_factory: pytest.TempPathFactory, namespaces: tuple[str, str], quick: dict[str, float]
+    tmp_path_factory: pytest.TempPathFactory, namespaces: tuple[str, str], quick: dict[str, float], hosts: Authority
 ) -> Iterator[Process]:
     """The running egress of a file's tests: each has a node and sandboxes of its own at it."""
     home = tmp_path_factory.mktemp("egress")
-    made = Process(home, namespaces[0], broker=home / "broker.sock", **quick)
+    made = Process(home, namespaces[0], broker=home / "broker.sock", ca_file=hosts.file, **quick)
     made.start()
     yield made
     made.stop()
@@ -93,3 +101,20 @@ async def place(tmp_path: Path, namespaces: tuple[str, str], process: Process) -
         await names.stop()
         for server in made.servers:
             await server.stop()
+
+
+@pytest.fixture
+async def plane(process: Process) -> AsyncIterator[ControlPlane]:
+    """What stands in for the control plane at its internal socket."""
+    made = ControlPlane(process.home / "run" / "internal.sock")
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def alice(place: Place, plane: ControlPlane) -> Alice:
+    """Alice in a sandbox with one header rule."""
+    made = Alice(place, plane)
+    await made.put()
+    return made

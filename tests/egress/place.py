@@ -55,10 +55,12 @@ _generations = itertools.count(1)
 class Process:
     """A running egress."""
 
-    def __init__(self, home: Path, namespace: str, *, broker: Path | None = None, **limits: float) -> None:
+    def __init__(
+        self, home: Path, namespace: str, *, broker: Path | None = None, ca_file: Path | None = None, **limits: float
+    ) -> None:
         self.home = home
         self._namespace = namespace
-        self._broker = broker
+        self._files = {"GATEHOUSE_BROKER_SOCKET": broker, "GATEHOUSE_EGRESS_CA_FILE": ca_file}
         self._limits = limits
         (home / "run").mkdir(parents=True, exist_ok=True)
         self.control_path = home / "run" / "egress.sock"
@@ -78,9 +80,8 @@ class Process:
             "GATEHOUSE_EGRESS_CONTROL_FD": str(self._listener.fileno()),
             "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}",
             "GATEHOUSE_LOG_LEVEL": "WARNING",
+            **{name: str(path) for name, path in self._files.items() if path is not None},
         }
-        if self._broker is not None:
-            environment["GATEHOUSE_BROKER_SOCKET"] = str(self._broker)
         entry = ["-m", "tests.egress.quick", json.dumps(self._limits)] if self._limits else ["-m", "sandboxes.egress"]
         self.process = subprocess.Popen(
             ["nsenter", f"--net=/run/netns/{self._namespace}", "--", sys.executable, *entry],
@@ -168,11 +169,13 @@ class Node:
         ident: str = ALICE,
         generation: int | None = None,
         listener: socket.socket | None = None,
+        ca: dict[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Have a sandbox served by this document."""
+        """Have a sandbox served by this document, and vouched for hosts to it by this authority."""
         fd = None if listener is None else listener.fileno()
         number = self.generation if generation is None else generation
-        return await self.ask("put", id=ident, generation=number, tenant="00" * 16, network=network, fd=fd)
+        about = {"id": ident, "generation": number, "tenant": "00" * 16, "network": network}
+        return await self.ask("put", fd=fd, **about, **({} if ca is None else {"ca": ca}))
 
     async def event(self, **wanted: Any) -> dict[str, Any]:
         """Return the first event that has these fields; details are looked into as well."""

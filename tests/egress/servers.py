@@ -92,6 +92,7 @@ class _Kept:
     async def readuntil(self, separator: bytes = b"\n") -> bytes:
         data = await self._reader.readuntil(separator)
         self._server.received += data
+        self._server.began.set()
         return data
 
     async def readexactly(self, size: int) -> bytes:
@@ -247,3 +248,28 @@ def certificate(directory: Path, *names: str) -> tuple[ssl.SSLContext, ssl.SSLCo
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(path)
     return server, ssl.create_default_context(cadata=pem.decode())
+
+
+async def ok(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer each request with two letters, whatever it says."""
+    while True:
+        head = await reader.readuntil(b"\r\n\r\n")
+        size = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
+        if size:
+            await reader.readexactly(size)
+        if b"transfer-encoding: chunked" in head.lower():
+            await _chunks(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await writer.drain()
+
+
+def says(answer: bytes) -> Handler:
+    """Return a handler that answers each request with this."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            await writer.drain()
+
+    return handle

@@ -61,6 +61,20 @@ async def test_passes_a_body_on(place: Place, framing: bytes, body: bytes) -> No
     assert (await client.answer())[1].startswith(b"GET /next ")
 
 
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [(b"Content-Length: 5\r\n", b"hello"), (b"Transfer-Encoding: chunked\r\n", b"5\r\nhello\r\n0\r\n\r\n")],
+    ids=["length", "chunks"],
+)
+async def test_passes_a_body_on_that_comes_after_its_head(place: Place, framing: bytes, body: bytes) -> None:
+    server = await place.server(nets.API, 80, web)
+    client = await place.alice.ask(b"POST http://plain.allowed.test/ HTTP/1.1\r\n" + HOST + framing + b"\r\n")
+    await server.began.wait()
+    client.send(body)
+    status, seen = await client.answer()
+    assert (status, seen[-5:]) == (200, b"hello")
+
+
 async def test_keeps_both_connections_for_further_requests(place: Place) -> None:
     server = await place.server(nets.API, 80, web)
     client = await place.alice.ask(get("/1") + get("/2"))

@@ -38,7 +38,7 @@ def test_reads_its_settings() -> None:
     assert found.ipv6
     assert found.own == {ip_address("192.0.2.1"), ip_address("2001:db8::1")}
     assert found.control_socket == Path("/var/lib/gatehouse/run/egress.sock")
-    assert found.credentials == Path("/var/lib/gatehouse/egress/via.json")
+    assert found.proxy_logins == Path("/var/lib/gatehouse/egress/via.json")
 
 
 def test_does_without_what_it_is_not_told() -> None:

@@ -240,6 +240,27 @@ async def test_a_wrong_value_is_named(name: str, value: Any) -> None:
     assert refusal.value.details["field"] == name
 
 
+@pytest.mark.parametrize("code", ["secret.injected", "secret.created", "secret.exfil_attempt.x"])
+async def test_of_secrets_egress_tells_what_it_saw_and_no_more(code: str) -> None:
+    with pytest.raises(BadRequest):
+        from_egress(event("alice", code=code), ALICE, "n")
+
+
+async def test_a_placeholder_elsewhere_is_told(line: Line) -> None:
+    await line.start("alice")
+    details = {"host": "evil.test", "port": 443, "secret_name": "key", "place": "head"}
+    await line.taken(event("alice", code="secret.exfil_attempt", reason="secret_elsewhere", details=details))
+    (told,) = (one for one in line.node.events("alice") if one["code"] == "secret.exfil_attempt")
+    assert (told["reason"], told["details"], told["risk_score"]) == ("secret_elsewhere", details, None)
+
+
+async def test_a_secret_that_came_back_has_the_score_that_it_has_at_the_broker(line: Line) -> None:
+    await line.start("alice")
+    await line.taken(event("alice", code="secret.reflected", details={"service": "api.example", "method": "GET"}))
+    (told,) = (one for one in line.node.events("alice") if one["code"] == "secret.reflected")
+    assert (told["risk_score"], told["risk_reasons"]) == (90, ["secret.reflected"])
+
+
 # --- no room
 
 
