@@ -28,7 +28,7 @@ logger = structlog.get_logger()
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 5.0
 _STOP_TIMEOUT_S = 5.0
-_UNPRIVILEGED = ("setpriv", "--clear-groups", "--no-new-privs", "--bounding-set=-all")
+_UNPRIVILEGED = ("setpriv", "--no-new-privs", "--bounding-set=-all")
 _OWN = "GATEHOUSE_EGRESS_OWN"
 _PASSED_ON = ("PATH", "LANG", "GATEHOUSE_LOG_LEVEL", "VIRTUAL_ENV")
 
@@ -123,6 +123,9 @@ class Service(ABC):
     def _group(self, user: pwd.struct_passwd) -> int:
         return user.pw_gid
 
+    def _more_groups(self, user: pwd.struct_passwd) -> str:
+        return "--clear-groups"
+
     def _spawn(self) -> int:
         if self._listener is None:
             self._listener = self._listen()
@@ -133,7 +136,8 @@ class Service(ABC):
             self.listener_variable: str(self._listener.fileno()),
             **self._environment(),
         }
-        become = (*_UNPRIVILEGED, f"--reuid={user.pw_uid}", f"--regid={self._group(user)}", "--")
+        groups = (self._more_groups(user), f"--regid={self._group(user)}")
+        become = (*_UNPRIVILEGED, *groups, f"--reuid={user.pw_uid}", "--")
         # Not the event loop's own child: the pidfd tells of its end, also of one that an earlier node started.
         self._process = subprocess.Popen(
             [*self._confinement(), *become, sys.executable, "-m", self.module],
@@ -178,6 +182,7 @@ class EgressService(Service):
     listener_variable = "GATEHOUSE_EGRESS_CONTROL_FD"
     passed_on = (
         "GATEHOUSE_EGRESS_IPV6",
+        "GATEHOUSE_EGRESS_CA_FILE",
         _OWN,
     )
 
@@ -186,6 +191,10 @@ class EgressService(Service):
 
     def _group(self, user: pwd.struct_passwd) -> int:
         return self._config.egress_gid
+
+    def _more_groups(self, user: pwd.struct_passwd) -> str:
+        # By its user's own it reaches the sockets of web and the logins of proxies.
+        return f"--groups={user.pw_gid}"
 
     def _environment(self) -> dict[str, str]:
         # As decided here: the second lock lets these be asked, and no others.
