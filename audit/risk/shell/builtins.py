@@ -6,8 +6,9 @@ import re
 from typing import TYPE_CHECKING
 
 from audit.risk.places import normal_path
-from audit.risk.shell import filters, programs
-from audit.risk.shell.values import EMPTY, MYSTERY, UNKNOWN, Value, joined
+from audit.risk.shell import filters, programs, table
+from audit.risk.shell.command import canonical
+from audit.risk.shell.values import EMPTY, MYSTERY, NOTHING, UNKNOWN, Value, joined
 
 if TYPE_CHECKING:
     from tree_sitter import Node
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from audit.risk.shell.judge import Judge
 
 _INDEX = re.compile(r"\w\[[^\]]*(?:\$\(([^)]*)\)|`([^`]*)`)")
+_SECRET = frozenset({"secret"})
 _NUMBERED = re.compile(r"\\(?:x[0-9A-Fa-f]|[0-7]{2}|u[0-9A-Fa-f])")
 
 
@@ -65,7 +67,11 @@ def set_alias(judge: Judge, command: Command, stdin: Value, node: Node | None) -
     """Note what a name will stand for."""
     for word in command.arguments:
         if found := re.match(r"^([^=]+)=(.*)$", word.text, re.DOTALL):
-            judge.walker.state.aliases[found[1]] = Value(found[2], word.taints)
+            alias = Value(found[2], word.taints)
+            if found[1] in table.WATCHED and canonical(alias.text.strip().split(" ")[0]) != found[1]:
+                judge.report.add("sh.evade.mask", node, found[1])
+                programs.run_shell(judge, alias, node, own=False, quoted=True)
+            judge.walker.state.aliases[found[1]] = alias
     return EMPTY
 
 
@@ -92,7 +98,8 @@ def read_words(judge: Judge, command: Command, stdin: Value, node: Node | None) 
             judge.walker.state.set(name, Value(parts[place] if place < len(parts) else "", stdin.taints))
     else:
         for name in names:
-            judge.walker.state.set(name, Value(UNKNOWN, stdin.taints))
+            # What is typed without being shown is a password.
+            judge.walker.state.set(name, Value(UNKNOWN, stdin.taints | (_SECRET if "-s" in command.flags else NOTHING)))
     return EMPTY
 
 

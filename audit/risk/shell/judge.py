@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from audit.risk.places import host_classes, is_private, is_root, normal_path, path_classes
-from audit.risk.shell import destruction, options, programs, settings, specials, table
+from audit.risk.shell import destruction, later, options, programs, settings, specials, table
 from audit.risk.shell.command import Command, canonical
 from audit.risk.shell.filters import DECODED, apply
 from audit.risk.shell.spots import spot_classes
@@ -64,6 +64,12 @@ _HOLDS_SECRETS = frozenset({"/", "~", "~/", "/home", "/home/", "/etc", "/etc/", 
 # What comes out of all others was not in their input as it is.
 _PASSES_ON = frozenset({"cat", "tee", "pv", "sponge", "dos2unix"})
 _COPIES = frozenset({"cp", "mv", "install"})
+# It asks somebody else, keeps what was typed, or leaves out what it should show.
+_STANDS_IN = re.compile(
+    rb"\b(?:curl|wget|nc|ncat|tee -a|read -[a-z]*s)\b|/dev/tcp|>>|grep -v|\bbase64\b|^\{\s*(?::|true)\s*;?\s*\}$"
+)
+_IN_QUOTES = re.compile(rb"\"[^\"]*\"|'[^']*'")
+_OWN_PROGRAMS = frozenset({"~/bin", "~/.local/bin", "~/.cargo/bin", "~/go/bin", "~/.npm-global/bin"})
 _TELLS_ACCOUNTS = frozenset({"/etc/passwd", "/etc/group"})
 _ENDLESS_SOURCES = frozenset({"/dev/zero", "/dev/urandom", "/dev/random", "/dev/full"})
 _NO_END = frozenset({"endless"})
@@ -193,7 +199,7 @@ class Judge:
             self.report.add("sh.corr.download-run", node)
         if head.escaped:
             self.report.add("sh.evade.escape", node)
-        elif head.shredded:
+        elif head.shredded or "reshaped" in head.taints:
             self.report.add("sh.evade.shreds", node)
         elif head.assembled and canonical(text) not in table.TEXT - {"eval", "source", "exec"}:
             self.report.add("sh.evade.split", node)
@@ -243,6 +249,9 @@ class Judge:
                 return followed
         if name == "tee":
             self.write(written, stdin, node)
+        if name == "split" and given.taints & _STICKS:
+            # It writes any number of files whose names begin so.
+            self.write([Word((words[1].text if len(words) > 1 else "x") + "*")], Value(UNKNOWN, given.taints), node)
         if name in _UNPACKERS:
             self.unpacked(given.taints, node)
         decodes = name in _UNPACKERS or (name in _DECODERS and _DECODES & command.flags)
@@ -291,9 +300,12 @@ class Judge:
         classes = spot_classes(self.walker.state.located(word.text), writing=writing)
         if "traffic" in classes and "metadata" in host_classes(word.text.split("/")[3]):
             self.report.add("sh.net.metadata", node, word.text)
+        if writing and self.takes_the_place(normal_path(self.walker.state.located(word.text))):
+            self.report.add("sh.persist.hook", node, word.text)
         rules = _WRITE_RULES if writing else _READ_RULES
         for name in sorted(classes):
-            if wiping and name == "log":
+            rewrites = name == "secret" and writing and normal_path(word.text).endswith("_history")
+            if rewrites or (wiping and name == "log"):
                 self.report.add("sh.destroy.traces", node, word.text)
             elif name in rules:
                 self.report.add(rules[name], node, word.text if name not in {"workspace"} else "")
@@ -319,6 +331,8 @@ class Judge:
             self.walker.state.files[path] = Value(content.text, content.taints | {"written"})
             if classes & _RUN_LATER:
                 self.later(value, node)
+            else:
+                later.written(self, path, value, node)
         return EMPTY if targets else value
 
     def unpacked(self, taints: frozenset[str], node: Node | None) -> None:
@@ -347,6 +361,19 @@ class Judge:
             self.report.add("sh.corr.file-network", node)
         elif "token" in taints:
             self.report.add("sh.corr.token-network", node)
+
+    def shadowed(self, name: str, body: bytes, node: Node | None) -> None:
+        """Report a function that stands in for a command and hides or passes on what that is told."""
+        if _STANDS_IN.search(_IN_QUOTES.sub(b"", body)):
+            self.report.add("sh.evade.mask", node, name)
+
+    def takes_the_place(self, path: str) -> bool:
+        """Whether a file would be found where a command of this name is looked for first."""
+        folder, _, name = path.rpartition("/")
+        if not folder or canonical(name) not in table.KNOWN:
+            return False
+        searched = (self.walker.state.get("PATH") or EMPTY).text.split(":")
+        return folder in _OWN_PROGRAMS or any(folder == normal_path(entry) for entry in searched)
 
     def assigned(self, name: str, value: Value, node: Node | None) -> None:
         """Judge the setting of a variable."""

@@ -68,10 +68,14 @@ def judge(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Va
         _watch_metadata(judge, word, node)
     for word in command.values("--unix-socket"):
         judge.touch(word, node)
-    for word in command.values("-K", "--config") if command.name == "curl" else ():
+    configured = [*command.values("-K", "--config")] if command.name == "curl" else []
+    if command.name == "curl" and "-K" in command.flags and not configured:
+        # The grammar loses a dash that stands before a here-document.
+        configured = [Word("-", node=node)]
+    for word in configured:
         settings = stdin if word.text == "-" else judge.read(word, node)
         for found in _URL_SETTINGS.finditer(settings.text):
-            judge_host(judge, found[1], node, bare=True)
+            hosts |= judge_host(judge, found[1], node, bare=True)
     taints |= _sent(judge, command, node)
     _report_leaks(judge, command, _said(command, taints), hosts, node)
     if command.name in _SSH:

@@ -232,6 +232,9 @@ def interpreter(judge: Judge, command: Command, stdin: Value, node: Node | None)
     """Judge Python, Perl and the like, started as a command."""
     entry = table.INTERPRETERS[command.name]
     language = entry["language"]
+    if language == "php" and "-S" in command.flags:
+        served(judge, command.value("-t"), node)
+        return Value(UNKNOWN)
     words = list(command.arguments)
     while words:
         word = words.pop(0)
@@ -248,8 +251,6 @@ def interpreter(judge: Judge, command: Command, stdin: Value, node: Node | None)
             break
         if not word.text.startswith("-"):
             return _script(judge, word, stdin, node, language)
-    if language == "php" and "-S" in command.flags:
-        served(judge, command.value("-t"), node)
     if {"--version", "-V", "-v", "--help", "-h"} & command.flags:
         return Value("1")
     if judge.piped:

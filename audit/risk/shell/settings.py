@@ -63,14 +63,14 @@ def assigned(judge: Judge, name: str, value: Value, node: Node | None) -> None:
         options.script(judge, value, node)
     elif name.startswith("GIT_CONFIG_"):
         _git_setting(judge, name, value, node)
-    elif (rule := _rule_of(name, value)) is not None:
+    elif (rule := _rule_of(judge, name, value)) is not None:
         judge.report.add(rule, node, name)
 
 
-def _rule_of(name: str, value: Value) -> str | None:
+def _rule_of(judge: Judge, name: str, value: Value) -> str | None:
     """Return the rule that a setting matches by its name and its text alone."""
     text = value.text
-    if name in table.SEARCH_PATHS and _leads_astray(name, text):
+    if name in table.SEARCH_PATHS and (_leads_astray(name, text) or _holds_own(judge, text)):
         return "sh.dyn.preload"
     if name in _LOADS and _LOADS[name].search(text):
         return "sh.dyn.preload"
@@ -111,6 +111,13 @@ def _runner(judge: Judge, value: Value, node: Node | None) -> None:
         return
     judge.report.add("sh.dyn.hidden-shell", node, value.text)
     programs.run_shell(judge, value, node, own=False)
+
+
+def _holds_own(judge: Judge, text: str) -> bool:
+    """Whether this script put programs with the names of commands where it now makes the shell look first."""
+    folders = {normal_path(entry) for entry in text.split(":")}
+    paths = (path.rpartition("/") for path in judge.walker.state.files)
+    return any(folder in folders and canonical(name) in table.KNOWN for folder, _, name in paths)
 
 
 def _leads_astray(name: str, text: str) -> bool:

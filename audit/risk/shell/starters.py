@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from audit.risk.places import is_root, normal_path, path_classes
-from audit.risk.shell import destruction, network, options, programs, table
+from audit.risk.shell import destruction, later, network, options, programs, table
 from audit.risk.shell.command import Command
 from audit.risk.shell.values import EMPTY, NOTHING, UNKNOWN, Value, Word, joined
 
@@ -31,8 +31,6 @@ _AWK_PIPES = re.compile(
     r"\|\s*\"((?:sort|uniq|cat|column|head|wc|tee|nl)(?: [\w ./&>,=-]*)?)\"|\"(date(?: [\w %+:-]*)?)\"\s*\|\s*getline"
 )
 _BASENAMES = re.compile(r"\{(?:\.|/|//|/\.|\+|#)\}")
-_RECIPE = re.compile(r"^\t[@+\-\s]*")
-_MAKE_RUNS = re.compile(r"\$\(shell ([^()]*)\)|!=\s*(.*)")
 _STRINGS = re.compile(r"\"((?:\\.|[^\"\\])*)\"")
 
 
@@ -161,15 +159,21 @@ def parallel(judge: Judge, command: Command, stdin: Value, node: Node | None) ->
 
 def make(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
     """Judge the recipes of a makefile that this script wrote or feeds in."""
+    for word in command.positionals:
+        if word.text.startswith(("SHELL=", ".SHELLFLAGS=", "MAKE=")):
+            judge.report.add("sh.dyn.hidden-shell", node, word.text)
+            programs.run_shell(judge, Value(word.text.partition("=")[2], word.taints), node, own=False)
+    given = joined(command.values("--eval"), "\n")
     name = command.value("-f", "--file", "--makefile")
     # The grammar loses a dash that stands before a here-document.
     if name.text == "-" if name is not None else "-f" in command.flags:
         rules = stdin
     else:
         rules = judge.walker.state.files.get(normal_path(name.text if name is not None else "Makefile"), EMPTY)
-    recipes = [_RECIPE.sub("", line) for line in rules.text.splitlines() if line.startswith("\t")]
-    recipes += [line.partition(";")[2] for line in rules.text.splitlines() if re.match(r"[^\t#=]+:[^=]*;", line)]
-    recipes += [found[1] or found[2] for found in _MAKE_RUNS.finditer(rules.text)]
+    rules = joined([rules, given], "\n")
+    if given.text:
+        judge.report.add("sh.dyn.hidden-shell", node, given.text)
+    recipes = later.recipes(rules.text)
     if recipes:
         programs.run_shell(
             judge, Value("\n".join(recipes).replace("$$", "$"), rules.taints - {"written"}), node, own=False
@@ -373,4 +377,4 @@ def editor(judge: Judge, command: Command, stdin: Value, node: Node | None) -> V
         options.script(judge, word, node)
     if judge.piped:
         options.script(judge, stdin, node)
-    return None
+    return network.judge(judge, command, stdin, node) if network.is_network(command) else None

@@ -92,6 +92,7 @@ WRAPPERS = {
     )
     for name, entry in _TABLE["wrappers"].items()
 }
+WATCHED = frozenset(_TABLE["watched"])
 NO_ADDRESS = frozenset(_TABLE["no_address"])
 FOLLOWED = FILTERS | FIRST_IS_TEXT
 KNOWN = (

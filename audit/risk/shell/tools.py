@@ -46,8 +46,11 @@ def chmod(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Va
         return EMPTY
     for word in command.positionals[1:]:
         content = judge.walker.state.files.get(normal_path(judge.walker.state.located(word.text)))
-        if content is not None and "network" in content.taints and _EXECUTES.match(mode):
-            judge.report.add("sh.corr.download-run", node)
+        if content is not None and _EXECUTES.match(mode):
+            if "network" in content.taints:
+                judge.report.add("sh.corr.download-run", node)
+            elif content.text.startswith("#!") and "sh" in content.text.split("\n")[0]:
+                judge.walker.foresee(content.text, node)
         if is_root(word.text) and "-R" in command.flags:
             judge.report.add("sh.destroy.root", node, word.text)
     return None

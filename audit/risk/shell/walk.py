@@ -9,7 +9,9 @@ import tree_sitter
 import tree_sitter_bash
 
 from audit.risk.places import normal_path, path_classes
+from audit.risk.shell import table
 from audit.risk.shell.builtins import run_index
+from audit.risk.shell.context import Context, Exhausted
 from audit.risk.shell.judge import Judge
 from audit.risk.shell.loops import is_endless, watch_bomb, watch_burners, watch_loop
 from audit.risk.shell.state import Function, State
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tree_sitter import Node
-
-    from audit.risk.shell.context import Context
 
 _LANGUAGE = tree_sitter.Language(tree_sitter_bash.language())
 _BRACED_COMMAND = re.compile(
@@ -112,6 +112,19 @@ class Walker:
             walker.state.positional = list(arguments[1:])
         return walker.script(source)
 
+    def foresee(self, source: str, node: Node | None) -> None:
+        """Report what of a script's doings is dangerous, where it is written down for later and not run here."""
+        if not self._context.enter():
+            return
+        apart = Context(self._context.ask, depth=self._context.depth + 1)
+        try:
+            Walker(apart, State(positional=[Word(MYSTERY.text)])).script(source)
+        except Exhausted:
+            apart.report.add("sh.dyn.depth", None)
+        for found in apart.report.findings:
+            if found.tier == "L3":
+                self._context.report.add(found.rule, node)
+
     def _late(self, source: str, node: Node) -> Value:
         with self._context.report.anchored(node):
             return self.inner(source, own=False)
@@ -195,6 +208,8 @@ class Walker:
         if name is not None and body is not None:
             text = (name.text or b"").decode("utf-8", "replace")
             self.state.functions[text] = Function(body)
+            if text in table.WATCHED:
+                self._judge.shadowed(text, body.text or b"", node)
             watch_bomb(self._judge, text, body, node)
         return EMPTY
 

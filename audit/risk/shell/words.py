@@ -38,6 +38,7 @@ _IN_QUOTES = re.compile(r'\\([$`"\\]|\n)')
 _PLAIN = re.compile(r"[\w./=:@%^-]+\Z")
 _LETTERS = re.compile(r"\\(?:x[67][0-9a-fA-F]|u00[67][0-9a-fA-F]|U000000[67][0-9a-fA-F]|1[4-7][0-7])")
 _DECODED = frozenset({"decoded"})
+_RESHAPED = frozenset({"reshaped"})
 _NAMES = re.compile(r"[A-Za-z_]\w*")
 _INDEX = re.compile(r"\w\[[^\]]*\$\(([^)]*)\)")
 _BLANKS = re.compile(r"[ \t\n]+")
@@ -253,7 +254,9 @@ class Expander:
         if operator == "@" and operands == ["P"] and any(mark in value.text for mark in ("$(", "`", UNKNOWN)):
             # What is expanded like a prompt runs the substitutions in it.
             return self._run(f"eval {quoted(value.text)}", node)
-        return Value(operate(value.text, operator, operands)[:MAX_TEXT], value.taints)
+        made = operate(value.text, operator, operands)[:MAX_TEXT]
+        # What was written down in other letters than it is used in.
+        return Value(made, value.taints | _RESHAPED if value.known and made != value.text else value.taints)
 
     def _operands(self, nodes: list[Node], operator: str) -> list[str]:
         operands = []
