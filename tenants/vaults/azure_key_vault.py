@@ -17,7 +17,7 @@ from azure.keyvault.secrets import SecretClient
 from corekit.errors import Conflict, GatehouseError, InvalidInput
 from tenants.vaults import azurenames
 from tenants.vaults.azurecalls import CONNECT_S, READ_S, Calls
-from tenants.vaults.azurecredentials import CLOUDS, Options, credential
+from tenants.vaults.azurecredentials import CLOUDS, Options, credentials
 from tenants.vaults.contract import (
     Health,
     Meta,
@@ -67,14 +67,19 @@ def open_vault(
     }
     if "ca_file" in table:
         transport["connection_verify"] = str(options.file("ca_file"))
-    # The client takes a credential in either of its two forms.
-    identity = cast("TokenCredential", credential(options, cloud, transport))
+    make_credential = credentials(options, cloud, transport)
     options.finish()
 
-    def make_client() -> SecretClient:
-        return SecretClient(url, identity, api_version=API_VERSION, **transport)
+    def sign_in() -> Callable[[], SecretClient]:
+        # The client takes a credential in either of its two forms.
+        identity = cast("TokenCredential", make_credential())
+        return lambda: SecretClient(url, identity, api_version=API_VERSION, **transport)
 
-    return AzureKeyVault(Calls(name, make_client, pause, monotonic))
+    try:
+        return AzureKeyVault(Calls(name, sign_in, pause, monotonic))
+    except ValueError:
+        problem = f"The vault {name}: tenant_id and client_id are not what Azure calls so."
+    raise VaultMisconfigured(problem)
 
 
 class AzureKeyVault:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import random
 import re
-from contextlib import contextmanager
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, replace
 from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -23,6 +24,7 @@ from azure.core.exceptions import (
     ResourceExistsError,
     ResourceNotFoundError,
     ServiceRequestError,
+    ServiceRequestTimeoutError,
     ServiceResponseError,
 )
 
@@ -52,9 +54,13 @@ READ_S = 5.0
 TOTAL_S = 8.0
 # How long a vault that has too much to do is left alone at most.
 MAX_PAUSE_S = 60.0
+# A token that is refused is not replaced more often than this.
+RENEW_S = 30.0
 # Azure gives its own tokens five minutes' leeway.
 MAX_SKEW_S = 300.0
 _FIRST_PAUSE_S = 0.2
+# How the credential says what it was answered.
+_STATUS = re.compile(r"\bHTTP (?:Error|status): (\d{3})\b")
 _ENTRA_CODE = re.compile(r"\bAADSTS\d+\b")
 
 
@@ -67,11 +73,24 @@ class SecretDeleted(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """What goes to the caller; `again` is whether to try again, after `wait` at least."""
+    """What goes to the caller; `again` is whether to try again, after `wait` at least, `renew` with a new token."""
 
     error: GatehouseError
     again: bool = False
     wait: float = 0.0
+    renew: bool = False
+    sign_in: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Lent:
+    """A client for one call at a time, and which of our sign-ins it goes by.
+
+    What its threads would share of a token is not safe when the vault refuses one.
+    """
+
+    client: SecretClient
+    sign_in: int
 
 
 class Calls:
@@ -80,15 +99,19 @@ class Calls:
     def __init__(
         self,
         vault: str,
-        make_client: Callable[[], SecretClient],
+        sign_in: Callable[[], Callable[[], SecretClient]],
         pause: Callable[[float], None],
         monotonic: Callable[[], float],
     ) -> None:
         self.vault = vault
-        self._make_client = make_client
+        self._lock = threading.Lock()
+        self._sign_in = sign_in
+        self._make_client = sign_in()
+        self._signed_in = 1
+        self._renewed_at = -math.inf
         self._pause = pause
         self._monotonic = monotonic
-        self._idle: list[SecretClient] = []
+        self._idle: list[_Lent] = []
         self._left_alone_until = 0.0
         self._skew = 0.0
 
@@ -107,6 +130,8 @@ class Calls:
             if not isinstance(found, _Failure):
                 return found
             wait = max(found.wait, pause * random.uniform(1, 1.5))  # noqa: S311  (only to spread calls)
+            if found.renew and self._renew(found.sign_in):
+                continue
             if not found.again or self._monotonic() + wait > started + TOTAL_S:
                 self._left_alone_until = self._monotonic() + min(found.wait, MAX_PAUSE_S)
                 raise found.error
@@ -142,27 +167,47 @@ class Calls:
 
     def _try(self, call: Callable[[SecretClient, dict[str, Any]], Result], *, repeatable: bool) -> Result | _Failure:
         options = {"connection_timeout": CONNECT_S, "read_timeout": READ_S, "raw_response_hook": self._note_time}
+        lent = self._borrow()
         try:
-            with self._client() as client:
-                return call(client, options)
+            return call(lent.client, options)
         except (AzureError, ValueError) as error:
             failure = self._failure(error, repeatable=repeatable)
             if not isinstance(failure.error, SecretMissing | SecretDisabled):
                 _log(self.vault, error)
-        # Said outside of the block, so that the client's error, which holds our request, does not hang on ours.
-        return failure
-
-    @contextmanager
-    def _client(self) -> Iterator[SecretClient]:
-        """Lend a client to one call at a time: what its threads share of a token is not safe when one is refused."""
-        try:
-            client = self._idle.pop()
-        except IndexError:
-            client = self._make_client()
-        try:
-            yield client
         finally:
-            self._idle.append(client)
+            self._give_back(lent)
+        # Said outside of the block, so that the client's error, which holds our request, does not hang on ours.
+        return replace(failure, sign_in=lent.sign_in)
+
+    def _borrow(self) -> _Lent:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+            make_client, signed_in = self._make_client, self._signed_in
+        return _Lent(make_client(), signed_in)
+
+    def _give_back(self, lent: _Lent) -> None:
+        with self._lock:
+            if lent.sign_in == self._signed_in:
+                self._idle.append(lent)
+                return
+        lent.client.close()
+
+    def _renew(self, refused: int) -> bool:
+        """Forget a token that is refused though it should still count; tell whether there is another to try."""
+        with self._lock:
+            now = self._monotonic()
+            if refused == self._signed_in:
+                if now < self._renewed_at + RENEW_S:
+                    return False
+                self._renewed_at = now
+                self._make_client = self._sign_in()
+                self._signed_in += 1
+            old, self._idle = self._idle, [lent for lent in self._idle if lent.sign_in == self._signed_in]
+        for lent in old:
+            if lent.sign_in != self._signed_in:
+                lent.client.close()
+        return True
 
     def _note_time(self, response: Any) -> None:
         told = response.http_response.headers.get("Date")
@@ -183,22 +228,21 @@ class Calls:
             return self._unreachable(error, repeatable=repeatable)
         if isinstance(error, HttpResponseError):
             return self._answered(error, _codes(error), repeatable=repeatable)
+        if isinstance(error, JSONDecodeError):
+            return _Failure(VaultUnavailable(f"What answers for the vault {self.vault} talks nonsense.", retry_after=5))
         return _Failure(VaultMisconfigured(f"What answers for the vault {self.vault} is no Key Vault: check its url."))
 
     def _unauthenticated(self, error: ClientAuthenticationError) -> _Failure:
-        causes = list(_causes(error))
-        if any(isinstance(cause, ServiceRequestError | ServiceResponseError) for cause in causes) or any(
-            _is_passing(getattr(cause, "status_code", None)) for cause in causes
-        ):
+        if any(_passes(cause) for cause in _causes(error)):
             gone = VaultUnavailable(f"Nobody gives out tokens for the vault {self.vault} at the moment.", retry_after=5)
-            return _Failure(gone, again=True)
-        if getattr(error, "status_code", None) == 401 and "WWW-Authenticate" in _headers(error):
-            problem, fix = "does not accept our token", "check the tenant of its credential"
-        else:
-            problem, fix = "is closed to us: Azure gives us no token", "check its credential"
-        entra = ", ".join(sorted(set(_ENTRA_CODE.findall(str(error)))))
-        reasons = "; ".join(part for part in (entra, self.describe_skew()) if part)
-        return self._denied(f"{problem}{f' ({reasons})' if reasons else ''}: {fix}")
+            # A credential that was told of trouble repeats it for a while without asking; a new one asks.
+            return _Failure(gone, again=True, renew=True)
+        if "WWW-Authenticate" in _headers(error):
+            refused = self._refused("does not accept our token", self.describe_skew(), "check its credential's tenant")
+            return replace(refused, renew=True)
+        codes = ", ".join(sorted(set(_ENTRA_CODE.findall(str(error)))))
+        reasons = "; ".join(part for part in (codes, self.describe_skew()) if part)
+        return self._refused("is closed to us, because Azure gives us no token", reasons, "check its credential")
 
     def _unreachable(self, error: AzureError, *, repeatable: bool) -> _Failure:
         if "CERTIFICATE_VERIFY_FAILED" in str(error) or "SSLCertVerificationError" in str(error):
@@ -210,7 +254,7 @@ class Calls:
                 )
             )
         gone = VaultUnavailable(f"The vault {self.vault} does not answer.", retry_after=5)
-        return _Failure(gone, again=repeatable or isinstance(error, ServiceRequestError))
+        return _Failure(gone, again=repeatable or _was_never_sent(error))
 
     def _answered(self, error: HttpResponseError, codes: list[str], *, repeatable: bool) -> _Failure:
         status = error.status_code
@@ -251,6 +295,9 @@ class Calls:
             return self._denied("has a firewall that refuses this host: let it in there")
         return self._denied("refuses our identity: give it the role Key Vault Secrets Officer there")
 
+    def _refused(self, problem: str, reasons: str, fix: str) -> _Failure:
+        return self._denied(f"{problem}{f' ({reasons})' if reasons else ''}: {fix}")
+
     def _denied(self, problem: str) -> _Failure:
         return _Failure(VaultDenied(f"The vault {self.vault} {problem}."))
 
@@ -263,8 +310,17 @@ def _log(vault: str, error: Exception) -> None:
     logger.warning("vault_call_failed", vault=vault, kind=kind, status=status, codes=codes, azure_request=request)
 
 
-def _is_passing(status: int | None) -> bool:
-    return status is not None and (status >= 500 or status in {408, 429})
+def _passes(cause: BaseException) -> bool:
+    """Say whether trouble with who gives out tokens is not about us."""
+    if isinstance(cause, ServiceRequestError | ServiceResponseError):
+        return True
+    told = _STATUS.search(str(cause))
+    status = int(told[1]) if told else getattr(cause, "status_code", None) or 0
+    return status >= 500 or status in {408, 429}
+
+
+def _was_never_sent(error: AzureError) -> bool:
+    return isinstance(error, ServiceRequestTimeoutError) or "NewConnectionError" in str(error)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -275,7 +331,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _headers(error: HttpResponseError) -> Any:
-    return {} if error.response is None else error.response.headers
+    response: Any = error.response
+    return {} if response is None else response.headers
 
 
 def _retry_after(error: HttpResponseError) -> float:

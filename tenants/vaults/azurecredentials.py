@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,21 +81,22 @@ class Options:
             raise VaultMisconfigured(f"The vault {self.vault} knows no {', '.join(sorted(self._left))}.")
 
 
-def credential(options: Options, cloud: str, transport: dict[str, Any]) -> SupportsTokenInfo:
-    """Return the credential that a vault's options name. It asks for a token when the first one is needed."""
+def credentials(options: Options, cloud: str, transport: dict[str, Any]) -> Callable[[], SupportsTokenInfo]:
+    """Return what makes the credential that a vault's options name, each time one that has no token yet."""
     kind = options.required("credential")
     if kind not in _KINDS:
         raise VaultMisconfigured(f"The vault {options.vault}: credential must be one of {', '.join(_KINDS)}.")
     return _KINDS[kind](options, cloud, transport)
 
 
-def _managed_identity(options: Options, cloud: str, transport: dict[str, Any]) -> SupportsTokenInfo:
-    return ManagedIdentityCredential(client_id=options.text("client_id") or None, **transport)
+def _managed_identity(options: Options, cloud: str, transport: dict[str, Any]) -> Callable[[], SupportsTokenInfo]:
+    return partial(ManagedIdentityCredential, client_id=options.text("client_id") or None, **transport)
 
 
-def _workload_identity(options: Options, cloud: str, transport: dict[str, Any]) -> SupportsTokenInfo:
+def _workload_identity(options: Options, cloud: str, transport: dict[str, Any]) -> Callable[[], SupportsTokenInfo]:
     # What the cluster's webhook tells a pod is the default.
-    return WorkloadIdentityCredential(
+    return partial(
+        WorkloadIdentityCredential,
         tenant_id=options.required("tenant_id", os.environ.get("AZURE_TENANT_ID", "")),
         client_id=options.required("client_id", os.environ.get("AZURE_CLIENT_ID", "")),
         token_file_path=str(options.file("token_file", os.environ.get("AZURE_FEDERATED_TOKEN_FILE", ""))),
@@ -104,7 +106,7 @@ def _workload_identity(options: Options, cloud: str, transport: dict[str, Any]) 
     )
 
 
-def _client_secret(options: Options, cloud: str, transport: dict[str, Any]) -> SupportsTokenInfo:
+def _client_secret(options: Options, cloud: str, transport: dict[str, Any]) -> Callable[[], SupportsTokenInfo]:
     tenant_id, client_id = options.required("tenant_id"), options.required("client_id")
     path = options.file("client_secret_file")
 
@@ -114,20 +116,20 @@ def _client_secret(options: Options, cloud: str, transport: dict[str, Any]) -> S
             tenant_id, client_id, secret, authority=cloud, disable_instance_discovery=True, **transport
         )
 
-    return SecretFromFile(options.vault, path, make)
+    return partial(SecretFromFile, options.vault, path, make)
 
 
-def _default(options: Options, cloud: str, transport: dict[str, Any]) -> SupportsTokenInfo:
+def _default(options: Options, cloud: str, transport: dict[str, Any]) -> Callable[[], SupportsTokenInfo]:
     named = os.environ.get("AZURE_TOKEN_CREDENTIALS", "").strip().lower()
     if named and named not in _PRODUCTION:
         raise VaultMisconfigured(
             f"The vault {options.vault}: AZURE_TOKEN_CREDENTIALS is {named!r}, which is for developers: set it to prod."
         )
     # Unset is as good as `prod`; set, it is held to.
-    return DefaultAzureCredential(authority=cloud, require_envvar=bool(named), **_NO_DEVELOPERS, **transport)
+    return partial(DefaultAzureCredential, authority=cloud, require_envvar=bool(named), **_NO_DEVELOPERS, **transport)
 
 
-_KINDS: dict[str, Callable[[Options, str, dict[str, Any]], SupportsTokenInfo]] = {
+_KINDS: dict[str, Callable[[Options, str, dict[str, Any]], Callable[[], SupportsTokenInfo]]] = {
     "managed_identity": _managed_identity,
     "workload_identity": _workload_identity,
     "client_secret": _client_secret,

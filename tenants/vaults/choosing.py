@@ -88,7 +88,7 @@ def _options(place: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     if place.key_vault_url:
         if AZURE in named:
             raise VaultMisconfigured(f"{place.vaults_file} and KEY_VAULT_URL both say what {AZURE} is: leave one out.")
-        named = {AZURE: {"kind": "azure_key_vault", "url": place.key_vault_url}, **named}
+        named = {AZURE: {"kind": "azure_key_vault", "url": place.key_vault_url, "credential": "default"}, **named}
     for name, options in named.items():
         if not isinstance(options, dict) or not _NAME.fullmatch(name) or name == EMBEDDED:
             raise VaultMisconfigured(f"{place.vaults_file}: {name[:63]!r} can't be the name of a vault.")

@@ -30,12 +30,13 @@ class Waits:
     """A clock that stands still but for the pauses that somebody takes."""
 
     at: float = 1000.0
+    pace: float = 1.0
     taken: list[float] = field(default_factory=list)
 
     def pause(self, seconds: float) -> None:
         """Take a pause in no time."""
         self.taken.append(seconds)
-        self.at += seconds
+        self.at += seconds * self.pace
 
     def monotonic(self) -> float:
         """Return the time."""
@@ -50,6 +51,7 @@ class Azure:
     folder: Path
     ca_file: Path
     identity_port: int
+    secure: AzureServer
     waits: Waits = field(default_factory=Waits)
     vault_name: str = field(default_factory=lambda: f"keys-{next(_numbers)}")
 
@@ -72,6 +74,13 @@ class Azure:
         table = {option: value for option, value in self.options(**more).items() if value is not None}
         return open_vault(name, table, self.waits.pause, self.waits.monotonic)
 
+    @contextlib.contextmanager
+    def elsewhere(self, name: str) -> Iterator[None]:
+        """Show a certificate for another name than is asked for."""
+        self.secure.shown_name = name
+        yield
+        self.secure.shown_name = ""
+
     def asked(self, method: str) -> list[str]:
         """Return what vaults were asked with a method, in order."""
         paths = [line.partition(" ") for line in self.cloud.asked]
@@ -88,7 +97,7 @@ def azure(folder: Path, authority: Authority, environment: pytest.MonkeyPatch) -
         for server in (secure, plain, detour):
             running.enter_context(serving(server))
         go_by(detour, environment)
-        yield Azure(cloud, folder, authority.file, plain.port)
+        yield Azure(cloud, folder, authority.file, plain.port, secure)
     assert "broke" not in cloud.asked
 
 

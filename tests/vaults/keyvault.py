@@ -74,6 +74,7 @@ class Fault:
     text: str = "Something else."
     hold: threading.Event | None = None
     drop: bool = False
+    raw: bytes | None = None
 
 
 class Cloud:
@@ -97,6 +98,7 @@ class Cloud:
         self.faults: list[Fault] = []
         self.token_faults: list[Fault] = []
         self.asked: list[str] = []
+        self.lengths: list[int] = []
         self._key = secrets.token_bytes(32)
 
     def now(self) -> int:
@@ -117,6 +119,10 @@ class Cloud:
         kept = Kept(secrets.token_hex(16), value, more.pop("tags", {}), "", self.now(), **more)
         entry.versions.append(kept)
         return kept
+
+    def forget_tokens(self) -> None:
+        """Let no token count that was given out."""
+        self._key = secrets.token_bytes(32)
 
     def issue(self, audience: str | None = None) -> str:
         """Give out a token."""
@@ -145,7 +151,9 @@ class AzureServer(ThreadingHTTPServer):
     def __init__(self, cloud: Cloud, authority: Authority | None) -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
         self.cloud = cloud
-        self._context = None if authority is None else _by_name(authority)
+        # Whose certificate is shown instead of the one that is asked for.
+        self.shown_name = ""
+        self._context = None if authority is None else self._by_name(authority)
 
     @property
     def port(self) -> int:
@@ -162,19 +170,18 @@ class AzureServer(ThreadingHTTPServer):
             with self._context.wrap_socket(request, server_side=True) as secure:
                 super().finish_request(secure, client_address)
 
+    def _by_name(self, authority: Authority) -> ssl.SSLContext:
+        def choose(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext) -> None:
+            connection.context = authority.context(self.shown_name or name or AUTHORITY)
+
+        context = authority.context(AUTHORITY)
+        context.sni_callback = choose
+        return context
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Let a fault of this server's own fail the test that meets it."""
         self.cloud.asked.append("broke")
         super().handle_error(request, client_address)
-
-
-def _by_name(authority: Authority) -> ssl.SSLContext:
-    def choose(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext) -> None:
-        connection.context = authority.context(name or AUTHORITY)
-
-    context = authority.context(AUTHORITY)
-    context.sni_callback = choose
-    return context
 
 
 class _Answers(BaseHTTPRequestHandler):
@@ -201,6 +208,7 @@ class _Answers(BaseHTTPRequestHandler):
         is_vault = host.endswith(DOMAIN)
         with cloud.lock:
             cloud.asked.append(f"{self.command} {parts.path}")
+            cloud.lengths.append(len(body))
             faults = cloud.faults if is_vault else cloud.token_faults
             fault = faults.pop(0) if faults else None
         if fault is not None:
@@ -219,6 +227,9 @@ class _Answers(BaseHTTPRequestHandler):
             fault.hold.wait()
         if fault.hold is not None or fault.drop:
             self.close_connection = True
+            return
+        if fault.raw is not None:
+            self._write(200, fault.raw, {"Content-Type": "text/html"})
             return
         self._refuse(fault.status, fault.code, fault.text, fault.inner, fault.headers)
 
@@ -293,11 +304,13 @@ class _Answers(BaseHTTPRequestHandler):
 
     def _send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         data = b"" if body is None else json.dumps(body).encode()
+        self._write(status, data, {"Content-Type": "application/json; charset=utf-8"} | (headers or {}))
+
+    def _write(self, status: int, data: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json; charset=utf-8")
         self.send_header("Content-Length", str(len(data)))
         self.send_header("x-ms-request-id", secrets.token_hex(16))
-        for name, value in (headers or {}).items():
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
