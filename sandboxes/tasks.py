@@ -13,6 +13,8 @@ from sandboxes.models import Sandbox
 from sandboxes.node_client import local_node
 from sandboxes.states import LIVE
 from tenants import quota
+from tenants.broker import actions as token_actions
+from tenants.broker import redeeming
 from tenants.networks import following
 
 logger = structlog.get_logger("sandboxes.tasks")
@@ -62,12 +64,15 @@ def reconcile() -> None:
 
 @shared_task(name="sandboxes.sweep_reservations")  # type: ignore[untyped-decorator]
 def sweep_reservations() -> None:
-    """Release reservations that no live sandbox holds, and forget old output of executions. Each 30 s."""
+    """Release what dead processes hold: reservations and uses of tokens; forget old output and tokens. Each 30 s."""
     live = list(Sandbox.everywhere().filter(state__in=LIVE).values_list("pk", flat=True))
     released = quota.sweep(live, older_than_s=LEAK_AGE_S)
     if released:
         logger.warning("reservations_swept", sandboxes=released)
     executionrows.forget_output()
+    if lost := redeeming.settle_lost():
+        logger.warning("uses_of_tokens_settled", uses=lost)
+    token_actions.forget_old()
 
 
 @shared_task(name="sandboxes.erase_tenants")  # type: ignore[untyped-decorator]
