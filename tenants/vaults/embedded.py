@@ -140,9 +140,8 @@ class EmbeddedVault:
                 message=f"The keys of {count} tenants are under the master key {master_id}, which is not there.",
                 fix="put it back beside the newest one",
             )
-        return Health(
-            ok=True, message=f"{sum(counts.values())} tenants' keys, the newest master key is {masters[0].id}."
-        )
+        tenants = sum(counts.values())
+        return Health(ok=True, message=f"The newest master key is {masters[0].id}; tenants with a key: {tenants}.")
 
     def _enable(self, ref: Ref, version: str | None, *, enabled: bool) -> None:
         rows = self._kept(ref)

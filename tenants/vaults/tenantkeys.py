@@ -45,11 +45,6 @@ def make_key_of(masters: MasterKeys, tenant_id: str) -> bytes:
     return key
 
 
-def under_other_keys(master_id: str) -> int:
-    """Return how many tenants' keys are sealed under another master key than this one."""
-    return TenantKey.everywhere().exclude(master_id=master_id).count()
-
-
 def count_by_master() -> dict[str, int]:
     """Return how many tenants' keys are sealed under each master key."""
     counts: dict[str, int] = {}
