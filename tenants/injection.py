@@ -70,8 +70,8 @@ def document_fields(rules: Mapping[str, Any], placeholders: Iterable[Mapping[str
 
 
 def parsed_rules(rules: Mapping[str, Any]) -> tuple[HeaderRule, ...]:
-    """Return rules that were checked before, one for each host."""
-    return tuple(_rule(host, said[0], "rules") for host, said in rules.items() if said)
+    """Return rules that were checked before, one for each host, in an order that no database changes."""
+    return tuple(_rule(host, said[0], "rules") for host, said in sorted(rules.items()) if said)
 
 
 def parsed_placeholders(placeholders: Iterable[Mapping[str, Any]]) -> tuple[Placeholder, ...]:
@@ -194,7 +194,7 @@ def _rule(host: str, shown: Mapping[str, Any], where: str) -> HeaderRule:
     match = shown.get("match", {})
     said = {
         "host": host,
-        "set": shown.get("transform", {}).get("headers", {}),
+        "set": dict(sorted(shown.get("transform", {}).get("headers", {}).items())),
         "methods": match.get("methods"),
         "paths": match.get("paths"),
     }

@@ -62,8 +62,8 @@ def test_rules_reach_the_node_and_are_shown_again(node: NodeDouble, base: Templa
     sandbox_id = alice.create(network={"rules": rules})["sandboxID"]
 
     assert document(node, sandbox_id)["rules"] == [
-        {"host": HOST, "set": {"Authorization": KEY}, "methods": None, "paths": None},
         {"host": "*.example.org", "set": {"X-Team": "red"}, "methods": None, "paths": None},
+        {"host": HOST, "set": {"Authorization": KEY}, "methods": None, "paths": None},
     ]
     assert document(node, sandbox_id)["placeholders"] == []
     assert shown(alice, sandbox_id)["rules"] == {
@@ -86,7 +86,7 @@ def test_a_rule_without_effect_is_kept(node: NodeDouble, base: Template, alice: 
     sandbox_id = alice.create(network={"rules": rules})["sandboxID"]
 
     told = document(node, sandbox_id)["rules"]
-    assert [(one["host"], one["set"]) for one in told] == [(HOST, {}), ("a.example.com", {})]
+    assert [(one["host"], one["set"]) for one in told] == [("a.example.com", {}), (HOST, {})]
     assert shown(alice, sandbox_id)["rules"] == rules
 
 

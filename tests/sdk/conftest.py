@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from e2b import AsyncSandbox, Sandbox
 
+from tests.internet.fixtures import one_internet
 from tests.sdk.wire import Agent, Wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from tests.live import Stack
+
+__all__ = ["one_internet"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
