@@ -49,6 +49,8 @@ class HostTrust:
     def _make(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # An answer that was cut off is not to look like a whole one.
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
         if self._extra is not None:
             context.load_verify_locations(self._extra)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from corekit.needles import Needles
 from corekit.netrules.reasons import Reason
@@ -30,9 +31,11 @@ class Guard:
         self._secrets = {one.value: one.secret for one in policy.placeholders}
 
     def secret_in(self, data: bytes, own: Collection[str] = ()) -> str | None:
-        """Return the name of a secret whose placeholder stands in the data, unless it is one of `own`."""
+        """Return the name of a secret whose placeholder stands in a head, unless it is one of `own`."""
+        # As it is; as a name, in which case means nothing; and as a URL, in which any letter may be escaped.
+        forms = (data, data.lower(), unquote_to_bytes(data))
         for value, needles in self._found.items():
-            if value not in own and needles.found_in(data):
+            if value not in own and any(needles.found_in(form) for form in forms):
                 return self._secrets[value]
         return None
 

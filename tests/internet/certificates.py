@@ -48,10 +48,11 @@ class Authority:
     def context(self, name: str) -> ssl.SSLContext:
         """Return the context of a server that has a certificate for the name, or for an address."""
         if name not in self._contexts:
-            self._contexts[name] = self._make(name)
+            self._contexts[name] = self.anew(name)
         return self._contexts[name]
 
-    def _make(self, name: str) -> ssl.SSLContext:
+    def anew(self, name: str) -> ssl.SSLContext:
+        """Return one with another certificate, to be changed as a test likes."""
         key = ec.generate_private_key(ec.SECP256R1())
         try:
             alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(name))
