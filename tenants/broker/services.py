@@ -87,7 +87,7 @@ def replace(*, actor: Actor, service: BrokerService, version: int, wanted: Descr
     Raises as `create`, and Conflict unless the service still has the version that the caller has seen.
     """
     _require_for(actor, service)
-    values = _checked(actor, wanted, was_private=service.private)
+    values = _checked(actor, wanted, granted=service.base_url if service.private else "")
     now = clock.now()
     with transaction.atomic():
         current = BrokerService.objects.select_for_update().filter(pk=service.pk).first()
@@ -156,8 +156,9 @@ def make_missing(**_: object) -> None:
             BrokerService.objects.create(name=name, kind=ready.kind, base_url=ready.base_url, slot=str(ready.slot))
 
 
-def _checked(actor: Actor, wanted: Description, *, was_private: bool = False) -> dict[str, Any]:
-    if wanted.private and not was_private:
+def _checked(actor: Actor, wanted: Description, *, granted: str = "") -> dict[str, Any]:
+    """Return a service's columns; `granted` is the one address for which an operator made it private."""
+    if wanted.private and wanted.base_url != granted:
         require(actor, OPERATE)
     if wanted.kind not in KINDS:
         raise InvalidInput(f"kind: It is one of {', '.join(KINDS)}.", field="kind")
@@ -168,7 +169,7 @@ def _checked(actor: Actor, wanted: Description, *, was_private: bool = False) ->
         raise InvalidInput(message, field="slot") from None
     return {
         "kind": wanted.kind,
-        "base_url": _base_url(wanted.base_url, private=wanted.private, operator=actor.has(OPERATE)),
+        "base_url": _base_url(wanted.base_url, private=wanted.private, any_port=wanted.private or actor.has(OPERATE)),
         "slot": str(slot),
         "headers": _headers(wanted.headers, slot),
         "private": wanted.private,
@@ -176,7 +177,7 @@ def _checked(actor: Actor, wanted: Description, *, was_private: bool = False) ->
     }
 
 
-def _base_url(text: str, *, private: bool, operator: bool) -> str:
+def _base_url(text: str, *, private: bool, any_port: bool) -> str:
     """Return a base URL in its one form: https, a canonical host, and no slash at its end."""
     match = _URL.fullmatch(text) if len(text) <= MAX_URL else None
     if match is None:
@@ -188,7 +189,7 @@ def _base_url(text: str, *, private: bool, operator: bool) -> str:
         raise _bad_url(str(error)) from None
     if not private and (not isinstance(host, Name) or "." not in host.text or host.text.split(".")[-1] in _INSIDE):
         raise _bad_url("It names no host of the public internet; an operator may make a service private.")
-    if port not in _PORTS and not operator:
+    if port not in _PORTS and not any_port:
         raise _bad_url(f"Its port is one of {', '.join(map(str, sorted(_PORTS)))}.")
     segments = (match["path"] or "").rstrip("/").split("/")[1:]
     if any(segment in {".", ".."} or not _SEGMENT.fullmatch(segment) for segment in segments):
