@@ -42,6 +42,8 @@ def _learn(ev: Evaluator, node: ast.Call, scope: Scope, *, instance: bool) -> No
         return
     if not scope.is_function:
         return
+    if id(node) in ev.outline.looped:
+        ev.repeated.add(id(scope))
     given: dict[str, Value] = dict(zip(scope.arguments(), calls.positional(ev, node), strict=False))
     _told(ev, scope, given | calls.keywords(ev, node))
 
@@ -67,6 +69,8 @@ def _learn_handed_on(ev: Evaluator, node: ast.Call) -> None:
         for scope in _functions(value):
             last = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             beside = [*args[place + 1 :], *keywords.get("args", NOTHING).items_values()]
+            if last in _FOR_EACH or id(node) in ev.outline.looped:
+                ev.repeated.add(id(scope))
             if last in _FOR_EACH:
                 beside = [elements(one) for one in beside]
             elif len(beside) == 1 and beside[0].items is not None:

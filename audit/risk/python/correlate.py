@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from audit.risk.python.values import Value
 
 _HUNTED = re.compile(
-    r"(?:^|[/*.])(?:id_(?:rsa|dsa|ecdsa|ed25519)|[\w-]*\.?(?:pem|kdbx|keystore|ppk|p12|pfx|ovpn)|wallet(?:\.dat)?|shadow"
+    r"(?:^|[/*.])(?:id_(?:rsa|dsa|ecdsa|ed25519|\*)|[\w-]*\.?(?:pem|kdbx|keystore|ppk|p12|pfx|ovpn)|wallet(?:\.dat)?|shadow"
     r"|credentials|htpasswd|netrc|pgpass|npmrc|env|aws|gnupg|ssh)$",
     re.IGNORECASE,
 )
 # Where a downloader puts what it gets.
 _SAVED = re.compile(r"\b(?:curl|wget)\b[^|;&]*?\s(?:-[a-zA-Z]*[oO]|--output|--output-document)[ =]?(\S+)")
+_MINING = re.compile(r"stratum\+(?:tcp|ssl|tls)://|\bmining\.(?:subscribe|authorize|submit)\b|\bxmrig\b|--donate-level")
+_SPEAKING = frozenset({"py.net.client", "py.net.socket", "py.proc.argv", "py.proc.shell", "py.proc.shell.plain"})
 _STARTS = frozenset({"py.proc.argv", "py.proc.shell", "py.proc.shell.plain", "py.dyn.run", "py.dyn.load"})
 
 
@@ -44,8 +46,11 @@ class Facts:
     texts: list[str] = field(default_factory=list)
     imported: set[str] = field(default_factory=set)
     folders: list[str] = field(default_factory=list)
+    # Folders and files that a descriptor stands for.
+    opened: list[str] = field(default_factory=list)
     sweeps: set[int] = field(default_factory=set)
     forks: list[ast.AST] = field(default_factory=list)
+    reads_itself: bool = False
     executable: ast.AST | None = None
     saved: ast.AST | None = None
     # Something is written to a path that a search found.
@@ -62,6 +67,7 @@ def correlate(facts: Facts, report: Report, ev: Evaluator) -> None:
     _files(facts, report)
     _forks(facts, report)
     _hunts(facts, report, ev)
+    _mines(facts, report)
     for row in rules.TOGETHER:
         if all(not report.rules.isdisjoint(group) for group in row["all"]):
             report.add(row["id"], _first_node(facts))
@@ -80,6 +86,15 @@ def _flows(facts: Facts, report: Report) -> None:
             if group == "dns" and label in {"file", "encoded"} and not _inside_a_name(first):
                 continue
             report.add(row["id"], node, chain=(taints[label], node))
+
+
+def _mines(facts: Facts, report: Report) -> None:
+    """Look for a miner's words, which a pool is told or a program is started with."""
+    if report.rules.isdisjoint(_SPEAKING) or not _MINING.search(report.source.text):
+        return
+    for node in ast.walk(facts.outline.module.node):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and (found := _MINING.search(node.value)):
+            report.add("py.net.mining", node, found[0])
 
 
 def _inside_a_name(value: Value) -> bool:
@@ -128,6 +143,8 @@ def _start_of(facts: Facts, path: str, but: str = "") -> ast.AST | None:
 
 def _hunts(facts: Facts, report: Report, ev: Evaluator) -> None:
     """A walk over everybody's files, and names of credentials in the text."""
+    if facts.rewritten is not None and facts.reads_itself:
+        report.add("py.self.spread", facts.rewritten)
     if "py.fs.sweep" not in report.rules:
         return
     if facts.rewritten is not None:

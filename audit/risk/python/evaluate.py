@@ -11,6 +11,7 @@ from audit.risk.python.memo import MAX_FRAMES, Memo
 from audit.risk.python.values import (
     HOLE,
     NOTHING,
+    OWN_FILE,
     UNKNOWN,
     Value,
     constant,
@@ -36,11 +37,13 @@ _NAMESPACES = ("__dict__", "globals()", "locals()", "vars()", "sys.modules", "__
 _SAME_OBJECT = frozenset({"__call__", "__func__", "__wrapped__", "__get__", "__await__", "__enter__", "__iter__"})
 _ENVIRONMENT = frozenset({"os.environ", "os.environb"})
 _CONSTANTS = (str, bytes, int, float, type(None))
+# Two quotes and a letter before them.
+_QUOTES = 3
 _FRAME_TABLES = frozenset({"__globals__", "f_globals", "f_locals", "f_builtins", "func_globals"})
 # What leads from a class of this file to those above it: harmless, as long as it ends there.
 CLIMBS = frozenset({"__bases__", "__base__", "__mro__", "mro"})
 _SPECIAL_ATTRIBUTES = _FRAME_TABLES | CLIMBS | {"parent", "name", "__dict__"}
-_MODULE_NAMES = {"__name__": "__main__", "__file__": "main.py"}
+_MODULE_NAMES = {"__name__": "__main__", "__file__": OWN_FILE}
 
 
 class Evaluator:
@@ -53,6 +56,8 @@ class Evaluator:
         self.calls: dict[int, calls.Call] = {}
         self._all_known = False
         self.arguments: dict[tuple[int, str], list[Value]] = {}
+        # Functions that are called in a loop, or once for each of many.
+        self.repeated: set[int] = set()
         self.memo = Memo()
         self._settled = self.memo.settled
         # Names that no scope binds.
@@ -76,6 +81,15 @@ class Evaluator:
         """Return whether all calls are known, and nothing is assumed."""
         return self._all_known and not self.memo.frames
 
+    def repeats(self, node: ast.AST) -> bool:
+        """Return whether a call is done again and again, in a loop of its own or in a function that is."""
+        if id(node) in self.outline.looped:
+            return True
+        scope: Scope | None = self.outline.scope_of.get(id(node))
+        while scope is not None and not scope.is_function:
+            scope = scope.parent
+        return scope is not None and id(scope) in self.repeated
+
     def value(self, node: ast.AST | None) -> Value:
         """Return all that is known of an expression."""
         if node is None:
@@ -85,7 +99,7 @@ class Evaluator:
         if known is not None:
             return known
         if type(node) is ast.Constant:
-            known = self._settled[key] = _constant(node.value)
+            known = self._settled[key] = _constant(node)
             return known
         handler = _HANDLERS.get(type(node))
         if handler is None:
@@ -138,6 +152,8 @@ class Evaluator:
             if any(binding.certain and binding.place < place for binding in where.names[name]):
                 return bound
             return merge([bound, self._outside(name, scope)])
+        if name not in rules.BUILTINS and (around := _class_around(scope, name)) is not None:
+            return self._bindings(around, name)
         if self.outline.starred:
             return self._outside(name, scope)
         known = self._unbound.get(name)
@@ -352,6 +368,8 @@ class Evaluator:
         """Return what a table of names, such as a module's `__dict__`, holds under a key."""
         texts = [const for const in key.consts if isinstance(const, str) and not _holed(const)]
         found: list[Value] = []
+        if name == "sys.argv" and key.consts == (0,):
+            return constant(OWN_FILE)
         for text in texts:
             if name == "sys.modules":
                 found.append(named(rules.canonical(text)))
@@ -417,8 +435,17 @@ class Evaluator:
             self._running.pop()
 
 
-def _constant(value: object) -> Value:
-    return Value(consts=(value,)) if isinstance(value, _CONSTANTS) else UNKNOWN
+def _constant(node: ast.Constant) -> Value:
+    value = node.value
+    if not isinstance(value, _CONSTANTS):
+        return UNKNOWN
+    return Value(consts=(value,), built=type(value) is str and value.isidentifier() and _is_in_pieces(node, value))
+
+
+def _is_in_pieces(node: ast.Constant, text: str) -> bool:
+    """Return whether a name is written as several literals side by side, or with escapes: longer than it is."""
+    end = node.end_col_offset or 0
+    return node.end_lineno != node.lineno or (end - node.col_offset > len(text) + _QUOTES and text.isascii())
 
 
 def _is_plain(value: Value) -> bool:
@@ -432,6 +459,14 @@ def _is_plain(value: Value) -> bool:
         or value.dynamic
         or value.items is not None
     )
+
+
+def _class_around(scope: Scope, name: str) -> Scope | None:
+    """Return the class around a function that binds a name: Python would not find it, but it is what was meant."""
+    where: Scope | None = scope
+    while where is not None and not (where.is_class and where.names.get(name)):
+        where = where.parent
+    return where
 
 
 def is_own_class(value: Value) -> bool:

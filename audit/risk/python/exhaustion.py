@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
+from audit.risk.python import rules
+from audit.risk.python.texts import parts
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -12,11 +15,33 @@ if TYPE_CHECKING:
     from audit.risk.python.scopes import Outline
 
 _ENDLESS_ITERATORS = frozenset({"itertools.count", "itertools.cycle"})
+_CROSSING = frozenset({"itertools.product"})
+_MAX_REPEAT = 1000
 _COLLECTING = frozenset({"list", "tuple", "set", "frozenset", "sorted", "sum", "deque"})
 _ENORMOUS = 1 << 32
 _ENDLESS_POWER = 1 << 28
 _EXITS = (ast.Break, ast.Return, ast.Raise, ast.Yield, ast.YieldFrom, ast.Await)
 _ENDLESS = frozenset({"count", "cycle", "repeat"})
+# What may end a recursion: a choice, or whoever asks for the next element.
+_CHOOSING = (
+    *(ast.If, ast.IfExp, ast.BoolOp, ast.Match, ast.Try, ast.For, ast.While, ast.Raise, ast.Assert, ast.With),
+    *(ast.Yield, ast.YieldFrom, ast.Await, ast.Lambda, ast.comprehension),
+)
+# Calls that take their time, so that a loop around them is no flood.
+_WAITING = frozenset(
+    {"sleep", "wait", "recv", "recvfrom", "recv_into", "receive", "accept", "poll", "select", "input", "join", "read"}
+    | {
+        "readline",
+        "get_message",
+        "listen",
+        "run_forever",
+        "handle_request",
+        "getch",
+        "result",
+        "run_pending",
+        "consume",
+    }
+)
 _GROWING = frozenset({"append", "appendleft", "extend", "insert", "add", "update", "write", "writelines"})
 # What takes a thread or starts a program each time; forks have a rule of their own.
 _STARTING = frozenset({"Thread", "Timer", "Popen", "start_new_thread", "start", "submit"})
@@ -40,11 +65,11 @@ def places(outline: Outline, ev: Evaluator) -> Iterator[ast.AST]:
             yield loop
     for call in outline.calls:
         given = call.args[0] if len(call.args) == 1 and _name(call) in _COLLECTING else None
-        if isinstance(given, ast.Call) and not _ENDLESS_ITERATORS.isdisjoint(ev.value(given.func).names):
+        if isinstance(given, ast.Call) and (_is_endless(ev, given) or _is_vast(ev, given)):
             yield call
     for comprehension in outline.gathered:
         source = comprehension.generators[0].iter
-        if isinstance(source, ast.Call) and not _ENDLESS_ITERATORS.isdisjoint(ev.value(source.func).names):
+        if isinstance(source, ast.Call) and _is_endless(ev, source):
             yield comprehension
     for product in outline.products:
         if isinstance(product.op, ast.Pow):
@@ -54,6 +79,58 @@ def places(outline: Outline, ev: Evaluator) -> Iterator[ast.AST]:
         sizes = [size for side in (product.left, product.right) for size in ev.value(side).consts]
         if any(isinstance(size, int) and size >= _ENORMOUS for size in sizes):
             yield product
+
+
+def floods(outline: Outline, ev: Evaluator) -> Iterator[ast.AST]:
+    """Yield the loops that send without ever waiting, and without an end."""
+    for loop in outline.endless:
+        sends = False
+        for part in _inside(loop.body, ev):
+            if isinstance(part, _EXITS) or (isinstance(part, ast.Call) and _name(part) in _WAITING):
+                break
+            sends = sends or (isinstance(part, ast.Call) and _speaks(ev, part))
+        else:
+            if sends:
+                yield loop
+
+
+def _speaks(ev: Evaluator, call: ast.Call) -> bool:
+    found = [rules.rule_of(name) or "" for name in ev.value(call.func).names]
+    return any(rule.startswith(("py.net.client", "py.net.socket", "py.net.dns", "py.net.mail")) for rule in found)
+
+
+def recursions(outline: Outline) -> Iterator[ast.AST]:
+    """Yield the functions that call themselves whatever happens."""
+    for scope in outline.scopes:
+        node = scope.node
+        method = scope.parent is not None and scope.parent.is_class
+        if isinstance(node, ast.FunctionDef) and not method and _only_recurs(node):
+            yield node
+
+
+def _only_recurs(node: ast.FunctionDef) -> bool:
+    again = False
+    for part in ast.walk(node):
+        if isinstance(part, _CHOOSING):
+            return False
+        again = again or (isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id == node.name)
+    return again
+
+
+def _is_endless(ev: Evaluator, call: ast.Call) -> bool:
+    return not _ENDLESS_ITERATORS.isdisjoint(ev.value(call.func).names)
+
+
+def _is_vast(ev: Evaluator, call: ast.Call) -> bool:
+    """Return whether an iterator over combinations gives more than anybody can hold."""
+    if _CROSSING.isdisjoint(ev.value(call.func).names):
+        return False
+    repeat = next((ev.value(keyword.value).consts for keyword in call.keywords if keyword.arg == "repeat"), ())
+    times = max((number for number in repeat if isinstance(number, int)), default=1)
+    total = 1
+    for arg in call.args:
+        total *= max(1, len(parts(ev.value(arg)) or ()))
+    return 0 < times < _MAX_REPEAT and total**times >= _ENORMOUS
 
 
 def counts_for_ever(loop: ast.For | ast.AsyncFor) -> bool:
@@ -80,8 +157,9 @@ def _is_endless_power(ev: Evaluator, power: ast.BinOp) -> bool:
 
 
 def _only_grows(loop: ast.While | ast.For | ast.AsyncFor, ev: Evaluator) -> bool:
-    grows = False
-    for part in _parts(loop.body, ev):
+    # A loop that does nothing but count takes a processor for ever.
+    grows = isinstance(loop, ast.While) and all(isinstance(part, ast.Pass | ast.AugAssign) for part in loop.body)
+    for part in _inside(loop.body, ev):
         if isinstance(part, _EXITS):
             return False
         if isinstance(part, ast.Call):
@@ -95,7 +173,7 @@ def _only_grows(loop: ast.While | ast.For | ast.AsyncFor, ev: Evaluator) -> bool
     return grows
 
 
-def _parts(body: list[ast.stmt], ev: Evaluator) -> Iterator[ast.AST]:
+def _inside(body: list[ast.stmt], ev: Evaluator) -> Iterator[ast.AST]:
     """Yield everything in a loop but calls that only make a constant, and what is in them."""
     waiting: list[ast.AST] = list(body)
     while waiting:

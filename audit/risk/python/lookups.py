@@ -83,6 +83,7 @@ def _some_attribute(base: Value) -> Value:
 
 
 def imported(name: str, key: Value) -> Value:
+    """Return the module that an import by a name in text gives."""
     found: list[Value] = []
     for const in key.consts:
         if not isinstance(const, str) or HOLE in const:
@@ -97,13 +98,14 @@ def imported(name: str, key: Value) -> Value:
 
 
 def attributes(ev: Evaluator, getter: Value, base: Value) -> Value:
+    """Return what `operator.attrgetter` finds."""
     found: list[Value] = []
     for _, wanted in getter.items or ():
         for const in wanted.consts:
             target = base
             for attr in str(const).split("."):
                 target = ev.attribute(target, attr)
-            found.append(replace(target, built=wanted.built))
+            found.append(replace(target, built=wanted.built or target.built))
         if not wanted.consts or wanted.open:
             found.append(Value(dynamic=True, open=True))
     return merge(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from audit.risk.python import folding, texts
+from audit.risk.python import folding, rules, texts
 from audit.risk.python.lookups import (
     IMPORTS,
     LOOKUPS,
@@ -41,13 +41,26 @@ _MAPPED = frozenset({"map", "concurrent.futures.ThreadPoolExecutor().map", "iter
 # The last part of a name that may look something up in a table of names.
 _LASTS = texts.GETTERS | {"items", "values"}
 # What is followed in ways of its own.
+_WALKS = frozenset({"os.walk", "os.fwalk"})
+_SEARCHES = _WALKS | {"glob.glob", "glob.iglob"}
 _FOLLOWED = (
     LOOKUPS
     | IMPORTS
     | VARIABLES
     | _MAPPED
+    | _SEARCHES
     | {
-        *("globals", "locals", "vars", "functools.partial", "functools.partial()", "functools.reduce"),
+        *(
+            "inspect.getmembers",
+            "itertools.product",
+            "inspect.getmembers_static",
+            "globals",
+            "locals",
+            "vars",
+            "functools.partial",
+            "functools.partial()",
+            "functools.reduce",
+        ),
         *("operator.attrgetter", "operator.methodcaller", "operator.itemgetter", "operator.getitem"),
         *("operator.attrgetter()", "operator.methodcaller()", "operator.itemgetter()"),
         *("ast.literal_eval", "json.loads", "shlex.split", "str.maketrans", "codecs.getdecoder", "codecs.getdecoder()"),
@@ -59,6 +72,7 @@ _FOLLOWED = (
 def special(
     ev: Evaluator, node: ast.Call, name: str, func: Value, args: Sequence[Value], keywords: dict[str, Value]
 ) -> Value | None:
+    """Return what a call of a function that everybody has may give, or None for one that is like all others."""
     head, _, last = name.rpartition(".")
     if last not in _LASTS and name not in _FOLLOWED:
         return None
@@ -103,9 +117,15 @@ def special(
         return merge(ev.applied(node, found, [part for _, part in func.items[1:]], {})) if found.names else found
     if name == "operator.itemgetter()" and args and func.items:
         return ev.subscript(args[0], func.items[0][1])
+    if name == "inspect.getmembers" and args and _is_outside_module(args[0]):
+        return Value(items=((None, Value(items=((0, UNKNOWN), (1, Value(dynamic=True, open=True))))),), open=True)
     if name in {"operator.getitem"} and len(args) > 1:
         return ev.subscript(args[0], args[1])
     return _decoded(node, name, func, args) or _built(ev, node, name, args, keywords)
+
+
+def _is_outside_module(value: Value) -> bool:
+    return any("(" not in name and name != "__main__" and name not in rules.LEAVES for name in value.names)
 
 
 def _decoded(node: ast.Call, name: str, func: Value, args: Sequence[Value]) -> Value | None:
@@ -154,6 +174,11 @@ def _built(ev: Evaluator, node: ast.Call, name: str, args: Sequence[Value], keyw
             isinstance(number, int) and 0 <= number < 256 for number in numbers
         ):
             return constant(bytes(numbers), built=True)  # type: ignore[arg-type]
+    if name in _SEARCHES and args:
+        return _searched(node, args[0], walks=name in _WALKS)
+    if name == "itertools.product" and "repeat" in keywords:
+        # All words of a length: what is tried one after the other.
+        return Value(items=((None, Value(taints={"guess": node}, open=True)),), taints={"guess": node}, open=True)
     if name == "range" and args:
         return _range(args)
     if name == "dict":
@@ -169,6 +194,18 @@ def _built(ev: Evaluator, node: ast.Call, name: str, args: Sequence[Value], keyw
         if name == "enumerate" and args
         else None
     )
+
+
+def _searched(node: ast.Call, pattern: Value, *, walks: bool) -> Value:
+    """Return the paths that a search gives: all that is known of them is the pattern."""
+    found = {"file": node}
+    if walks:
+        under = tuple(f"{const}/{HOLE}" for const in pattern.consts if isinstance(const, str))
+        base = Value(consts=(*pattern.consts, *under), taints=found, open=pattern.open)
+        names = Value(items=((None, UNKNOWN),), taints=found, open=True)
+        return Value(items=((None, Value(items=((0, base), (1, names), (2, names)))),), taints=found, open=True)
+    path = Value(consts=pattern.consts, taints=found, open=True)
+    return Value(items=((None, path),), taints=found, open=True)
 
 
 def _range(args: Sequence[Value]) -> Value | None:
@@ -193,6 +230,7 @@ def _reduced(ev: Evaluator, node: ast.Call, args: Sequence[Value]) -> Value | No
 
 
 def folded(name: str, args: Sequence[Value]) -> tuple[Constant, ...]:
+    """Return the constants that a function of constants gives."""
     work = folding.FUNCTIONS.get(name)
     if work is None:
         return ()

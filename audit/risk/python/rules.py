@@ -53,7 +53,7 @@ for _group, _ids in _TABLES[-1]["sinks"].items():
     for _id in _ids:
         SINKS_OF.setdefault(_id, []).append(_group)
 # Methods that mean the same on whatever client of a service.
-ALWAYS_JUDGED = frozenset(name for row in _ROWS if row["id"].startswith("py.cloud.") for name in row["names"])
+ALWAYS_JUDGED = frozenset(name for row in _ROWS if row["id"].startswith("py.cloud.") for name in row.get("names", ()))
 RULES_BY_ID = {
     row["id"]: Rule(row["id"], row["title"], row["kind"], row["weight"], row["tier"], row["message"]) for row in _ROWS
 }
@@ -70,7 +70,12 @@ _OWN_SUBMODULES = frozenset(_NAMES["own_submodules"])
 KEEP_NOTHING = frozenset(_NAMES["keep_nothing"])
 DISTINCT = frozenset(_NAMES["distinct_methods"])
 LEAVES = frozenset(_NAMES["leaf_modules"])
+# Modules that are handed what matters.
+TRUSTED = frozenset(_NAMES["trusted_modules"])
 LOOPHOLES = frozenset(_NAMES["loopholes"])
+STATEMENT_METHODS = frozenset(_NAMES["statement_methods"])
+# What the text of a statement for a database matches, by rule.
+STATEMENTS: dict[str, list[str]] = {row["id"]: row["statements"] for row in _ROWS if "statements" in row}
 DOCTESTS = frozenset(_NAMES["doctests"])
 FIXTURES: dict[str, str] = _NAMES["fixtures"]
 _HARMLESS = frozenset(_NAMES["harmless"])

@@ -8,11 +8,12 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
-from audit.risk.python import exhaustion, folding, rules
+from audit.risk.python import exhaustion, folding, rules, statements
 from audit.risk.python.calls import LOOKED_UP, Call, call_of
 from audit.risk.python.commands import by_shell
 from audit.risk.python.correlate import Facts, correlate
 from audit.risk.python.evaluate import CLIMBS, is_own_class
+from audit.risk.python.lookups import is_shouted
 from audit.risk.python.meaning import rule_for
 from audit.risk.python.sinks import Sinks
 from audit.risk.python.values import UNKNOWN, Value
@@ -46,6 +47,11 @@ _INERT = frozenset(
 _KEEPS = frozenset(
     {"dict", "list", "sorted", "os.environ.copy", "len", "copy.copy", "isinstance", "bool", "collections.ChainMap"}
 )
+_FOREIGN = frozenset({"input", "net"})
+_LISTED = frozenset({"file", "guess"})
+_PASSWORD = re.compile(r"(?i)pass|pwd|\bpin\b|otp|\bcode\b")
+_CHOICES = (ast.IfExp, ast.BoolOp, ast.NamedExpr)
+_STARTING = ("py.proc.argv", "py.proc.shell", "py.proc.pty", "py.dyn.", "py.native")
 _PLAIN = frozenset({"L0", "L1", "L2"})
 _LONG = 400
 _EXAMPLE = re.compile(r"^[ \t]*((?:>>>|\.\.\.) .*)", re.MULTILINE)
@@ -94,6 +100,10 @@ class Scan:
         self.sinks.settle()
         for node in exhaustion.places(self.outline, self.ev):
             self.report.add("py.exhaust", node)
+        for node in exhaustion.recursions(self.outline):
+            self.report.add("py.exhaust", node)
+        for node in exhaustion.floods(self.outline, self.ev):
+            self.report.add("py.net.flood", node)
         correlate(self.facts, self.report, self.ev)
         self.report.settle()
 
@@ -126,10 +136,14 @@ class Scan:
             # What is looked up and not called at once is handed on, like a name that is written.
             self._used(node, self.ev.value(node))
         self._known_danger(call, looks_up=looks_up)
+        if call.args and (call.attr in rules.STATEMENT_METHODS or any(map(_is_statement, names))):
+            statements.judge(self.sinks, node, call.args[0])
         if not folding.DECODERS.keys().isdisjoint(names) and _is_long(call.args):
             self.report.add("py.text.payload", node)
         if not rules.DOCTESTS.isdisjoint(names):
             self._doctests(node)
+        if "typing.get_type_hints" in names or "inspect.get_annotations" in names:
+            self._annotations(node)
         if "env" in call.given and not func.scopes and not any(name in _KEEPS for name in names):
             self.report.add("py.env.all", node)
         if call.args or call.keywords:
@@ -159,6 +173,11 @@ class Scan:
         if rule is None:
             return
         self.report.add(rule, node, name)
+        if type(node.func) in _CHOICES and rule.startswith(_STARTING):
+            # Who starts programs chooses the function by a statement, where it is seen.
+            self.report.add("py.evade.name", node.func, name)
+        if rule.startswith("py.net") and self.ev.repeats(node) and any(map(_is_guess, call.keywords.values())):
+            self.report.add("py.net.scan", node)
         if func.built and rules.RULES_BY_ID[rule].tier >= "L2":
             self.report.add("py.evade.name", node.func, name)
         if rule == "py.reflect.import":
@@ -189,12 +208,21 @@ class Scan:
                     for part in const.split(".") if isinstance(const, str) else ():
                         if part in rules.ATTRIBUTES:
                             self.report.add(rules.ATTRIBUTES[part], node)
+            if (
+                len(args) > 1
+                and _is_foreign_name(args[1])
+                and not is_own_class(args[0])
+                and not is_shouted(node.args[1:2])
+            ):
+                self.report.add("py.dyn.named", node)
         if call.attr in {"format", "format_map", "vformat"}:
             base = call.base
             self.sinks.template(node, [*base.consts, *(const for arg in args for const in arg.consts)])
             if base.built and not base.consts:
                 # A template that was computed may walk anywhere.
                 self.report.add("py.dyn.unresolved", node)
+            elif _is_foreign_name(base) and any(not arg.consts for arg in args):
+                self.report.add("py.dyn.named", node)
             elif base.built and "py.reflect.format" in self.report.rules:
                 self.report.add("py.evade.name", node, call.attr)
 
@@ -222,6 +250,14 @@ class Scan:
         for text in (part for part in ast.walk(self.outline.module.node) if isinstance(part, ast.Constant)):
             if isinstance(text.value, str) and (lines := _EXAMPLE.findall(text.value)):
                 self.report.nested("\n".join(line[4:] for line in lines), "python", text)
+
+    def _annotations(self, node: ast.Call) -> None:
+        """Judge annotations in text, which are evaluated."""
+        for part in ast.walk(self.outline.module.node):
+            note = part.annotation if isinstance(part, ast.AnnAssign | ast.arg) else None
+            if isinstance(note, ast.Constant) and isinstance(note.value, str) and "(" in note.value:
+                self.report.add("py.dyn.code", node, "typing.get_type_hints")
+                self.report.nested(note.value, "python", note)
 
     # References
 
@@ -293,7 +329,7 @@ class Scan:
                 self.report.add("py.net.unverified", node, full)
             elif (name in rules.POWERFUL or name == "builtins") and full not in _ALWAYS_FINE:
                 self.report.add("py.reflect.hook", node, full)
-            elif "(" not in name and (rule := rules.rule_of(full)) and rules.RULES_BY_ID[rule].tier >= "L2":
+            elif "(" not in name and _is_worth_replacing(name, full):
                 # What others call to reach the network or programs now goes through this file.
                 bindings = self.outline.fields.get(attr, ())
                 if any(self.ev.value(each.node).scopes for each in bindings if each.how == "value"):
@@ -302,7 +338,7 @@ class Scan:
     def _stored_item(self, node: ast.expr, base: Value, key: Value) -> None:
         for name in base.names:
             if name in {"os.environ", "os.environb"}:
-                self.sinks.set_variable(node, key)
+                self.sinks.set_variable(node, key, self.ev.value(self.outline.assigned.get(id(node))))
             elif name == "sys.modules" or name.removesuffix(".__dict__") in {*rules.POWERFUL, "builtins"}:
                 self.report.add("py.reflect.hook", node, name)
 
@@ -337,6 +373,30 @@ class Scan:
 
 def _is_long(args: Sequence[Value]) -> bool:
     return any(isinstance(const, str | bytes) and len(const) > _LONG for arg in args for const in arg.consts)
+
+
+def _is_worth_replacing(module: str, name: str) -> bool:
+    """Return whether others hand what matters to a function: to reach the network or programs, or to be read."""
+    rule = rules.rule_of(name)
+    return (rule is not None and rules.RULES_BY_ID[rule].tier >= "L2") or module in rules.TRUSTED
+
+
+def _is_foreign_name(value: Value) -> bool:
+    """Return whether a name or a template is somebody else's, as a whole."""
+    return not value.consts and bool(value.taints) and not _FOREIGN.isdisjoint(value.taints or ())
+
+
+def _is_guess(value: Value) -> bool:
+    """Return whether a password is one of many that come from a list or are counted through."""
+    for key, part in value.items or ():
+        guessed = isinstance(key, str) and _PASSWORD.search(key) is not None
+        if guessed and part.open and not _LISTED.isdisjoint(part.taints or ()):
+            return True
+    return False
+
+
+def _is_statement(name: str) -> bool:
+    return name.rpartition(".")[2] in rules.STATEMENT_METHODS
 
 
 @functools.lru_cache(maxsize=4096)

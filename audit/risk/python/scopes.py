@@ -113,6 +113,8 @@ class Outline:
         self.scope_of: dict[int, Scope] = {}
         self.fields: dict[str, list[Binding]] = {}
         self.nodes: list[ast.AST] = []
+        # What is assigned to attributes and items.
+        self.assigned: dict[int, ast.expr] = {}
         self.calls: list[ast.Call] = []
         self.consumed: set[int] = set()
         self.looped: set[int] = set()
@@ -299,6 +301,7 @@ class Outline:
             self._target(target, scope, Binding("value", node.value, _place(node), certain and not looped))
             if isinstance(target, ast.Attribute | ast.Subscript):
                 self.nodes.append(target)
+                self.assigned[id(target)] = node.value
 
     def _annotated(self, node: ast.AnnAssign, scope: Scope, certain: bool, _looped: bool) -> None:  # noqa: FBT001
         if node.value is not None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from audit.risk.findings import higher
-from audit.risk.places import bare_host, host_classes, is_root, normal_path, path_classes, url_host
-from audit.risk.python import rules
+from audit.risk.places import is_root, normal_path, path_classes, url_host
+from audit.risk.python import hosts, rules, statements
 from audit.risk.python.commands import by_shell, is_interactive
 from audit.risk.python.pickles import calls_when_loaded
-from audit.risk.python.values import HOLE, UNKNOWN, Value, merged_taints
+from audit.risk.python.values import HOLE, OWN_FILE, UNKNOWN, Value, merged_taints
 
 if TYPE_CHECKING:
     import ast
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from audit.risk.findings import Tier
     from audit.risk.python.correlate import Facts
@@ -38,8 +38,12 @@ _PLACES = {
     "accounts": "py.fs.persist",
 }
 _PRELOADS = re.compile(
-    r"(?:LD_(?:PRELOAD|LIBRARY_PATH|AUDIT)|PYTHON(?:PATH|STARTUP|HOME|INSPECT|BREAKPOINT)|PATH|BASH_ENV|ENV|IFS|GIT_SSH\w*|NODE_OPTIONS|PERL5OPT|RUBYOPT|PROMPT_COMMAND|SSL_CERT_\w+|REQUESTS_CA_BUNDLE)"
+    r"(?:LD_(?:PRELOAD|LIBRARY_PATH|AUDIT)|PYTHON(?:PATH|STARTUP|HOME|INSPECT|BREAKPOINT)|PATH|BASH_ENV|ENV|IFS|GIT_SSH\w*|NODE_OPTIONS|PERL5OPT|RUBYOPT|PROMPT_COMMAND|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|PYTHON(?:USERBASE|PLATLIBDIR)"
+    r"|GCONV_PATH|PERL5LIB|RUBYLIB|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS|GLIBC_TUNABLES|DYLD_\w+|GIT_CONFIG_\w+)"
 )
+# Variables that other programs run, and what is more than the name of a program in them.
+_COMMANDS = re.compile(r"\w*(?:PAGER|EDITOR|VISUAL|BROWSER|ASKPASS|EXTERNAL_DIFF|LESSOPEN|LESSCLOSE|SHELL)")
+_COMMAND = re.compile(r"[;|&$`<>%]|\b(?:\w*sh|python[\d.]*|perl|ruby|node|curl|wget|nc|ncat)\b")
 _DUNDER_FIELD = re.compile(r"\{[^{}]*(?:\.|\[)_{1,2}[a-z]+_*")
 _HIDDEN_FIELD = re.compile(rf"\{{[^{{}}]*[.\[][^{{}}]*{HOLE}")
 _ALL_OF_IT = re.compile(r"(?:/|/\*|~|~/\*|/home|/home/[^/]*|/home/\*|~/\.\*)")
@@ -49,12 +53,20 @@ _CHILD_PRELOADS = re.compile(
     r"LD_(?:PRELOAD|AUDIT)|BASH_ENV|PYTHONSTARTUP|PYTHONINSPECT|PERL5OPT|RUBYOPT|PROMPT_COMMAND"
 )
 _EXECUTABLE = 4
+# AF_NETLINK, AF_PACKET, AF_ALG, AF_VSOCK, AF_XDP; SOCK_RAW.
+_RAW_KINDS = frozenset({16, 17, 38, 40, 44, 3})
+_ENORMOUS = 1 << 34
 # What is written to these is judged where it is written.
 _OWN_PIPES = frozenset({"subprocess.PIPE", "subprocess.DEVNULL", "sys.stdin"})
-_COUNTED_HOST = re.compile(rf"[a-z]+://\d[\d.]*{HOLE}")
 _WRITE_MODES = re.compile(r"[wax+]")
 _MAX_COMMANDS = 8
+_MAX_PARTS = 64
+_POWERS = frozenset(
+    {"privileged", "Privileged", "hostPID", "hostIPC", "hostNetwork", "hostPath", "allowPrivilegeEscalation", "PidMode"}
+)
 _SWEEPERS = frozenset({"os.walk", "os.fwalk", "pathlib.Path().rglob", "glob.glob", "glob.iglob"})
+_MOVES = frozenset({"os.chdir", "contextlib.chdir"})
+_DESCRIPTORS = frozenset({"dir_fd", "src_dir_fd", "dst_dir_fd"})
 _FILE_ROLES = {"read": False, "list": False, "write": True, "delete": True}
 
 
@@ -71,8 +83,8 @@ class Sinks:
     ) -> Tier | None:
         """Judge each argument by what it means to the function; return the tier of a shell line among them."""
         does: Tier | None = None
-        if keywords and False in keywords.get("verify", UNKNOWN).consts:
-            self._unverified(node, name)
+        if keywords:
+            self._beside(node, name, keywords)
         for role in rules.roles_of(name):
             if role.position is None:
                 value = base
@@ -82,7 +94,7 @@ class Sinks:
                 value = keywords[role.keyword]
             else:
                 continue
-            if name == "os.chdir":
+            if name in _MOVES:
                 self.facts.folders += [text for text in value.texts() if text.startswith(("/", "~"))][:4]
             if name in _SWEEPERS:
                 self.facts.sweeps.add(id(node))
@@ -93,16 +105,21 @@ class Sinks:
             elif role.kind == "words":
                 self._feed(node, self._words(node, list(args[role.position or 0 :])), None)
             elif role.kind == "shell":
-                does = self._shell(node, value)
+                does = self.shell(node, value)
             elif role.kind == "argv":
                 does = self._argv(node, value, keywords)
             else:
                 _ROLES[role.kind](self, node, value)
         return does
 
-    def _unverified(self, node: ast.Call, name: str) -> None:
-        if (rules.rule_of(name) or "").startswith("py.net"):
+    def _beside(self, node: ast.Call, name: str, keywords: Mapping[str, Value]) -> None:
+        """Judge what keywords change: whether certificates are checked, and where relative paths begin."""
+        if False in keywords.get("verify", UNKNOWN).consts and (rules.rule_of(name) or "").startswith("py.net"):
             self.report.add("py.net.unverified", node)
+        if not _DESCRIPTORS.isdisjoint(keywords):
+            self.facts.folders += [folder for folder in self.facts.opened if folder not in self.facts.folders]
+        if "root_dir" in keywords:
+            self.facts.folders += [text for text in keywords["root_dir"].texts() if text.startswith(("/", "~"))][:4]
 
     # Files
 
@@ -110,17 +127,31 @@ class Sinks:
         """Judge a path that is read, written or deleted."""
         if writing and value.taints and "file" in value.taints:
             self.facts.rewritten = node
+        if not writing and not deleting and OWN_FILE in value.consts:
+            self.facts.reads_itself = True
         for part in (value, *value.items_values()):
             for text in part.texts():
                 self._place(node, text, writing=writing, deleting=deleting)
 
     def foreign(self, node: ast.AST, values: Sequence[Value]) -> None:
         """Judge what is handed to a library that the rules do not know in detail: only the places that matter."""
+        self._powers(node, values)
         for text in (text for value in values for text in value.texts()):
             for name in sorted(path_classes(text.replace(HOLE, "*"))):
                 if name in _PLACES and text.startswith(("/", "~")):
                     self.report.add(_PLACES[name], node, text)
-            self.host_text(node, url_host(text))
+            hosts.service(self, node, text)
+
+    def _powers(self, node: ast.AST, values: Sequence[Value]) -> None:
+        """Judge tables that describe what others are to run: those that ask for the host itself."""
+        waiting, steps = list(values), 0
+        while waiting and steps < _MAX_PARTS:
+            steps += 1
+            for key, part in waiting.pop().items or ():
+                if key in _POWERS and False not in part.consts:
+                    self.report.add("py.cloud.host", node, str(key))
+                if part.items:
+                    waiting.append(part)
 
     def _place(self, node: ast.AST, text: str, *, writing: bool, deleting: bool) -> None:
         known = text.replace(HOLE, "*")
@@ -135,11 +166,13 @@ class Sinks:
         if deleting and (_ALL_OF_IT.fullmatch(place) or "system" in classes or "kernel" in classes):
             self.report.add("py.fs.destroy", node, known)
             return
+        if (writing or deleting) and _plain(known) == OWN_FILE:
+            self.report.add("py.self.change", node)
         if writing:
             if "workspace" in classes and not deleting:
                 self.report.add("py.fs.write", node, known)
             self.facts.written.setdefault(_plain(known), node)
-        if id(node) in self.facts.sweeps and _ALL_OF_IT.fullmatch(place):
+        if id(node) in self.facts.sweeps and _ALL_OF_IT.fullmatch(place.partition("/**")[0] or "/"):
             self.report.add("py.fs.sweep", node, known)
         for name in sorted(classes):
             if name in _PLACES:
@@ -162,6 +195,7 @@ class Sinks:
         place = 0 if name.startswith("pathlib.") else 1
         given = keywords.get("mode", keywords.get("flags", args[place] if len(args) > place else None))
         if name == "os.open":
+            self.facts.opened += [text for text in value.texts() if text.startswith(("/", "~"))][:4]
             writing = (
                 given is None
                 or any(flag.rpartition("_")[2] in {"WRONLY", "RDWR", "CREAT"} for flag in given.names)
@@ -223,73 +257,9 @@ class Sinks:
         for text in value.texts():
             self.facts.run.setdefault(_plain(text), node)
 
-    # Hosts
-
-    def _url(self, node: ast.AST, value: Value) -> None:
-        for part in (value, *value.items_values()):
-            for text in part.texts():
-                if text.startswith("file:"):
-                    self.path(node, Value(consts=(text,)), writing=False)
-                elif "docker.sock" in text:
-                    self.report.add("py.fs.socket", node, text)
-                self.host_text(node, url_host(text))
-
-        texts = value.texts()
-        hosts = set(map(url_host, texts)) if len(texts) > _MAX_COMMANDS else set()
-        if (
-            len(hosts) > _MAX_COMMANDS or any(map(_COUNTED_HOST.match, texts))
-        ) and "py.net.address" in self.report.rules:
-            self.report.add("py.net.scan", node)
-
-    def _fetch(self, node: ast.AST, value: Value) -> None:
-        for text in value.texts():
-            if url_host(text):
-                self.report.add("py.net.client", node, text)
-                self._url(node, Value(consts=(text,)))
-        self.path(node, value, writing=False)
-
-    def _host(self, node: ast.AST, value: Value) -> None:
-        for text in value.texts():
-            self.host_text(node, bare_host(text))
-
-    def _login(self, node: ast.AST, value: Value) -> None:
-        """Judge where somebody logs in: hosts that are counted through are tried, not known."""
-        self._host(node, value)
-        texts = value.texts()
-        counted = len(texts) > _MAX_COMMANDS or any(HOLE in text for text in texts)
-        if counted and id(node) in self.ev.outline.looped:
-            self.report.add("py.net.scan", node)
-
-    def host_text(self, node: ast.AST, host: str | None) -> None:
-        """Judge the name or number of a host."""
-        if not host or HOLE in host:
-            return
-        classes = host_classes(host)
-        if "metadata" in classes:
-            self.report.add("py.net.metadata", node, host)
-        if "drop" in classes:
-            self.report.add("py.net.drop", node, host)
-        if not classes.isdisjoint({"address", "private"}):
-            self.report.add("py.net.address", node, host)
-
-    def _address(self, node: ast.AST, value: Value) -> None:
-        parts = value.items_values()
-        if parts:
-            self.report.add("py.net.socket", node, "connect")
-            self._host(node, parts[0])
-            if id(node) in self.ev.outline.looped and any(part.open or len(part.consts) != 1 for part in parts[:2]):
-                self.report.add("py.net.scan", node)
-        elif any("/" in text for text in value.texts()):
-            self.path(node, value, writing=False)
-
-    def _bind(self, node: ast.AST, value: Value) -> None:
-        parts = value.items_values()[:1] or [value]
-        if any(text in {"", "0.0.0.0", "::"} for part in parts for text in part.texts()):  # noqa: S104 - looked for
-            self.report.add("py.net.everywhere", node)
-
     # Programs and code
 
-    def _shell(self, node: ast.AST, value: Value) -> Tier:
+    def shell(self, node: ast.AST, value: Value) -> Tier:
         """Judge a shell line; return the tier of what it does, as far as that is known."""
         texts = value.texts()
         tier: Tier = "L0"
@@ -308,13 +278,13 @@ class Sinks:
                 self.report.add("py.env.preload", node, name)
         if by_shell(keywords):
             line = value.items_values()[0] if value.items_values() else value
-            does = self._shell(node, line)
+            does = self.shell(node, line)
             self._feed(node, line.texts()[:_MAX_COMMANDS], keywords.get("input"))
             return does
         given = keywords.get("input", keywords.get("stdin"))
         if given is not None and not _OWN_PIPES.isdisjoint(given.names):
             given = None
-        self._feed(node, self._words(node, value.items_values() or [value]), given)
+        self._feed(node, self._words(node, value.items_values() or [value], keywords.get("cwd", UNKNOWN)), given)
         return None
 
     def _feed(self, node: ast.AST, lines: Sequence[str], given: Value | None) -> None:
@@ -345,7 +315,7 @@ class Sinks:
         if is_interactive(words):
             self.report.add("py.proc.interactive", node)
 
-    def _words(self, node: ast.AST, words: Sequence[Value]) -> list[str]:
+    def _words(self, node: ast.AST, words: Sequence[Value], folder: Value = UNKNOWN) -> list[str]:
         """Judge the words of a command; return them as lines, one for each way in which they may come about."""
         heads = words[0].texts() if words else []
         if not 0 < len(heads) <= _MAX_COMMANDS or words[0].open:
@@ -357,6 +327,9 @@ class Sinks:
             head = heads[min(variant, len(heads) - 1)]
             line = [head, *(_nth(word, variant) for word in words[1:])]
             text = " ".join(shlex.quote(word) if word is not None else '"$UNKNOWN"' for word in line)
+            for place in folder.texts()[:1]:
+                if not path_classes(place) <= {"workspace"}:
+                    text = f"cd {shlex.quote(place)}; {text}"
             self._interactive(node, [word or "?" for word in line])
             self.facts.commands.append((text, node))
             self.report.nested(text, "bash", node)
@@ -428,22 +401,47 @@ class Sinks:
             if rules.looks_secret(text):
                 self.report.add("py.env.secret", node, text)
 
-    def set_variable(self, node: ast.AST, value: Value) -> None:
-        """Judge the name of an environment variable that is set."""
+    def set_variable(self, node: ast.AST, name: Value, value: Value = UNKNOWN) -> None:
+        """Judge the name of an environment variable that is set, and what it is set to where it is a command."""
         self.report.add("py.env.set", node)
-        for text in value.texts():
-            if _PRELOADS.fullmatch(text):
+        for text in name.texts():
+            command = _COMMANDS.fullmatch(text) and any(map(_COMMAND.search, value.texts()))
+            if command or _PRELOADS.fullmatch(text):
                 self.report.add("py.env.preload", node, text)
 
+    def _set_variables(self, node: ast.AST, value: Value) -> None:
+        for key, part in value.items or ():
+            if isinstance(key, str):
+                self.set_variable(node, Value(consts=(key,)), part)
+
     def _pid(self, node: ast.AST, value: Value) -> None:
-        if any(pid in {-1, 1} for pid in value.consts):
+        listed = bool(value.taints) and "file" in (value.taints or {}) and self.ev.repeats(node)
+        if listed or any(pid in {-1, 1} for pid in value.consts):
             self.report.add("py.proc.mass", node)
+
+    def _family(self, node: ast.AST, value: Value) -> None:
+        """Judge the kind of a socket where it is given as a number."""
+        if any(number in _RAW_KINDS for number in value.consts if isinstance(number, int)):
+            self.report.add("py.net.raw", node, "socket.socket")
+
+    def _size(self, node: ast.AST, value: Value) -> None:
+        """Judge how much is asked for at once: numbers are multiplied where they are a shape."""
+        total = 1
+        for part in (value, *value.items_values()):
+            numbers = [const for const in part.consts if isinstance(const, int)]
+            total *= max(numbers, default=1)
+        if total >= _ENORMOUS:
+            self.report.add("py.exhaust", node)
 
     def _nothing(self, node: ast.AST, value: Value) -> None:
         """The rule for the name says all."""
 
 
-_ROLES = {
+_ROLES: dict[str, Callable[[Sinks, Any, Value], None]] = {
+    "endpoint": hosts.endpoint,
+    "browser": statements.browser,
+    "markup": statements.markup,
+    "setvariables": Sinks._set_variables,
     "mode": Sinks._mode,
     "tree": Sinks._tree,
     "modules": Sinks._modules,
@@ -452,15 +450,15 @@ _ROLES = {
     "fetched": Sinks._fetched,
     "text": Sinks._text,
     "program": Sinks._program,
-    "url": Sinks._url,
-    "fetch": Sinks._fetch,
-    "host": Sinks._host,
-    "login": Sinks._login,
-    "name": Sinks._host,
-    "bindhost": Sinks._bind,
-    "socketpath": Sinks._address,
-    "address": Sinks._address,
-    "bind": Sinks._bind,
+    "url": hosts.url,
+    "fetch": hosts.fetch,
+    "host": hosts.host,
+    "login": hosts.login,
+    "name": hosts.host,
+    "bindhost": hosts.bind,
+    "socketpath": hosts.address,
+    "address": hosts.address,
+    "bind": hosts.bind,
     "code": Sinks._code,
     "formula": Sinks._formula,
     "filter": Sinks._filter,
@@ -472,7 +470,8 @@ _ROLES = {
     "pid": Sinks._pid,
     "fed": Sinks._fed,
     "factories": Sinks._factories,
-    "family": Sinks._nothing,
+    "family": Sinks._family,
+    "size": Sinks._size,
     "library": Sinks._nothing,
     "module": Sinks._nothing,
 }

@@ -16,6 +16,10 @@ Constant = str | bytes | int | float | bool | None
 # Stands in a constant for the part that is not known.
 HOLE = "\ufffc"
 MAX_ALTERNATIVES = 48
+# Stands for the path of the program itself.
+OWN_FILE = "__main__.py"
+# A range too long to be written out.
+COUNTED = "range()"
 MAX_NAME = 200
 _MAX_ITEMS = 192
 
@@ -193,6 +197,8 @@ def elements(value: Value) -> Value:
     """Return what iterating or indexing with an unknown key may give."""
     if value.items is not None:
         return tainted(merge(part for _, part in value.items), value.taints)
+    if COUNTED in value.names:
+        return tainted(named(f"{COUNTED}[]"), value.taints)
     letters: list[Value] = []
     for const in value.consts:
         if isinstance(const, str | bytes) and len(const) <= MAX_ALTERNATIVES:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DATA = Path(__file__).parents[2] / "data" / "risk"
-SETS = ("risk-snippets", "own-snippets", "shell-snippets", "agent-snippets")
+SETS = ("risk-snippets", "own-snippets", "shell-snippets", "agent-snippets", "kind-snippets")
 RANGES = {f"{low}-{high}": name for name, (low, high) in BANDS.items()}
 NAMES = list(BANDS)
 
