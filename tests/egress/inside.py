@@ -92,8 +92,9 @@ class Alice:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.bundle = ""
 
-    async def put(self, *allowed: str, version: int = 1, **changes: Any) -> None:
+    async def put(self, *allowed: str, version: int = 1, listener: bool = False, **changes: Any) -> None:
         """Have egress obey a document: one rule for `HOST`, unless the changes say otherwise."""
+        sock = self.place.alice.listener if listener else None
         said = document(*allowed, version=version, **({"rules": [RULE]} | changes))
         hosts = {rule["host"] for rule in said["rules"]}
         hosts |= {host for one in said["placeholders"] for host in one["hosts"]}
@@ -105,7 +106,8 @@ class Alice:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         node = self.place.node
-        done = await node.put(said, ident=ALICE, ca={"certificate": self.bundle, "key": key.decode()})
+        ca = {"certificate": self.bundle, "key": key.decode()}
+        done = await node.put(said, ident=ALICE, listener=sock, ca=ca)
         assert done == {"op": "done", "n": done["n"], "version": version}
 
     def context(self, *protocols: str) -> ssl.SSLContext:

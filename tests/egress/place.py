@@ -64,6 +64,8 @@ class Process:
         self._limits = limits
         (home / "run").mkdir(parents=True, exist_ok=True)
         self.control_path = home / "run" / "egress.sock"
+        self.log: Path | None = None
+        self.level = "WARNING"
         self._listener: socket.socket | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -79,17 +81,19 @@ class Process:
             "GATEHOUSE_EGRESS_RESOLVERS": nets.RESOLVER,
             "GATEHOUSE_EGRESS_CONTROL_FD": str(self._listener.fileno()),
             "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}",
-            "GATEHOUSE_LOG_LEVEL": "WARNING",
+            "GATEHOUSE_LOG_LEVEL": self.level,
             **{name: str(path) for name, path in self._files.items() if path is not None},
         }
         entry = ["-m", "tests.egress.quick", json.dumps(self._limits)] if self._limits else ["-m", "sandboxes.egress"]
-        self.process = subprocess.Popen(
-            ["nsenter", f"--net=/run/netns/{self._namespace}", "--", sys.executable, *entry],
-            cwd=ROOT,
-            env=environment,
-            pass_fds=[self._listener.fileno()],
-            stdin=subprocess.DEVNULL,
-        )
+        with contextlib.ExitStack() as stack:
+            self.process = subprocess.Popen(
+                ["nsenter", f"--net=/run/netns/{self._namespace}", "--", sys.executable, *entry],
+                cwd=ROOT,
+                env=environment,
+                pass_fds=[self._listener.fileno()],
+                stdin=subprocess.DEVNULL,
+                stderr=None if self.log is None else stack.enter_context(self.log.open("ab")),
+            )
 
     def kill(self) -> None:
         """End it as the kernel's memory killer would."""
