@@ -1,0 +1,130 @@
+"""`Secret` of the unchanged SDK, in both of its faces, against a running Gatehouse."""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from e2b import (
+    AsyncSecret,
+    AuthenticationException,
+    Secret,
+    SecretException,
+    SecretNotFoundException,
+)
+
+from corekit.needles import Needles
+
+if TYPE_CHECKING:
+    from tests.live import Stack
+
+
+@pytest.fixture(params=[Secret, AsyncSecret], ids=["sync", "async"])
+def face(request: pytest.FixtureRequest) -> Any:
+    """Return one face of the SDK."""
+    return request.param
+
+
+@pytest.fixture
+def api(stack: Stack) -> dict[str, Any]:
+    """Return the options that point the SDK at the stack."""
+    return {"api_key": stack.key, "api_url": stack.url}
+
+
+@pytest.fixture
+def name() -> str:
+    """Return a name that no other test uses."""
+    return f"key-{secrets.token_hex(4)}"
+
+
+async def ok(answer: Any) -> Any:
+    """Return what a call of either face answers."""
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+async def test_a_secret_lives_its_life(face: Any, api: dict[str, Any], name: str) -> None:
+    made = await ok(face.create(name.upper(), "sk-first", metadata={"team": "search"}, **api))
+    assert (made.name, made.version, made.metadata) == (name, 1, {"team": "search"})
+    assert made.secret_id.startswith("sec_")
+    assert made.created_at == made.updated_at
+
+    second = await ok(face.update(name, "sk-second", **api))
+    assert (second.secret_id, second.version, second.metadata) == (made.secret_id, 2, {"team": "search"})
+    third = await ok(face.update(made.secret_id, "sk-third", metadata={"team": "ads"}, **api))
+    assert (third.version, third.metadata) == (3, {"team": "ads"})
+    assert third.updated_at > made.updated_at
+
+    shown = await ok(face.get_info(name, **api))
+    assert shown == third
+    assert await ok(face.exists(made.secret_id, **api))
+    assert await ok(face.destroy(name, **api))
+    assert not await ok(face.destroy(name, **api))
+    assert not await ok(face.exists(name, **api))
+    with pytest.raises(SecretNotFoundException):
+        await ok(face.get_info(made.secret_id, **api))
+    with pytest.raises(SecretNotFoundException):
+        await ok(face.update(name, "sk-fourth", **api))
+
+
+async def test_the_list_is_read_page_by_page(face: Any, api: dict[str, Any], name: str) -> None:
+    names = [f"{name}-{number}" for number in range(5)]
+    for one in names:
+        await ok(face.create(one, "x", **api))
+
+    pages, pager = [], face.list(limit=2, **api)
+    while pager.has_next:
+        pages.append(await ok(pager.next_items()))
+
+    assert max(map(len, pages)) == 2
+    found = [one.name for page in pages for one in page]
+    assert [one for one in found if one in names] == names
+    for one in names:
+        await ok(face.destroy(one, **api))
+
+
+@pytest.mark.parametrize(("wrong", "value"), [("a b", "x"), ("sec_a", "x"), ("a", ""), ("a", "x\r\nHost: evil")])
+async def test_a_mistake_is_told(face: Any, api: dict[str, Any], wrong: str, value: str) -> None:
+    with pytest.raises(SecretException, match="400"):
+        await ok(face.create(wrong, value, **api))
+
+
+async def test_a_name_that_is_taken_is_told(face: Any, api: dict[str, Any], name: str) -> None:
+    await ok(face.create(name, "x", **api))
+    with pytest.raises(SecretException, match=f"409: There is a secret {name} already"):
+        await ok(face.create(name, "y", **api))
+    await ok(face.destroy(name, **api))
+
+
+async def test_without_a_key_nothing_is_shown(face: Any, api: dict[str, Any], name: str) -> None:
+    with pytest.raises(AuthenticationException):
+        await ok(face.exists(name, **api | {"api_key": "e2b_" + "0" * 40}))
+
+
+def test_no_file_of_the_running_system_holds_a_value(stack: Stack, api: dict[str, Any], name: str) -> None:
+    canary = f"canary-{secrets.token_hex(16)}".encode()
+    Secret.create(name, canary.decode(), metadata={"kept": "yes"}, **api)
+    Secret.update(name, canary.decode(), **api)
+    with pytest.raises(SecretException):
+        Secret.create(name, canary.decode(), **api)
+    assert stack.rest("GET", f"secrets/{name}")["current_version"] == 2
+
+    needles = Needles([canary])
+    searched = [path for path in stack.home.rglob("*") if path.is_file() and "templates" not in path.parts]
+    assert stack.log in searched
+    assert [path for path in searched if needles.found_in(path.read_bytes())] == []
+    Secret.destroy(name, **api)
+
+
+def test_web_takes_a_new_master_key_into_use_without_a_restart(stack: Stack, api: dict[str, Any], name: str) -> None:
+    Secret.create(name, "sk-first", **api)
+    before = stack.pid_of("web")
+
+    assert "the newest master key is" in stack.manage("vault", "rotate").stdout
+
+    assert Secret.update(name, "sk-second", **api).version == 2
+    status = stack.manage("vault", "status").stdout
+    assert "embedded  ok" in status
+    assert stack.pid_of("web") == before
+    Secret.destroy(name, **api)
