@@ -65,9 +65,10 @@ class Place:
     alice: Person
 
     def service(self, name: str = "vendor", **fields: Any) -> BrokerService:
-        """Make a service that leads to the vendor."""
-        defaults = {"tenant": self.alice.tenant, "base_url": self.vendor.base_url, "private": True, "slot": "bearer"}
-        return BrokerService.objects.create(name=name, **(defaults | fields))
+        """Let a name lead to the vendor."""
+        defaults = {"base_url": self.vendor.base_url, "private": True, "slot": "bearer"} | fields
+        tenant = defaults.pop("tenant", self.alice.tenant)
+        return BrokerService.objects.update_or_create(name=name, tenant=tenant, defaults=defaults)[0]
 
     def token(self, *, sandbox: str = ALICE, generation: int = 1, service: str = "vendor", **wish: Any) -> str:
         """Issue a token of Alice's for her sandbox; return its text."""
