@@ -66,7 +66,7 @@ class Place:
 
     def service(self, name: str = "vendor", **fields: Any) -> BrokerService:
         """Let a name lead to the vendor."""
-        defaults = {"base_url": self.vendor.base_url, "private": True, "slot": "bearer"} | fields
+        defaults: dict[str, Any] = {"base_url": self.vendor.base_url, "private": True, "slot": "bearer"} | fields
         tenant = defaults.pop("tenant", self.alice.tenant)
         return BrokerService.objects.update_or_create(name=name, tenant=tenant, defaults=defaults)[0]
 
