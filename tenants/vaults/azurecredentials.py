@@ -143,27 +143,30 @@ class SecretFromFile:
     def __init__(self, vault: str, path: Path, make: Callable[[str], SupportsTokenInfo]) -> None:
         self._vault, self._path, self._make = vault, path, make
         self._lock = threading.Lock()
-        self._made: tuple[str, SupportsTokenInfo] | None = None
+        self._secret = self._read()
+        self._made = make(self._secret)
 
     def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> AccessTokenInfo:
         """Return a token, from the cache of the credential while the file stays as it is."""
-        secret = _read(self._vault, "client_secret_file", self._path)
+        secret = self._read()
         with self._lock:
-            if self._made is None or self._made[0] != secret:
-                self._made = secret, self._make(secret)
-            made = self._made[1]
+            if secret != self._secret:
+                self._secret, self._made = secret, self._make(secret)
+            made = self._made
         return made.get_token_info(*scopes, options=options)
 
     def close(self) -> None:
         """Close the credential's connections."""
-        if self._made is not None:
-            self._made[1].close()
+        self._made.close()
 
     def __enter__(self) -> SecretFromFile:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _read(self) -> str:
+        return _read(self._vault, "client_secret_file", self._path)
 
 
 def _read(vault: str, name: str, path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,6 @@ def go_by(detour: Detour, environment: pytest.MonkeyPatch) -> None:
     """Lead this process's requests by a proxy, and let nothing else in the environment speak of Azure."""
     for name in ("no_proxy", "NO_PROXY", "https_proxy"):
         environment.delenv(name, raising=False)
-    for name in ("AZURE_TOKEN_CREDENTIALS", "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"):
-        environment.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith(("AZURE_", "IDENTITY_", "IMDS_", "MSI_"))]:
+        environment.delenv(name)
     environment.setenv("HTTPS_PROXY", detour.url)

@@ -17,11 +17,14 @@ import ssl
 import subprocess
 import urllib.request
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from azure.identity import ClientSecretCredential
+from azure.keyvault.secrets import SecretClient
 
 from deploy import prepare
 from tenants.vaults.azure_key_vault import open_vault
@@ -75,6 +78,16 @@ class Emulator:
         }
         return open_vault("azure", table | more, self.waits.pause, self.waits.monotonic)
 
+    def set_by_hand(self, entry: str, value: str, attributes: dict[str, int]) -> None:
+        """Set an entry with attributes that our own client never sets."""
+        times = {name: datetime.fromtimestamp(at, UTC) for name, at in attributes.items()}
+        credential = ClientSecretCredential(
+            TENANT, CLIENT, CLIENT_SECRET, disable_instance_discovery=True, connection_verify=str(self.ca_file)
+        )
+        url = f"https://{self.vault_name}{DOMAIN}"
+        with SecretClient(url, credential, api_version="7.6", connection_verify=str(self.ca_file)) as client:
+            client.set_secret(entry, value, not_before=times.get("nbf"), expires_on=times.get("exp"))
+
     def control(self, what: str, **body: Any) -> None:
         """Set the emulator's clock, faults or permissions."""
         call(self.port, self.ca_file, f"/_emulator/{what}", body)
@@ -91,10 +104,10 @@ class Emulator:
 def call(port: int, ca_file: Path, path: str, body: dict[str, Any] | None = None) -> None:
     """Make a request of an emulator's own surface."""
     data = None if body is None else json.dumps(body).encode()
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}),
-        urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca_file), check_hostname=False),
-    )
+    context = ssl.create_default_context(cafile=ca_file)
+    # Its certificate is for Azure's name.
+    context.check_hostname = False
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     opener.open(f"https://127.0.0.1:{port}{path}", data, timeout=10).close()
 
 

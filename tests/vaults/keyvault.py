@@ -88,6 +88,7 @@ class Cloud:
         self.identities = {""}
         self.token_life_s = 3600
         self.token_times = 0
+        self.issued: list[str] = []
         self.audience = RESOURCE
         self.resource = RESOURCE
         self.skew = 0.0
@@ -127,9 +128,11 @@ class Cloud:
     def issue(self, audience: str | None = None) -> str:
         """Give out a token."""
         self.token_times += 1
-        claims = {"aud": audience or self.audience, "exp": self.now() + self.token_life_s, "appid": CLIENT}
+        now = self.now()
+        claims = {"aud": audience or self.audience, "nbf": now, "exp": now + self.token_life_s, "appid": CLIENT}
         text = f"{_encode(b'{}')}.{_encode(json.dumps(claims).encode())}"
-        return f"{text}.{self._sign(text)}"
+        self.issued.append(f"{text}.{self._sign(text)}")
+        return self.issued[-1]
 
     def accepts(self, authorization: str) -> bool:
         """Check a token as a vault does."""
@@ -137,7 +140,7 @@ class Cloud:
         if not hmac.compare_digest(signature, self._sign(text)):
             return False
         claims = json.loads(base64.urlsafe_b64decode(text.split(".")[1] + "=="))
-        return bool(claims["aud"] == RESOURCE and self.now() < claims["exp"])
+        return bool(claims["aud"] == RESOURCE and claims["nbf"] <= self.now() < claims["exp"])
 
     def _sign(self, text: str) -> str:
         return _encode(hmac.digest(self._key, text.encode(), hashlib.sha256))
@@ -263,12 +266,15 @@ class _Answers(BaseHTTPRequestHandler):
     def _identity(self, query: dict[str, list[str]]) -> None:
         cloud = self.server.cloud
         client = query.get("client_id", [""])[0]
-        if self.headers.get("X-IDENTITY-HEADER") != IDENTITY_HEADER or client not in cloud.identities:
+        machine = self.path.startswith("/metadata/identity/oauth2/token?") and self.headers.get("Metadata") == "true"
+        known = machine or self.headers.get("X-IDENTITY-HEADER") == IDENTITY_HEADER
+        if not known or client not in cloud.identities:
             self._send(400, {"statusCode": 400, "message": "No such identity."})
             return
         token = cloud.issue(query["resource"][0])
         expires = str(int(time.time()) + cloud.token_life_s)
-        self._send(200, {"access_token": token, "expires_on": expires, "resource": RESOURCE, "token_type": "Bearer"})
+        answer = {"access_token": token, "expires_on": expires, "resource": RESOURCE, "token_type": "Bearer"}
+        self._send(200, answer | {"expires_in": str(cloud.token_life_s)})
 
     # --- the vault
 
@@ -336,7 +342,9 @@ class _Call:
         if not value or len(value) > MAX_VALUE or not re.fullmatch("[0-9A-Za-z-]{1,127}", name):
             self.handler._refuse(400, "BadParameter", "The request is not valid.")
             return
-        kept = self.cloud.set(self.vault, name, value, tags=self.body.get("tags") or {})
+        attributes = self.body.get("attributes") or {}
+        times = {field: attributes.get(field) for field in ("nbf", "exp")}
+        kept = self.cloud.set(self.vault, name, value, tags=self.body.get("tags") or {}, **times)
         self.handler._send(200, self._bundle(self.cloud.entries(self.vault)[name.lower()], kept, value=True))
 
     def get(self, name: str, version: str) -> None:

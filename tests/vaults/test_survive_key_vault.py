@@ -234,6 +234,10 @@ def test_a_disabled_secret_is_told_from_a_refusal_whatever_its_words(azure: Azur
     azure.cloud.faults = [Fault(403, code="Forbidden", text="In other words.")]
     with pytest.raises(VaultDenied):
         vault.get(KEY)
+    azure.cloud.denied = {"list"}
+    azure.cloud.faults = [Fault(403, code="Forbidden", text="Operation get is not allowed on a disabled secret.")]
+    with pytest.raises(SecretDisabled):
+        vault.get(KEY)
 
 
 def test_what_the_vault_does_not_understand_is_told_by_its_code(azure: Azure, vault: AzureKeyVault) -> None:
