@@ -276,6 +276,13 @@ def test_each_service_sees_its_own_secrets_only(service: str, secrets: set[str])
     assert environment["GATEHOUSE_SERVICE"] == service
 
 
+def test_only_web_signs_in_to_azure() -> None:
+    shell = dict.fromkeys(("KEY_VAULT_URL", "REQUESTS_CA_BUNDLE", "AZURE_CLIENT_SECRET", "IDENTITY_HEADER"), "x")
+    for service in ("web", "worker", "node"):
+        environment = services.environment(service, "root", Path("/srv/gatehouse"), shell)
+        assert set(environment) & set(shell) == (set(shell) if service == "web" else set())
+
+
 def test_only_the_node_stays_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwnam", lambda _name: pwd.getpwuid(0))
     config = NodeConfig.from_env({"GATEHOUSE_HOME": str(tmp_path)})

@@ -30,6 +30,8 @@ _SECRETS = {
     "GATEHOUSE_ANCHOR_WEBHOOK": ("worker",),
 }
 _GENERAL = ("TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy", "no_proxy")
+# How web finds a Key Vault and signs in there, by the names that Azure's hosts and clients use.
+_AZURE = ("KEY_VAULT_URL", "REQUESTS_CA_BUNDLE", "AZURE_", "IDENTITY_", "IMDS_ENDPOINT", "MSI_")
 
 
 def environment(service: str, user: str, root: Path, shell: Mapping[str, str]) -> dict[str, str]:
@@ -41,6 +43,8 @@ def environment(service: str, user: str, root: Path, shell: Mapping[str, str]) -
         if name in _GENERAL or (name.startswith("GATEHOUSE_") and name not in secret_names)
     }
     chosen |= {name: shell[name] for name, owners in secret_names.items() if service in owners and name in shell}
+    if service == "web":
+        chosen |= {name: value for name, value in shell.items() if name.startswith(_AZURE)}
     return chosen | {
         "PATH": PATH,
         "LANG": "C.UTF-8",
