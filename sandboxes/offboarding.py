@@ -25,6 +25,8 @@ from sandboxes.states import LIVE, EndReason, SandboxState
 from tenants import actions as tenant_actions
 from tenants import policy
 from tenants.models import ApiKey, LimitRange, Membership, Quota, Reservation, Tenant, User
+from tenants.secretmodels import SealedValue, Secret
+from tenants.secrets import erasing
 from tenants.states import TENANT_STATES, TenantState
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ def offboard_tenant(*, actor: Actor, tenant: Tenant, confirm: str) -> Operation:
             if not rows.update(state=TenantState.OFFBOARDING, state_changed_at=clock.now()):
                 raise Conflict("The tenant is gone already.")
             _record("tenant.offboarding", actor, tenant.pk, name=tenant.name, slug=tenant.slug, operation=operation.pk)
+    # Here and not in the steps, which the worker does: it can't reach vaults.
+    erasing.erase_elsewhere(tenant.pk)
     return operation
 
 
@@ -119,6 +123,7 @@ class _Erasure:
         """Do all that is left. Raises a GatehouseError for what it has to wait for."""
         steps: tuple[tuple[str, Callable[[], None]], ...] = (
             ("keys", self.revoke_keys),
+            ("secrets", self.erase_secrets),
             ("sandboxes", self.end_sandboxes),
             ("quota", self.close_the_door),
             ("node", self.ask_the_node),
@@ -144,6 +149,14 @@ class _Erasure:
         """Let no key open anything, here and at the node."""
         for key in ApiKey.everywhere().filter(tenant_id=self.tenant_id, revoked_at=None).select_related("tenant"):
             tenant_actions.revoke_api_key(actor=SYSTEM, key=key)
+
+    def erase_secrets(self) -> None:
+        """Make the secrets unreadable, and wait until no vault keeps one."""
+        with turns.write():
+            self.erased["vault_keys"] += erasing.forget_key(self.tenant_id)
+            self.write("secrets")
+        if left := erasing.kept_elsewhere(self.tenant_id).count():
+            raise Unavailable(f"{left} secrets are still in a vault that was away: run `manage.py vault sweep`.")
 
     def end_sandboxes(self) -> None:
         """End what lives, running or paused; each is gone at the node before its row says so."""
@@ -196,7 +209,12 @@ class _Erasure:
 
     def delete_rows(self) -> None:
         """Delete all that belongs to the tenant, a batch at a time, and the accounts that belonged to nobody else."""
-        models: tuple[tuple[str, Any], ...] = (("executions", Execution), ("sandboxes", Sandbox))
+        models: tuple[tuple[str, Any], ...] = (
+            ("executions", Execution),
+            ("sandboxes", Sandbox),
+            ("secret_values", SealedValue),
+            ("secrets", Secret),
+        )
         for name, model in models:
             while batch := list(self.owned(model).values_list("pk", flat=True)[:BATCH]):
                 with turns.write():

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.conf import settings
+from django.db.models import Q
 
 from corekit.errors import Forbidden, NotFound
 from tenants import policy
 from tenants.models import Tenant
 from tenants.secretmodels import NAME, Secret, SecretVersion, normal_name
 from tenants.secrets.names import ID_PREFIX
+from tenants.states import TenantState
 from tenants.vaults import choosing
 
 if TYPE_CHECKING:
@@ -67,5 +69,6 @@ def vaults_for(actor: Actor) -> dict[str, object]:
 
 
 def deleted_and_kept() -> QuerySet[Secret]:
-    """Return the secrets of all tenants that are deleted and that their vaults have not erased yet."""
-    return Secret.everywhere().filter(purged_at=None).exclude(deleted_at=None).order_by("pk")
+    """Return the secrets of all tenants that are deleted, or whose tenant is, and that are still in their vaults."""
+    gone = Q(deleted_at__isnull=False) | Q(tenant__state=TenantState.OFFBOARDING)
+    return Secret.everywhere().filter(gone, purged_at=None).order_by("pk")

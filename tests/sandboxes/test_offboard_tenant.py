@@ -17,8 +17,9 @@ from sandboxes.models import Execution, Sandbox, Template
 from sandboxes.node_client import local_node
 from tenants.authentication import authenticate
 from tenants.models import Membership, Tenant, TenantOwned, User
+from tenants.secrets import actions as secret_actions
 from tenants.states import TenantState
-from tests import people
+from tests import factories, people
 from tests.factories import OPERATOR
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ ERASED = {
     "members": 2,
     "accounts": 2,
     "templates": 1,
+    "secrets": 1,
+    "secret_values": 2,
+    "vault_keys": 1,
     "quotas": 1,
     "limit_ranges": 1,
     "reservations": 0,
@@ -43,13 +47,18 @@ ERASED = {
 
 @pytest.fixture
 def acmes(node: NodeDouble, base: Template, alice: Caller, bob: Caller) -> list[str]:
-    """Let Acme have a running, a paused and an ended sandbox, an execution, a template; return the sandboxes' ids."""
+    """Let Acme have a running, a paused and an ended sandbox, an execution, a template, a secret with two values.
+
+    Return the sandboxes' ids.
+    """
     made = [str(alice.create(metadata={"owner": "Alice"})["sandboxID"]) for _ in range(3)]
     actions.pause_sandbox(actor=alice.actor, sandbox_id=made[1])
     actions.kill_sandbox(actor=alice.actor, sandbox_id=made[2])
     Template.objects.create(tenant=alice.tenant, name="private", build_id="b-2")
     execution = Execution(tenant=alice.tenant, tier="process", floor="process", timeout_s=30, until=clock.now())
     execution.save(force_insert=True)
+    secret = factories.secret(alice.tenant, "openai-key", "sk-first")
+    secret_actions.add_version(actor=OPERATOR, secret=secret, value="sk-second")
     return made
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tenants.vaults import choosing
 from tests.internet.certificates import Authority
+from tests.sandboxes.fixtures import node
 from tests.vaults import azure as clouds
 from tests.vaults import emulator
 from tests.vaults.vault_double import FarVault
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from tests.vaults.azure import Azure
     from tests.vaults.emulator import Emulator
+
+
+__all__ = ["node"]
 
 
 @pytest.fixture
