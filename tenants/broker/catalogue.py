@@ -9,8 +9,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from django.db.models import Q
+from django.db import connection
 
+from tenants.models import Tenant
 from tenants.tokenmodels import BrokerService
 
 if TYPE_CHECKING:
@@ -173,6 +174,13 @@ APIS: dict[str, Api] = dict(
 """The names by which calls are allowed, as in `allowed_apis`."""
 
 
+# As SQL: each call through the broker runs it.
+_NAMED = (
+    f"SELECT * FROM {BrokerService._meta.db_table} "  # noqa: S608  (the name of our own table)
+    "WHERE name = %s AND (tenant_id IS NULL OR tenant_id = %s)"
+)
+
+
 def service_of(row: BrokerService) -> Service:
     """Return the service that a row describes."""
     kind: Kind = row.kind  # type: ignore[assignment]
@@ -191,8 +199,8 @@ def service_of(row: BrokerService) -> Service:
 
 def find(tenant_id: UUID | str, name: str) -> Service | None:
     """Return what a name stands for to a tenant: an operator's word first, then its own, then what is built in."""
-    rows = BrokerService.objects.filter(Q(tenant=None) | Q(tenant=tenant_id), name=name)
-    found = sorted(rows, key=lambda row: row.tenant_id is not None)
+    owner = Tenant._meta.pk.get_db_prep_value(tenant_id, connection)
+    found = sorted(BrokerService.objects.raw(_NAMED, [name, owner]), key=lambda row: row.tenant_id is not None)
     return service_of(found[0]) if found else BUILT_IN.get(name)
 
 

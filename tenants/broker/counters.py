@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connection
 
-from corekit import clock
+from corekit import clock, ids
 from tenants.models import ApiKey, Tenant
 from tenants.states import TenantState
 from tenants.tokenmodels import ScopedToken, TokenUse
@@ -27,6 +27,10 @@ AMOUNTS = ("bytes_out", "tokens", "microusd")
 
 _TOKEN, _USE = ScopedToken._meta.db_table, TokenUse._meta.db_table
 _TENANT, _KEY = Tenant._meta.db_table, ApiKey._meta.db_table
+_FIND = (
+    f"SELECT {_TOKEN}.*, {_TENANT}.state AS tenant_state FROM {_TOKEN} "  # noqa: S608
+    f"JOIN {_TENANT} ON {_TENANT}.id = {_TOKEN}.tenant_id WHERE {_TOKEN}.id = %s"
+)
 _COLUMNS = {field.column: field for field in ScopedToken._meta.concrete_fields}
 # Of a budget at least what is known of a use must be left; what is only estimated may go beyond it, once.
 _LEFT = " AND ".join(f"(max_{name} IS NULL OR spent_{name} + reserved_{name} + %s <= max_{name})" for name in AMOUNTS)
@@ -44,6 +48,10 @@ _TAKE = (
     # A token that its key issued while it was being revoked is not among those that ended with it.
     f"AND NOT EXISTS (SELECT 1 FROM {_KEY} WHERE {_KEY}.id = {_TOKEN}.created_by AND revoked_at IS NOT NULL) "
     "RETURNING uses"
+)
+_BEGIN_USE = (
+    f"INSERT INTO {_USE} (id, token_id, at, method, path, {', '.join(AMOUNTS)}) "  # noqa: S608
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
 )
 _SETTLE_USE = f"DELETE FROM {_USE} WHERE id = %s RETURNING token_id, {', '.join(AMOUNTS)}"  # noqa: S608
 _SETTLE = f"UPDATE {_TOKEN} SET {_SETTLED} WHERE id = %s"  # noqa: S608
@@ -69,13 +77,27 @@ class Amounts:
         return self.bytes_out, self.tokens, self.microusd
 
 
-def take(token: ScopedToken, *, needed: Amounts, reserved: Amounts, now: datetime) -> int | None:
-    """Use a token once; return how often it has been used by now, or None when it does not count (any more)."""
+def find(token_id: str) -> tuple[ScopedToken, str] | None:
+    """Return a token with the state of its tenant, None when there is none of this id."""
+    for token in ScopedToken.everywhere().raw(_FIND, [token_id]):
+        return token, str(vars(token)["tenant_state"])
+    return None
+
+
+def take(token: ScopedToken, *, needed: Amounts, reserved: Amounts, now: datetime) -> bool:
+    """Use a token once; say whether it counted (still)."""
     at, now_us = connection.ops.adapt_datetimefield_value(now), clock.to_ms(now) * 1000
     bound = [token.pk, token.hash, token.sandbox_id, token.generation, token.run]
     values = [at, *reserved.values(), now_us, now_us, *bound, at, at, now_us + MINUTE_US, *needed.values()]
-    row = _returned(_TAKE, [*values, TenantState.ACTIVE.value])
-    return None if row is None else int(row[0])
+    return _returned(_TAKE, [*values, TenantState.ACTIVE.value]) is not None
+
+
+def begin_use(token: ScopedToken, *, method: str, path: str, reserved: Amounts, now: datetime) -> str:
+    """Write down a use that was taken, in the same transaction; return its id."""
+    use_id = ids.new_event_id()
+    at = connection.ops.adapt_datetimefield_value(now)
+    _run(_BEGIN_USE, [use_id, token.pk, at, method, path, *reserved.values()])
+    return use_id
 
 
 def settle(use_id: str, spent: Amounts | None) -> tuple[str, Amounts] | None:

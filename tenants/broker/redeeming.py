@@ -96,12 +96,13 @@ def redeem(text: str, caller: Caller, asked: Asked) -> Grant:
     parsed = tokentext.parse(text)
     if parsed is None:
         raise noting.refuse(Reason.MALFORMED, caller, asked)
-    token = ScopedToken.everywhere().filter(pk=parsed.id).select_related("tenant").first()
+    known = counters.find(parsed.id)
     # As long for an id that nobody has as for one whose secret half is another.
-    if not hmac.compare_digest(_NOBODY if token is None else token.hash, parsed.hash) or token is None:
+    if not hmac.compare_digest(_NOBODY if known is None else known[0].hash, parsed.hash) or known is None:
         raise noting.refuse(Reason.UNKNOWN, caller, asked)
+    token, tenant_state = known
     now = clock.now()
-    found = _look(token, caller, asked, now)
+    found = _look(token, tenant_state, caller, asked, now)
     service = catalogue.find(token.tenant_id, token.service)
     if found.reason is None and service is None:
         found = calls.Match(Reason.SERVICE)
@@ -109,15 +110,15 @@ def redeem(text: str, caller: Caller, asked: Asked) -> Grant:
         raise noting.refuse(found.reason or Reason.SERVICE, caller, asked, token, retry_after=_wait_s(token, now))
     use = _take(token, asked, found.max_body, now)
     if use is None:
-        token.refresh_from_db()
-        reason = _look(token, caller, asked, now).reason or _why_it_was_too_late(token)
+        token, tenant_state = counters.find(parsed.id) or known
+        reason = _look(token, tenant_state, caller, asked, now).reason or _why_it_was_too_late(token)
         raise noting.refuse(reason, caller, asked, token, retry_after=_wait_s(token, now))
     return _grant(token, service, use, caller, asked)
 
 
-def _look(token: ScopedToken, caller: Caller, asked: Asked, now: datetime) -> calls.Match:
+def _look(token: ScopedToken, tenant_state: str, caller: Caller, asked: Asked, now: datetime) -> calls.Match:
     """Say why a token does not do, as far as its row tells. Only `counters.take` says that it does."""
-    reason = _why_not_here(token, caller) or _why_not_now(token, now)
+    reason = _why_not_here(token, caller) or _why_not_now(token, tenant_state, now)
     if reason is not None:
         return calls.Match(reason)
     if token.max_uses is not None and token.uses >= token.max_uses:
@@ -136,10 +137,10 @@ def _why_not_here(token: ScopedToken, caller: Caller) -> Reason | None:
     return None if token.generation == caller.generation else Reason.OTHER_GENERATION
 
 
-def _why_not_now(token: ScopedToken, now: datetime) -> Reason | None:
+def _why_not_now(token: ScopedToken, tenant_state: str, now: datetime) -> Reason | None:
     if token.ended_at is not None:
         return _ENDS[TokenEnd(token.end_reason)]
-    if token.tenant.state != TenantState.ACTIVE:
+    if tenant_state != TenantState.ACTIVE:
         return Reason.TENANT_SUSPENDED
     if now < token.not_before:
         return Reason.NOT_YET
@@ -188,21 +189,13 @@ class _Use:
 
 def _take(token: ScopedToken, asked: Asked, max_body: int, now: datetime) -> _Use | None:
     needed, reserved = _amounts(token, asked, max_body)
-    with turns.write():
-        if counters.take(token, needed=needed, reserved=reserved, now=now) is None:
+    # A power cut ends the sandbox as well, and with it the token.
+    with turns.write(lasting=False):
+        if not counters.take(token, needed=needed, reserved=reserved, now=now):
             return None
-        use = TokenUse(
-            token_id=token.pk,
-            at=now,
-            method=asked.method,
-            path=asked.path[:300],
-            bytes_out=reserved.bytes_out,
-            tokens=reserved.tokens,
-            microusd=reserved.microusd,
-        )
-        use.save(force_insert=True)
+        use_id = counters.begin_use(token, method=asked.method, path=asked.path[:300], reserved=reserved, now=now)
     measured = asked.body_length is not None or token.max_bytes_out is None
-    return _Use(use.pk, reserved, max_body if measured else reserved.bytes_out)
+    return _Use(use_id, reserved, max_body if measured else reserved.bytes_out)
 
 
 def _grant(token: ScopedToken, service: Service, use: _Use, caller: Caller, asked: Asked) -> Grant:
