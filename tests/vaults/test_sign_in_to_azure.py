@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tenants.models import Tenant
     from tests.vaults.azure import Azure
 
 KEY = Ref("0192f3c08a5b7c3d9e1f112233445566", "openai_key", "c0ffee00" * 4)
@@ -216,3 +218,29 @@ def test_what_is_left_out_or_mistyped_is_named(azure: Azure, change: dict[str, A
     with pytest.raises(VaultMisconfigured, match=said):
         azure.open(**change)
     assert azure.cloud.asked == []
+
+
+# --- the embedded vault's master key
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("app_service")
+def test_the_embedded_vaults_master_key_may_lie_in_a_key_vault(
+    azure: Azure, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch, acme: Tenant
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(azure.ca_file))
+    azure.cloud.set(azure.vault_name, "gatehouse-master-key", secrets.token_hex(32))
+    configure(
+        "",
+        key_vault_url=f"https://{azure.vault_name}{DOMAIN}",
+        vault_key_text=None,
+        vault_key_secret="azure/gatehouse-master-key",
+    )
+    vault, key = choosing.embedded(), Ref(acme.pk.hex, "openai_key", "c0ffee00" * 4)
+    vault.put(key, ONE)
+    for _ in range(3):
+        assert vault.get(key) == ONE
+    assert len([path for path in azure.asked("GET") if "gatehouse-master-key" in path]) == 2, (
+        "and one asked for a token"
+    )
+    assert set(azure.cloud.entries(azure.vault_name)) == {"gatehouse-master-key"}
