@@ -398,6 +398,6 @@ class Reservation(TenantOwned):
         return f"{self.sandbox_id} {self.state}"
 
 
-import tenants.identitymodels  # noqa: E402, F401
-import tenants.secretmodels  # noqa: E402, F401  (its classes build on those above)
+import tenants.identitymodels  # noqa: E402
+import tenants.secretmodels  # noqa: E402  (its classes build on those above)
 import tenants.tokenmodels  # noqa: E402, F401
