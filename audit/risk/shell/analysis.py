@@ -35,6 +35,8 @@ _SAME_SIGN = {
     "sh.persist.service": "privilege",
     "sh.persist.hook": "disguise",
     "sh.priv.debug": "disguise",
+    "sh.evade.mask": "stand-in",
+    "sh.persist.profile": "stand-in",
 }
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _INDEX = re.compile(r"\w\[[^\]]*(?:\$\(([^)]*)\)|`([^`]*)`)")
 _SECRET = frozenset({"secret"})
+_PLACE = frozenset({"place"})
+_PRINTED = frozenset({"output"})
+_RESHAPED = frozenset({"reshaped"})
 _NUMBERED = re.compile(r"\\(?:x[0-9A-Fa-f]|[0-7]{2}|u[0-9A-Fa-f])")
 
 
@@ -28,7 +31,8 @@ def echo(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Val
     if command.name == "printf" and "-v" in texts[:1] and len(texts) > 1:
         run_index(judge, command.arguments[1], node)
     if command.name == "printf" and "-v" in texts[:1] and len(texts) > 2:
-        judge.walker.state.set(texts[1], Value(filters.printf(texts[2:]), command.taints))
+        pieces = _RESHAPED if len(texts) > 4 else NOTHING
+        judge.walker.state.set(texts[1], Value(filters.printf(texts[2:]), command.taints | pieces))
         return EMPTY
     if command.name == "printf" and texts[:1] == ["--"]:
         text = filters.printf(texts[1:])
@@ -121,6 +125,25 @@ def list_variables(judge: Judge, command: Command, stdin: Value, node: Node | No
         values = [judge.walker.state.get(word.text) or MYSTERY for word in command.positionals]
         return joined(values)
     return EMPTY
+
+
+def find_program(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Return the program that was asked for, wherever it lies."""
+    if command.name == "type" and not {"-p", "-P"} & command.flags:
+        return None
+    return Value(command.positionals[0].text, _PLACE) if command.positionals else EMPTY
+
+
+def find_folder(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Return where something lies, as far as that is known."""
+    text = command.positionals[0].text if command.positionals else UNKNOWN
+    if command.name == "dirname" and UNKNOWN not in text:
+        text = text.rstrip("/").rpartition("/")[0] or ("/" if text.startswith("/") else ".")
+    elif command.name != "dirname" and judge.walker.state.folder == "" and not command.positionals:
+        text = "."
+    else:
+        text = UNKNOWN
+    return Value(text, command.taints - _PRINTED | _PLACE)
 
 
 def bind_key(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:

@@ -70,6 +70,9 @@ _STANDS_IN = re.compile(
 )
 _IN_QUOTES = re.compile(rb"\"[^\"]*\"|'[^']*'")
 _OWN_PROGRAMS = frozenset({"~/bin", "~/.local/bin", "~/.cargo/bin", "~/go/bin", "~/.npm-global/bin"})
+# A name that was printed is a disguise, unless a command was asked where the program lies.
+_PRINTED = frozenset({"output"})
+_FOUND_OUT = frozenset({"output", "place"})
 _TELLS_ACCOUNTS = frozenset({"/etc/passwd", "/etc/group"})
 _ENDLESS_SOURCES = frozenset({"/dev/zero", "/dev/urandom", "/dev/random", "/dev/full"})
 _NO_END = frozenset({"endless"})
@@ -187,6 +190,9 @@ class Judge:
                 return None
             # The one that can do most harm stands for all of them.
             return max(candidates, key=lambda known: (known in table.SHELLS, known in {"rm", "curl", "cat"}))
+        if not head.known and "place" in head.taints and UNKNOWN not in (file := text.rpartition("/")[2]) and file:
+            # Only where it lies is not known.
+            return f"./{file}"
         if not head.known or not text.strip():
             self._unresolved(head, node)
             return None
@@ -199,7 +205,7 @@ class Judge:
             self.report.add("sh.corr.download-run", node)
         if head.escaped:
             self.report.add("sh.evade.escape", node)
-        elif head.shredded or "reshaped" in head.taints:
+        elif head.shredded or "reshaped" in head.taints or head.taints & _FOUND_OUT == _PRINTED:
             self.report.add("sh.evade.shreds", node)
         elif head.assembled and canonical(text) not in table.TEXT - {"eval", "source", "exec"}:
             self.report.add("sh.evade.split", node)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from audit.risk.places import bare_host, host_classes, normal_path, numeric_address, path_classes, url_host
 from audit.risk.shell import table
-from audit.risk.shell.values import EMPTY, NOTHING, UNKNOWN, Value, Word
+from audit.risk.shell.values import EMPTY, NOTHING, UNKNOWN, Value, Word, joined
 
 if TYPE_CHECKING:
     from tree_sitter import Node
@@ -44,8 +44,11 @@ _PUTS = re.compile(
     r"|^\s*(?:data(?:-binary|-raw)?|form|upload-file)\s*[=: ]\s*[\"']?(?:\w+=)?@?([^\s\"']+)",
     re.MULTILINE,
 )
+_COPIES = frozenset({"scp", "rsync"})
 _SSH = frozenset({"ssh", "scp", "sftp", "autossh", "sshfs"})
-_GETS_PAGES = frozenset({"curl", "wget", "aria2c", "axel", "lynx", "links", "w3m", "http", "https"})
+_GETS_PAGES = frozenset(
+    {"curl", "wget", "lwp-download", "fetch", "curlie", "xh", "aria2c", "axel", "lynx", "links", "w3m", "http", "https"}
+)
 
 
 def is_network(command: Command) -> bool:
@@ -212,9 +215,22 @@ def _remote(judge: Judge, command: Command, node: Node | None) -> None:
                 [Word("sh", node=node), Word("-c", node=node), Word(found[1], word.taints, node)], EMPTY, [], node
             )
     if len(command.positionals) > 1 and command.name == "ssh":
-        code = " ".join(word.text for word in command.positionals[1:])
-        judge.run([Word("sh", node=node), Word("-c", node=node), Word(code, node=node)], EMPTY, [], node)
+        code = joined(command.positionals[1:], " ")
+        asked = Word(code.text, code.taints & {"unset"}, node)
+        judge.run([Word("sh", node=node), Word("-c", node=node), asked], EMPTY, [], node)
         judge.role = "network"
+
+
+def _fetched(judge: Judge, command: Command) -> None:
+    """Note the files that a copy from another host leaves here."""
+    *sources, target = command.positionals or [Word()]
+    state = judge.walker.state
+    for source in sources:
+        if ":" in source.text and ":" not in target.text:
+            name = posixpath.basename(source.text.rpartition(":")[2])
+            folder = target.text in {".", "..", "~"} or target.text.endswith("/")
+            path = posixpath.join(target.text, name) if folder else target.text
+            state.files[normal_path(state.located(path))] = Value(UNKNOWN, frozenset({"network"}))
 
 
 def _answer(judge: Judge, command: Command, node: Node | None) -> Value:
@@ -224,12 +240,18 @@ def _answer(judge: Judge, command: Command, node: Node | None) -> Value:
     urls = [word.text for word in command.positionals]
     if command.name == "curl" and {"-O", "--remote-name"} & command.flags:
         names = [Word(posixpath.basename(url.split("?")[0]), node=node) for url in urls]
-    elif command.name in {"wget", "aria2c", "axel"} and not names and not {"--spider"} & command.flags:
+    elif (
+        command.name in {"wget", "aria2c", "axel", "lwp-download", "fetch"}
+        and not names
+        and not {"--spider"} & command.flags
+    ):
         folder = command.value("-P", "--directory-prefix")
         names = [
             Word(posixpath.join(folder.text if folder else "", posixpath.basename(url.split("?")[0])), node=node)
             for url in urls
         ]
+    if command.name in _COPIES:
+        _fetched(judge, command)
     if command.name not in _GETS_PAGES or not names or names[0].text == "-":
         return answer
     for name in names:

@@ -35,7 +35,9 @@ _PERL_RUNS = re.compile(r"`|@\{|\$\{|\(\?\??\{")
 _SOCKET_SHELLS = [pattern for rule, pattern in _WORDS if rule == "sh.net.reverse-shell"]
 _FILE_NAMES = re.compile(r"(['\"])((?:\.{0,2}/|~/)?[\w.-]+(?:/[\w.-]+)*)\1")
 _MAX_STRINGS = 20
-_HIDDEN = re.compile(r"/dev/shm/|(?:/var)?/tmp/(?:.*/)?\.[^/]|/run/(?!user)|/dev/(?!fd/|stdin)\w")  # noqa: S108
+_HIDDEN = re.compile(
+    r"/dev/shm/|(?:/var)?/tmp/(?:.*/)?\.[^/]|/run/(?!user)|/proc/(?:self|\d+)/fd/(?!0)|/dev/(?!fd/|stdin)\w"  # noqa: S108
+)
 _STRANGE_PATH = re.compile(r"^[\w./~@+-]+$")
 
 
@@ -142,7 +144,7 @@ def run_file(judge: Judge, path: Word, stdin: Value, node: Node | None, language
     state = judge.walker.state
     content = state.files.get(normal_path(state.located(path.text)))
     hidden = UNKNOWN in path.text.rpartition("/")[2] or ("unset" in path.taints and not path.text.strip("/"))
-    if hidden or (not path.known and "output" in path.taints):
+    if hidden or (not path.known and "output" in path.taints and "place" not in path.taints):
         judge.report.add("sh.dyn.unresolved", node)
     if content is None:
         _watch_place(judge, path, node)

@@ -76,7 +76,7 @@ def git(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Valu
         return judge.run(passed, EMPTY, [], node)
     judge.report.add("sh.fs.read" if verb in table.GIT_LOCAL or not verb else "sh.code.unknown", node)
     # What an object of the repository holds is not what lies in the folder.
-    return Value(UNKNOWN, frozenset({"file", "made"} if verb in {"show", "cat-file", "log"} else {"file"}))
+    return Value(UNKNOWN, frozenset({"file", "place"} if verb == "rev-parse" else {"file", "made"}))
 
 
 def _lines(verb: str, words: list[Word]) -> list[Value]:

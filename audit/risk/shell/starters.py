@@ -64,7 +64,7 @@ def tar(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Valu
         judge.unpacked(stdin.taints | joined(sources).taints | _archived(judge, archive), node)
         folder = command.value("-C", "--directory")
         judge.touch(folder if folder is not None else Word("."), node, writing=True)
-    return Value(UNKNOWN, stdin.taints | joined(sources).taints)
+    return Value(UNKNOWN, stdin.taints | joined(sources).taints | {"made"})
 
 
 def _archived(judge: Judge, archive: Word | None) -> frozenset[str]:
@@ -82,6 +82,8 @@ def wrapper(judge: Judge, command: Command, stdin: Value, node: Node | None) -> 
         # Its name stands before the command.
         words = words[2:]
     lookup = command.name == "command" and {"-v", "-V"} & command.flags
+    if lookup and command.positionals:
+        return Value(command.positionals[0].text, frozenset({"place"}))
     while words and not lookup:
         word = words.pop(0)
         text = word.text
@@ -107,6 +109,9 @@ def wrapper(judge: Judge, command: Command, stdin: Value, node: Node | None) -> 
         elif wrapper.takes_line:
             return programs.run_shell(judge, joined([word, *words], " "), node, own=False)
         else:
+            if command.name == "coproc":
+                # Who knows what will be written to it.
+                judge.piped, stdin = True, Value(UNKNOWN)
             return judge.run([word, *words], stdin, [], node)
     return _bare_wrapper(judge, command, stdin, node)
 
@@ -168,6 +173,8 @@ def make(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Val
     # The grammar loses a dash that stands before a here-document.
     if name.text == "-" if name is not None else "-f" in command.flags:
         rules = stdin
+    elif name is not None and name.text.startswith(("/dev/stdin", "/dev/fd/", "/proc/self/fd/")):
+        rules = judge.walker.state.files.get(name.text, stdin)
     else:
         rules = judge.walker.state.files.get(normal_path(name.text if name is not None else "Makefile"), EMPTY)
     rules = joined([rules, given], "\n")

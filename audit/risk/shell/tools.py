@@ -103,11 +103,22 @@ def packages(judge: Judge, command: Command, stdin: Value, node: Node | None) ->
         judge.report.add("sh.pkg.unpinned", node)
     for word in command.positionals:
         network.judge_host(judge, word.text.removeprefix("git+"), node)
+    local_package(judge, command, node)
     return Value(UNKNOWN)
+
+
+def local_package(judge: Judge, command: Command, node: Node | None) -> None:
+    """Report the installation of a file that came from the network: what it holds runs."""
+    state = judge.walker.state
+    for word in command.positionals:
+        content = state.files.get(normal_path(state.located(word.text)))
+        if content is not None and "network" in content.taints:
+            judge.report.add("sh.corr.download-run", node)
 
 
 def apt(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
     """Report commands that the packager is told to start before or after its work."""
+    local_package(judge, command, node)
     for word in command.values("-o", "--option"):
         if "invoke" in word.text.lower():
             judge.report.add("sh.dyn.hidden-shell", node, word.text)
@@ -172,6 +183,15 @@ def cipher(judge: Judge, command: Command, stdin: Value, node: Node | None) -> V
     if not sources:
         return None
     return Value(UNKNOWN, joined([stdin, *sources]).taints | (DECODED if "-d" in command.flags else frozenset()))
+
+
+def mkfifo(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Note files of which nobody knows who will write to them."""
+    for word in command.positionals:
+        judge.touch(word, node, writing=True)
+        path = normal_path(judge.walker.state.located(word.text))
+        judge.walker.state.files[path] = Value(UNKNOWN, frozenset({"pipe"}))
+    return EMPTY
 
 
 def mktemp(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:

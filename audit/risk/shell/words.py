@@ -249,6 +249,9 @@ class Expander:
                 return other if present else EMPTY
             if operator[-1] == "=" and not present:
                 self._state.set(_text(subject), other)
+            if not present and _text(subject).isdigit():
+                # Whoever starts the script may give another.
+                return Value(other.text, other.taints | UNSET.taints)
             return value if present else other
         operands = self._operands(rest[1:], operator)
         if operator == "@" and operands == ["P"] and any(mark in value.text for mark in ("$(", "`", UNKNOWN)):
@@ -276,7 +279,8 @@ class Expander:
             return Value(str(len(value.text)) if value.known else UNKNOWN)
         if len(children) > 2 or not value.known:
             return Value(UNKNOWN, value.taints)
-        return self._named(value.text) if value.text else MYSTERY
+        pointed = self._named(value.text) if value.text else MYSTERY
+        return Value(pointed.text, pointed.taints | _RESHAPED) if pointed.known else pointed
 
     def _subject(self, node: Node, *, in_full: bool) -> Value:
         if node.type != "subscript":
@@ -288,8 +292,12 @@ class Expander:
         values = self._state.arrays.get(name)
         if values is None:
             return self._named(name)
-        if index in {"@", "*"}:
-            return joined(values, SPLIT if index == "@" else " ")
+        if index == "*":
+            own = self._state.variables.get("IFS")
+            whole = joined(values, own[0].text[:1] if own else " ")
+            return Value(whole.text, whole.taints | _RESHAPED) if own and len(values) > 1 else whole
+        if index == "@":
+            return joined(values, SPLIT)
         place = arithmetic.evaluate(index, lambda inner: self._named(inner).text)
         if not place.lstrip("-").isdigit():
             return Value(UNKNOWN)
