@@ -13,7 +13,9 @@ from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.checks import Warning as Caution
 from django.db import DatabaseError, connections
 
+from corekit.errors import GatehouseError
 from gatehouse.env import EnvError
+from tenants.vaults import choosing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,9 +51,9 @@ def _key_file_problem(path: Path) -> CheckMessage | None:
 
 @register(Tags.security)
 def key_files_are_closed(app_configs: Apps, **_: Any) -> list[CheckMessage]:
-    """E002: the seed and the secret key are readable by their group at most."""
+    """E002: the seed, the secret key and the vault's key are readable by their group at most."""
     place = settings.GATEHOUSE
-    found = [_key_file_problem(path) for path in (place.seed_file, place.secret_key_file)]
+    found = [_key_file_problem(path) for path in (place.seed_file, place.secret_key_file, place.vault_key_file)]
     return [problem for problem in found if problem is not None]
 
 
@@ -72,7 +74,11 @@ def seed_is_usable(app_configs: Apps, **_: Any) -> list[CheckMessage]:
 def keys_exist(app_configs: Apps, **_: Any) -> list[CheckMessage]:
     """E004: without its key files nothing that is signed outlives the process."""
     place = settings.GATEHOUSE
-    needed = ((place.secret_key_text, place.secret_key_file), (place.seed_text, place.seed_file))
+    needed = (
+        (place.secret_key_text, place.secret_key_file),
+        (place.seed_text, place.seed_file),
+        (place.vault_key_text or place.vault_key_secret or None, place.vault_key_file),
+    )
     return [
         Error(f"{path} does not exist.", hint="Run manage.py bootstrap once.", id="gatehouse.E004")
         for text, path in needed
@@ -118,3 +124,23 @@ def code_is_not_writable(app_configs: Apps, **_: Any) -> list[CheckMessage]:
             id="gatehouse.W006",
         )
     ]
+
+
+@register(Tags.security)
+def vaults_are_usable(app_configs: Apps, **_: Any) -> list[CheckMessage]:
+    """E007: the vaults are configured so that they can work, and the embedded one's master key is one of its own.
+
+    Neither the seed nor Django's key, nor anything made of it, may open the secrets.
+    """
+    place = settings.GATEHOUSE
+    of_file = place.vault_key_text is None and not place.vault_key_secret
+    if of_file and not os.access(place.vault_key_file, os.R_OK):
+        # It does not exist yet (E004), or is not for this process.
+        return []
+    try:
+        vault = choosing.embedded()
+        if not place.vault_key_secret:
+            vault.masters.all()
+    except GatehouseError as error:
+        return [Error(error.message, hint="`manage.py vault status` says more.", id="gatehouse.E007")]
+    return []

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import os
 import resource
 import signal
 import sys
 
-from corekit import logs
+from corekit import logs, ownmemory
 from sandboxes.egress import process, settings
 
 _MOST_DESCRIPTORS = 262_144
-_PR_SET_DUMPABLE = 4  # by linux/prctl.h
 
 
 def _raise_descriptors() -> None:
@@ -22,13 +20,6 @@ def _raise_descriptors() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-
-
-def _keep_memory_private() -> None:
-    """Let no other process of this user look into this one, which knows keys and secrets, and leave no core of it."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        raise OSError("the process can't be made undumpable")
 
 
 def _collect_seldom() -> None:
@@ -50,7 +41,7 @@ def main() -> int:
     try:
         chosen = settings.from_environment(os.environ)
         logs.configure("egress", chosen.log_level)
-        _keep_memory_private()
+        ownmemory.keep_private()
         _raise_descriptors()
         _collect_seldom()
         # The standard loop: one built on libuv crashes on half-closed connections.

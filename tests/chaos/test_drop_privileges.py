@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,18 +47,22 @@ def test_every_root_process_is_the_node(doomed: Stack) -> None:
         ("gatehouse-web", "keys/ledger.key"),
         ("gatehouse-web", "anchors"),
         ("gatehouse-worker", "keys/seed.key"),
+        ("gatehouse-worker", "keys/vault.key"),
         ("gatehouse-worker", "node/node_id"),
         ("gatehouse-gateway", "keys/seed.key"),
+        ("gatehouse-gateway", "keys/vault.key"),
         ("gatehouse-gateway", "keys/django.key"),
         ("gatehouse-gateway", "keys/ledger.key"),
         pytest.param("gatehouse-gateway", "db/gatehouse.sqlite3", marks=pytest.mark.embedded_only),
         ("gatehouse-gateway", "node/node_id"),
         ("gatehouse-egress", "keys/seed.key"),
+        ("gatehouse-egress", "keys/vault.key"),
         ("gatehouse-egress", "keys/django.key"),
         ("gatehouse-egress", "keys/ledger.key"),
         pytest.param("gatehouse-egress", "db/gatehouse.sqlite3", marks=pytest.mark.embedded_only),
         ("gatehouse-egress", "node/node_id"),
         ("nobody", "keys/django.key"),
+        ("nobody", "keys/vault.key"),
         pytest.param("nobody", "db/gatehouse.sqlite3", marks=pytest.mark.embedded_only),
     ],
 )
@@ -102,6 +107,23 @@ def test_user_can_not_connect(doomed: Stack, user: str, socket: str) -> None:
         check=False,
     )
     assert b"PermissionError" in done.stderr
+
+
+@pytest.mark.parametrize(("user", "service"), [("gatehouse-web", "web"), ("gatehouse-egress", "egress")])
+def test_no_process_of_the_same_user_looks_into_who_knows_secrets(doomed: Stack, user: str, service: str) -> None:
+    folder = f"/proc/{doomed.pid_of(service)}"
+    for name in ("environ", "mem", "maps"):
+        done = subprocess.run(
+            ["cat", f"{folder}/{name}"],
+            user=user,
+            group=pwd.getpwnam(user).pw_gid,
+            extra_groups=groups(user),
+            capture_output=True,
+            check=False,
+        )
+        assert b"Permission denied" in done.stderr
+    limits = Path(f"{folder}/limits").read_text()
+    assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE)
 
 
 def groups(user: str) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.management import call_command
@@ -12,7 +13,15 @@ from django.core.management import call_command
 from sandboxes.node import hostfacts
 from sandboxes.node.hostfacts import Fact, HostFacts, Tier
 from sandboxes.node.hostsettings import Setting
+from tenants.vaults.masterkeys import master_key
+from tests.conftest import VAULT_KEY
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.django_db
+
+MASTER = master_key(bytes.fromhex(VAULT_KEY)).id
 HOST = {
     "system": "Debian GNU/Linux 12 (bookworm)",
     "kernel": "6.1.0",
@@ -69,6 +78,9 @@ def test_a_good_host_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
         "                              why: neighbours see it",
         "                              fix: switch it off",
         "",
+        "Vaults",
+        f"  yes embedded                The newest master key is {MASTER}; tenants with a key: 0.",
+        "",
         "Gatehouse can run here.",
     ]
 
@@ -106,4 +118,27 @@ def test_programs_read_json(monkeypatch: pytest.MonkeyPatch, facts: HostFacts, c
     status, text = doctor(monkeypatch, facts, "--json")
 
     assert status == code
-    assert json.loads(text) == facts.as_json()
+    message = f"The newest master key is {MASTER}; tenants with a key: 0."
+    vaults = {"embedded": {"ok": True, "message": message, "fix": ""}}
+    assert json.loads(text) == facts.as_json() | {"vaults": vaults}
+
+
+def test_a_vault_without_its_key_is_told_and_stops_no_host(
+    monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path
+) -> None:
+    settings.GATEHOUSE = replace(settings.GATEHOUSE, home=tmp_path, vault_key_text=None)
+    code, text = doctor(monkeypatch, GOOD)
+
+    assert code == 0
+    assert f"  no  embedded                The embedded vault's key {tmp_path}/keys/vault.key can't be read" in text
+    assert "                              fix: `manage.py bootstrap` makes one" in text
+
+
+def test_vaults_that_are_not_configured_right_are_told(
+    monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path
+) -> None:
+    settings.GATEHOUSE = replace(settings.GATEHOUSE, vaults_file=tmp_path / "vaults.toml")
+    code, text = doctor(monkeypatch, GOOD)
+
+    assert code == 0
+    assert f"GATEHOUSE_VAULTS_FILE {tmp_path}/vaults.toml can't be read: No such file or directory." in text

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.checks import CheckMessage, run_checks
 
 from gatehouse import checks
+from tests.conftest import VAULT_KEY
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
 @pytest.fixture
 def place(settings: Any, tmp_path: Path) -> Any:
-    settings.GATEHOUSE = dataclasses.replace(settings.GATEHOUSE, home=tmp_path, seed_text=None, secret_key_text=None)
+    settings.GATEHOUSE = dataclasses.replace(
+        settings.GATEHOUSE, home=tmp_path, seed_text=None, secret_key_text=None, vault_key_text=None
+    )
     settings.GATEHOUSE.keys.mkdir()
-    for path, text in ((settings.GATEHOUSE.seed_file, "ab" * 32), (settings.GATEHOUSE.secret_key_file, "k" * 50)):
+    for path, text in (
+        (settings.GATEHOUSE.seed_file, "ab" * 32),
+        (settings.GATEHOUSE.secret_key_file, "k" * 50),
+        (settings.GATEHOUSE.vault_key_file, VAULT_KEY),
+    ):
         path.write_text(text)
         path.chmod(0o640)
     return settings.GATEHOUSE
@@ -30,7 +39,10 @@ def ids(messages: list[CheckMessage]) -> list[str | None]:
 
 def test_a_good_installation_has_nothing_to_say(place: Any, settings: Any) -> None:
     settings.DEBUG = False
-    for check in (checks.debug_is_off, checks.key_files_are_closed, checks.seed_is_usable, checks.keys_exist):
+    for check in (
+        *(checks.debug_is_off, checks.key_files_are_closed, checks.seed_is_usable, checks.keys_exist),
+        checks.vaults_are_usable,
+    ):
         assert check(None) == []
 
 
@@ -47,6 +59,33 @@ def test_open_key_files_are_an_error(place: Any, mode: int) -> None:
     assert f"{mode:04o}" in found.msg
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("ab", "holds something that is no key"), ("00" * 32, "anybody would"), (" ", "no key")],
+)
+def test_a_vaults_key_that_is_none_is_an_error(place: Any, text: str, said: str) -> None:
+    place.vault_key_file.write_text(text)
+    (found,) = checks.vaults_are_usable(None)
+    assert (found.id, said in found.msg) == ("gatehouse.E007", True)
+
+
+@pytest.mark.parametrize("made", [str, lambda key: hashlib.sha256(key.encode()).hexdigest()])
+def test_a_vaults_key_made_of_djangos_key_is_an_error(place: Any, settings: Any, made: Callable[[str], str]) -> None:
+    settings.SECRET_KEY = hashlib.sha256(b"django").hexdigest()
+    place.vault_key_file.write_text(made(settings.SECRET_KEY))
+    (found,) = checks.vaults_are_usable(None)
+    assert (found.id, "another one of this installation" in found.msg) == ("gatehouse.E007", True)
+
+
+def test_vaults_that_are_not_configured_right_are_an_error(place: Any, settings: Any, tmp_path: Path) -> None:
+    file = tmp_path / "vaults.toml"
+    file.write_text('[company]\nkind = "safe"\n')
+    settings.GATEHOUSE = dataclasses.replace(place, vaults_file=file)
+    (found,) = checks.vaults_are_usable(None)
+    assert found.id == "gatehouse.E007"
+    assert found.msg == "The vault company has the kind 'safe': there is azure_key_vault."
+
+
 def test_a_broken_seed_is_an_error(place: Any, tmp_path: Path, settings: Any) -> None:
     settings.GATEHOUSE = dataclasses.replace(place, seed_text="ab")
     (found,) = checks.seed_is_usable(None)
@@ -56,8 +95,9 @@ def test_a_broken_seed_is_an_error(place: Any, tmp_path: Path, settings: Any) ->
 def test_missing_keys_are_an_error_when_deploying(place: Any) -> None:
     place.seed_file.unlink()
     place.secret_key_file.unlink()
-    assert ids(checks.keys_exist(None)) == ["gatehouse.E004", "gatehouse.E004"]
-    assert checks.seed_is_usable(None) == checks.key_files_are_closed(None) == []
+    place.vault_key_file.unlink()
+    assert ids(checks.keys_exist(None)) == ["gatehouse.E004", "gatehouse.E004", "gatehouse.E004"]
+    assert checks.seed_is_usable(None) == checks.key_files_are_closed(None) == checks.vaults_are_usable(None) == []
 
 
 def test_the_test_database_keeps_its_log(db: None) -> None:

@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
+from corekit.errors import GatehouseError
 from sandboxes.node import hostfacts, hostsettings
+from tenants.vaults import choosing
+from tenants.vaults.contract import Health
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+    from collections.abc import Mapping
 
 _MARKS = {True: "yes", False: "no", None: "?"}
 _GRADES = {"good": "ok", "weak": "!", "fatal": "NO"}
 
 
-def render(facts: hostfacts.HostFacts) -> str:
-    """Return the report as text, one line for each tier and fact, with the fix below what is missing."""
+def render(facts: hostfacts.HostFacts, vaults: Mapping[str, Health]) -> str:
+    """Return the report as text, one line for each tier, fact and vault, with the fix below what is missing."""
     host = facts.host
     lines = [
         f"{host['system']}, Linux {host['kernel']}, {host['machine']}, {host['processors']} processors, "
@@ -33,6 +37,8 @@ def render(facts: hostfacts.HostFacts) -> str:
     lines += [_line(fact.name, fact.good, fact.value, fact.fix) for fact in facts.facts]
     lines += ["", "Settings that isolation depends on"]
     lines += [_setting_line(setting) for setting in facts.settings]
+    lines += ["", "Vaults"]
+    lines += [_line(name, one.ok, one.message, one.fix) for name, one in vaults.items()]
     return "\n".join([*lines, "", _verdict(facts)])
 
 
@@ -80,9 +86,19 @@ class Command(BaseCommand):
         """Print and exit."""
         home = settings.GATEHOUSE.home
         facts = hostfacts.gather(next(path for path in (home, *home.parents) if path.is_dir()))
-        self.stdout.write(_as_json(facts) if json else render(facts))
+        vaults = _vaults()
+        self.stdout.write(_as_json(facts, vaults) if json else render(facts, vaults))
         sys.exit(0 if facts.can_run_containers and facts.is_safe else 1)
 
 
-def _as_json(facts: hostfacts.HostFacts) -> str:
-    return json.dumps(facts.as_json(), indent=2)
+def _as_json(facts: hostfacts.HostFacts, vaults: Mapping[str, Health]) -> str:
+    told = {name: {"ok": one.ok, "message": one.message, "fix": one.fix} for name, one in vaults.items()}
+    return json.dumps(facts.as_json() | {"vaults": told}, indent=2)
+
+
+def _vaults() -> dict[str, Health]:
+    """Return how each vault is; what the configuration can't name stands for all."""
+    try:
+        return {name: one.vault.health() for name, one in choosing.configured().items()}
+    except GatehouseError as error:
+        return {"all": Health(ok=False, message=error.message, fix="mend the configuration of vaults")}

@@ -7,14 +7,21 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
 import uvicorn
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
 
+from corekit import ownmemory
+from corekit.errors import GatehouseError
 from gatehouse.listeners import PeerCheckedProtocol
+from tenants.vaults import choosing
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+
+logger = structlog.get_logger("gatehouse.web")
 
 # Longer than the gateway keeps an idle connection, so that it is never the server who closes first.
 KEEP_ALIVE_S = 640
@@ -64,6 +71,18 @@ def _guarded(fd: int | None, path: Path) -> socket.socket:
     return listener
 
 
+def _test_vault() -> None:
+    """Say at once when the embedded vault can't open what it keeps. Everything else works without it."""
+    try:
+        health = choosing.embedded().health()
+        problem, fix = ("" if health.ok else health.message), health.fix
+    except GatehouseError as error:
+        problem, fix = error.message, "see docs/howto/keep-secrets.md"
+    if problem:
+        logger.error("vault_self_test_failed", problem=problem, fix=fix)
+    connections.close_all()
+
+
 class Command(BaseCommand):
     """Runs uvicorn in this process."""
 
@@ -88,6 +107,9 @@ class Command(BaseCommand):
         **options: object,
     ) -> None:
         """Serve until SIGTERM; what is being answered then is answered to the end."""
+        if settings.GATEHOUSE.service == "web":
+            ownmemory.keep_private()
+            _test_vault()
         with ExitStack() as open_ones:
             internal = open_ones.enter_context(_guarded(internal_fd, settings.GATEHOUSE.internal_socket))
             broker = open_ones.enter_context(_guarded(broker_fd, settings.GATEHOUSE.broker_socket))
