@@ -30,7 +30,7 @@ def learn(ev: Evaluator) -> None:
             for scope, instance in func.scopes:
                 _learn(ev, node, scope, instance=instance)
             if not func.scopes:
-                _learn_handed_on(ev, node)
+                _learn_handed_on(ev, node, func)
     ev.forget_guesses()
 
 
@@ -55,11 +55,17 @@ def _told(ev: Evaluator, scope: Scope, given: Mapping[str, Value]) -> None:
             known.append(value)
 
 
+def _last_name(node: ast.Call, func: Value) -> str:
+    if isinstance(node.func, ast.Attribute | ast.Name):
+        return node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+    return func.owner[0] if func.owner is not None else func.names[0].rpartition(".")[2] if func.names else ""
+
+
 def _functions(value: Value) -> list[Scope]:
     return [scope for scope, _ in value.scopes if scope.is_function]
 
 
-def _learn_handed_on(ev: Evaluator, node: ast.Call) -> None:
+def _learn_handed_on(ev: Evaluator, node: ast.Call, func: Value) -> None:
     """Learn from a function that is given to others to call: `submit(f, x)`, `Thread(target=f, args=(x,))`."""
     given = (*node.args, *(keyword.value for keyword in node.keywords))
     if all(type(arg) in _NO_FUNCTIONS or not _functions(ev.value(arg)) for arg in given):
@@ -67,7 +73,7 @@ def _learn_handed_on(ev: Evaluator, node: ast.Call) -> None:
     args, keywords = calls.positional(ev, node), calls.keywords(ev, node)
     for place, value in enumerate((*args, *keywords.values())):
         for scope in _functions(value):
-            last = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            last = _last_name(node, func)
             beside = [*args[place + 1 :], *keywords.get("args", NOTHING).items_values()]
             if last in _FOR_EACH or id(node) in ev.outline.looped:
                 ev.repeated.add(id(scope))

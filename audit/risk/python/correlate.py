@@ -26,6 +26,7 @@ _HUNTED = re.compile(
 # Where a downloader puts what it gets.
 _SAVED = re.compile(r"\b(?:curl|wget)\b[^|;&]*?\s(?:-[a-zA-Z]*[oO]|--output|--output-document)[ =]?(\S+)")
 _MINING = re.compile(r"stratum\+(?:tcp|ssl|tls)://|\bmining\.(?:subscribe|authorize|submit)\b|\bxmrig\b|--donate-level")
+_CLONED = re.compile(r"\bgit clone\b[^;&|]*?[/:]([\w.-]+?)(?:\.git)?(?:\s+(?!-)(\S+))?\s*$")
 _SPEAKING = frozenset({"py.net.client", "py.net.socket", "py.proc.argv", "py.proc.shell", "py.proc.shell.plain"})
 _STARTS = frozenset({"py.proc.argv", "py.proc.shell", "py.proc.shell.plain", "py.dyn.run", "py.dyn.load"})
 
@@ -67,7 +68,7 @@ def correlate(facts: Facts, report: Report, ev: Evaluator) -> None:
     _files(facts, report)
     _forks(facts, report)
     _hunts(facts, report, ev)
-    _mines(facts, report)
+    _mines(facts, report, ev)
     for row in rules.TOGETHER:
         if all(not report.rules.isdisjoint(group) for group in row["all"]):
             report.add(row["id"], _first_node(facts))
@@ -88,13 +89,14 @@ def _flows(facts: Facts, report: Report) -> None:
             report.add(row["id"], node, chain=(taints[label], node))
 
 
-def _mines(facts: Facts, report: Report) -> None:
+def _mines(facts: Facts, report: Report, ev: Evaluator) -> None:
     """Look for a miner's words, which a pool is told or a program is started with."""
-    if report.rules.isdisjoint(_SPEAKING) or not _MINING.search(report.source.text):
+    if report.rules.isdisjoint(_SPEAKING):
         return
-    for node in ast.walk(facts.outline.module.node):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and (found := _MINING.search(node.value)):
-            report.add("py.net.mining", node, found[0])
+    for text in ev.texts():
+        if found := _MINING.search(text):
+            report.add("py.net.mining", _first_node(facts), found[0])
+            return
 
 
 def _inside_a_name(value: Value) -> bool:
@@ -109,6 +111,12 @@ def _files(facts: Facts, report: Report) -> None:
     for line, fetcher in facts.commands:
         saved = _SAVED.search(line)
         if saved and (starts := _start_of(facts, _bare(saved[1]), but=line)):
+            report.add("py.both.fetch.run", starts, chain=(fetcher, starts))
+    for line, fetcher in facts.commands:
+        cloned = _CLONED.search(line)
+        folder = _bare(cloned[2] or cloned[1]) if cloned else ""
+        starting = re.compile(rf"(?:^|[;&|]\s*|\b(?:sh|bash|python3?|source|\.)\s+)(?:\./)?{re.escape(folder)}/\S")
+        if folder and (starts := next((node for text, node in facts.commands if starting.search(text)), None)):
             report.add("py.both.fetch.run", starts, chain=(fetcher, starts))
     downloaded = facts.saved is not None or bool(facts.fetched)
     if downloaded and facts.executable is not None and not report.rules.isdisjoint(_STARTS):
@@ -150,7 +158,7 @@ def _hunts(facts: Facts, report: Report, ev: Evaluator) -> None:
     if facts.rewritten is not None:
         report.add("py.both.sweep.write", facts.rewritten)
     for node in ast.walk(facts.outline.module.node):
-        if isinstance(node, ast.Constant | ast.Call | ast.BinOp) and any(map(_HUNTED.search, ev.value(node).texts())):
+        if isinstance(node, ast.expr) and any(map(_HUNTED.search, ev.value(node).texts())):
             report.add("py.fs.hunt", node)
 
 

@@ -24,7 +24,7 @@ from audit.risk.python.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from audit.risk.python.scopes import Binding, Outline, Scope
     from audit.risk.python.values import Constant
@@ -36,9 +36,6 @@ _MAX_ASSUMED = 1_500
 _NAMESPACES = ("__dict__", "globals()", "locals()", "vars()", "sys.modules", "__builtins__", "builtins")
 _SAME_OBJECT = frozenset({"__call__", "__func__", "__wrapped__", "__get__", "__await__", "__enter__", "__iter__"})
 _ENVIRONMENT = frozenset({"os.environ", "os.environb"})
-_CONSTANTS = (str, bytes, int, float, type(None))
-# Two quotes and a letter before them.
-_QUOTES = 3
 _FRAME_TABLES = frozenset({"__globals__", "f_globals", "f_locals", "f_builtins", "func_globals"})
 # What leads from a class of this file to those above it: harmless, as long as it ends there.
 CLIMBS = frozenset({"__bases__", "__base__", "__mro__", "mro"})
@@ -81,6 +78,13 @@ class Evaluator:
         """Return whether all calls are known, and nothing is assumed."""
         return self._all_known and not self.memo.frames
 
+    def texts(self) -> Iterator[str]:
+        """Yield the texts that are known to stand or to come about in the file."""
+        for value in self._settled.values():
+            for const in value.consts:
+                if type(const) is str:
+                    yield const
+
     def repeats(self, node: ast.AST) -> bool:
         """Return whether a call is done again and again, in a loop of its own or in a function that is."""
         if id(node) in self.outline.looped:
@@ -99,7 +103,7 @@ class Evaluator:
         if known is not None:
             return known
         if type(node) is ast.Constant:
-            known = self._settled[key] = _constant(node)
+            known = self._settled[key] = expressions.literal(node)
             return known
         handler = _HANDLERS.get(type(node))
         if handler is None:
@@ -240,10 +244,14 @@ class Evaluator:
 
     def _parameter(self, scope: Scope, name: str, binding: Binding) -> Value:
         parent = scope.parent
-        if parent is not None and parent.is_class and scope.parameters()[:1] == [name]:
-            return Value(scopes=((parent, True),))
-        self.memo.guess()
         given = self.arguments.get((id(scope), name), [])
+        if parent is not None and parent.is_class and scope.parameters()[:1] == [name]:
+            own = Value(scopes=((parent, True),))
+            if name in {"self", "cls"} or (self._all_known and not given):
+                return own
+            self.memo.guess()
+            return merge([own, *given])
+        self.memo.guess()
         told = [calls.instance_of(self.value(scope.annotation(name)))]
         if binding.node is not None:
             told.append(self.value(binding.node))
@@ -292,6 +300,8 @@ class Evaluator:
             return constant("python3")
         if name.endswith(".__dict__"):
             return named(f"{name}.{attr}")
+        if attr == "__file__" and self._is_module(name):
+            return constant(f"/usr/lib/python3/{name}.py")
         if attr == "__self__":
             return named(name.rpartition(".")[0] or "builtins")
         full = rules.canonical(f"{name}.{attr}")
@@ -433,19 +443,6 @@ class Evaluator:
             return merge([self.value(node) for node in scope.returns])
         finally:
             self._running.pop()
-
-
-def _constant(node: ast.Constant) -> Value:
-    value = node.value
-    if not isinstance(value, _CONSTANTS):
-        return UNKNOWN
-    return Value(consts=(value,), built=type(value) is str and value.isidentifier() and _is_in_pieces(node, value))
-
-
-def _is_in_pieces(node: ast.Constant, text: str) -> bool:
-    """Return whether a name is written as several literals side by side, or with escapes: longer than it is."""
-    end = node.end_col_offset or 0
-    return node.end_lineno != node.lineno or (end - node.col_offset > len(text) + _QUOTES and text.isascii())
 
 
 def _is_plain(value: Value) -> bool:

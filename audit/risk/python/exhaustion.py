@@ -103,8 +103,12 @@ def recursions(outline: Outline) -> Iterator[ast.AST]:
     """Yield the functions that call themselves whatever happens."""
     for scope in outline.scopes:
         node = scope.node
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        # A method may call a function of the same name.
         method = scope.parent is not None and scope.parent.is_class
-        if isinstance(node, ast.FunctionDef) and not method and _only_recurs(node):
+        other = node.name in outline.module.names or node.name in rules.BUILTINS or outline.starred
+        if not (method and other) and _only_recurs(node):
             yield node
 
 
@@ -189,7 +193,7 @@ def _looked_up(call: ast.Call, ev: Evaluator) -> str:
     found = ev.value(call.func)
     if found.owner is not None:
         return found.owner[0]
-    return found.names[0].rpartition(".")[2] if found.names else ""
+    return found.names[0].rpartition(".")[2].removesuffix("()") if found.names else ""
 
 
 def _is_shown(call: ast.Call) -> bool:

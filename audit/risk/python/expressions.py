@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from audit.risk.python.evaluate import Evaluator
     from audit.risk.python.values import Constant
 
+_CONSTANTS = (str, bytes, int, float, type(None))
+# Two quotes and a letter before them.
+_QUOTES = 3
+
 
 def _binop(ev: Evaluator, node: ast.BinOp) -> Value:
     # Long sums lean to the left: no recursion for them.
@@ -96,6 +100,20 @@ def _comprehension(ev: Evaluator, node: ast.ListComp | ast.SetComp | ast.Generat
 
 def _dict_comprehension(ev: Evaluator, node: ast.DictComp) -> Value:
     return Value(items=((None, ev.value(node.value)), (None, replace(ev.value(node.key), consts=()))))
+
+
+def literal(node: ast.Constant) -> Value:
+    """Return the value of a constant; one that is written in pieces was put together."""
+    value = node.value
+    if not isinstance(value, _CONSTANTS):
+        return UNKNOWN
+    return Value(consts=(value,), built=type(value) is str and value.isidentifier() and _is_in_pieces(node, value))
+
+
+def _is_in_pieces(node: ast.Constant, text: str) -> bool:
+    """Return whether a name is written as several literals side by side, or with escapes: longer than it is."""
+    end = node.end_col_offset or 0
+    return node.end_lineno != node.lineno or (end - node.col_offset > len(text) + _QUOTES and text.isascii())
 
 
 HANDLERS: dict[type[ast.AST], Callable[..., Value]] = {

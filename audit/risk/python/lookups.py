@@ -54,14 +54,23 @@ def is_shouted(keys: Sequence[ast.expr]) -> bool:
 def looked_up(ev: Evaluator, base: Value, key: Value, default: Sequence[Value]) -> Value:
     """Return what `getattr` gives; a name that can't be told on a module or the unknown makes it dynamic."""
     names = [const for const in key.consts if isinstance(const, str) and HOLE not in const]
-    found = [ev.attribute(base, name) for name in names]
+    found = [_method(ev, base, name) for name in names]
     if not names or key.open:
         found.append(_some_attribute(base))
     given = merge([*found, *default])
+    if len(names) == 1 and given.owner is None and not key.open:
+        given = replace(given, owner=(names[0], base))
     if key.built and "builtins" in base.names and not all(name in rules.BUILTINS for name in names):
         # What is put together and then isn't there was put together otherwise than could be followed.
         given = replace(given, dynamic=True)
     return replace(given, built=True) if key.built and (given.names or given.scopes) else given
+
+
+def _method(ev: Evaluator, base: Value, name: str) -> Value:
+    """Return an attribute; some methods mean the same on whatever object."""
+    found = ev.attribute(base, name)
+    distinct = name in rules.DISTINCT or name in rules.STATEMENT_METHODS
+    return merge([found, named(f"?.{name}")]) if distinct and not base.names and not base.scopes else found
 
 
 def fetched(ev: Evaluator, base: Value, key: Value) -> Value:
@@ -104,8 +113,8 @@ def attributes(ev: Evaluator, getter: Value, base: Value) -> Value:
         for const in wanted.consts:
             target = base
             for attr in str(const).split("."):
-                target = ev.attribute(target, attr)
-            found.append(replace(target, built=wanted.built or target.built))
+                owner, target = (attr, target), _method(ev, target, attr)
+            found.append(replace(target, built=wanted.built or target.built, owner=owner))
         if not wanted.consts or wanted.open:
             found.append(Value(dynamic=True, open=True))
     return merge(found)

@@ -39,7 +39,7 @@ _TEXTHOLES = frozenset({"os.path.join", "pathlib.Path", "pathlib.PurePath", "str
 _MAX_RANGE = 256
 _MAPPED = frozenset({"map", "concurrent.futures.ThreadPoolExecutor().map", "itertools.starmap"})
 # The last part of a name that may look something up in a table of names.
-_LASTS = texts.GETTERS | {"items", "values"}
+_LASTS = texts.GETTERS | {"items", "values", "accept"}
 # What is followed in ways of its own.
 _WALKS = frozenset({"os.walk", "os.fwalk"})
 _SEARCHES = _WALKS | {"glob.glob", "glob.iglob"}
@@ -179,6 +179,8 @@ def _built(ev: Evaluator, node: ast.Call, name: str, args: Sequence[Value], keyw
     if name == "itertools.product" and "repeat" in keywords:
         # All words of a length: what is tried one after the other.
         return Value(items=((None, Value(taints={"guess": node}, open=True)),), taints={"guess": node}, open=True)
+    if name.endswith("socket().accept"):
+        return Value(items=((0, tainted(named("socket.socket()"), {"net": node})), (1, UNKNOWN)))
     if name == "range" and args:
         return _range(args)
     if name == "dict":

@@ -153,7 +153,7 @@ class Scan:
 
     def _callee(self, node: ast.Call, func: Value, base: Value) -> tuple[str, ...]:
         names = func.names
-        attr = node.func.attr if type(node.func) is ast.Attribute else ""
+        attr = node.func.attr if type(node.func) is ast.Attribute else names[0].rpartition(".")[2] if names else ""
         if attr not in rules.DISTINCT or func.scopes or base.scopes or base.consts:
             return names
         told = any(map(rules.rule_of, names)) and f"?.{attr}" not in rules.ALWAYS_JUDGED
@@ -233,6 +233,9 @@ class Scan:
             for name in value.names:
                 if not rules.roles_of(name) or name.endswith(")"):
                     continue
+                if value.owner is not None:
+                    # A method takes its object with it.
+                    self.sinks.roles(node, name, (), {}, value.owner[1])
                 rest = [*args[place + 1 :], *keywords.get("args", UNKNOWN).items_values()]
                 if "functools.partial" in names:
                     does = [self.sinks.roles(node, name, rest, keywords, UNKNOWN)]
@@ -255,9 +258,10 @@ class Scan:
         """Judge annotations in text, which are evaluated."""
         for part in ast.walk(self.outline.module.node):
             note = part.annotation if isinstance(part, ast.AnnAssign | ast.arg) else None
-            if isinstance(note, ast.Constant) and isinstance(note.value, str) and "(" in note.value:
-                self.report.add("py.dyn.code", node, "typing.get_type_hints")
-                self.report.nested(note.value, "python", note)
+            for text in self.ev.value(note).texts() if note is not None else ():
+                if "(" in text:
+                    self.report.add("py.dyn.code", node, "typing.get_type_hints")
+                    self.report.nested(text, "python", part)
 
     # References
 

@@ -116,6 +116,8 @@ class Sinks:
         """Judge what keywords change: whether certificates are checked, and where relative paths begin."""
         if False in keywords.get("verify", UNKNOWN).consts and (rules.rule_of(name) or "").startswith("py.net"):
             self.report.add("py.net.unverified", node)
+        if True in keywords.get("trust_remote_code", UNKNOWN).consts:
+            self.report.add("py.dyn.remote", node, name)
         if not _DESCRIPTORS.isdisjoint(keywords):
             self.facts.folders += [folder for folder in self.facts.opened if folder not in self.facts.folders]
         if "root_dir" in keywords:
@@ -163,7 +165,7 @@ class Sinks:
             return
         place = normal_path(known)
         classes = path_classes(known, writing=writing)
-        if deleting and (_ALL_OF_IT.fullmatch(place) or "system" in classes or "kernel" in classes):
+        if deleting and (is_root(known) or _ALL_OF_IT.fullmatch(place) or "system" in classes or "kernel" in classes):
             self.report.add("py.fs.destroy", node, known)
             return
         if (writing or deleting) and _plain(known) == OWN_FILE:
