@@ -7,6 +7,8 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import structlog
+
 from tenants.broker.problems import TooManyStreams
 from tenants.states import TenantState
 from tenants.tokenmodels import ScopedToken
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     Ask = Callable[[frozenset[str]], Awaitable[frozenset[str]]]
+
+logger = structlog.get_logger("tenants.broker")
 
 MOST_OF_ONE = 64
 MOST = 2048
@@ -44,8 +48,9 @@ class Streams:
 class Watch:
     """Stops calls soon after their token was revoked, its sandbox ended or its tenant was suspended."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, pause_s: float = PAUSE_S) -> None:
         self._ask = ask
+        self._pause_s = pause_s
         self._calls: dict[asyncio.Task[None], str] = {}
         self._task: asyncio.Task[None] | None = None
         self.stopped: set[asyncio.Task[None]] = set()
@@ -65,14 +70,26 @@ class Watch:
     async def _run(self) -> None:
         try:
             while self._calls:
-                await asyncio.sleep(PAUSE_S)
-                live = await self._ask(frozenset(self._calls.values()))
-                for task, token_id in self._calls.items():
-                    if token_id not in live and not task.done():
-                        self.stopped.add(task)
-                        task.cancel()
+                await asyncio.sleep(self._pause_s)
+                if asked := frozenset(self._calls.values()):
+                    self._stop(asked - await self._live_of(asked))
         finally:
             self._task = None
+
+    async def _live_of(self, asked: frozenset[str]) -> frozenset[str]:
+        try:
+            return await self._ask(asked)
+        except Exception:
+            # The database is away: the next look tells.
+            logger.exception("broker_watch_failed")
+            return asked
+
+    def _stop(self, ended: frozenset[str]) -> None:
+        # Nothing is known of calls that began while this was being answered.
+        for task, token_id in self._calls.items():
+            if token_id in ended and not task.done():
+                self.stopped.add(task)
+                task.cancel()
 
 
 def live_among(token_ids: Iterable[str]) -> frozenset[str]:

@@ -6,17 +6,16 @@ import importlib.metadata
 import io
 import json
 import tarfile
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from e2b import CommandExitException, Sandbox, Secret
+from e2b import CommandExitException, Sandbox
 
 from tests.broker import models
 from tests.broker import vendor as vendors
-from tests.live import running_stack
+from tests.broker.livestack import KEY, brokered_stack, issue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,11 +25,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.stack
 
-KEY = "sk-proj-live/4711+Qx7vLr2Wn9"
-SCOPES = (
-    *("sandboxes:read", "sandboxes:write", "sandboxes:use", "secrets:read", "secrets:write"),
-    *("tokens:read", "tokens:write", "audit:read"),
-)
 URL = "http://broker.gatehouse.internal/openai/v1"
 CHAT = '{"model": "gpt-4o", "messages": [{"role": "user", "content": "Who is it?"}]}'
 # OpenAI's client and what it needs.
@@ -62,24 +56,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vendor]:
 @pytest.fixture(scope="module")
 def brokered(model: Vendor) -> Iterator[Stack]:
     """A Gatehouse whose `openai` leads to the double, and whose only tenant has the secret `openai-key`."""
-    with tempfile.NamedTemporaryFile("w", dir="/var/tmp", suffix=".pem") as authority:
-        Path(authority.name).write_text(model.authority.pem)
-        # Web is another user.
-        Path(authority.name).chmod(0o644)
-        settings: Any = {"GATEHOUSE_BROKER_NETWORKS": "127.0.0.0/8", "GATEHOUSE_BROKER_CA_FILE": authority.name}
-        with running_stack(**settings) as running:
-            scopes = [f"--scope={scope}" for scope in SCOPES]
-            made = running.manage("apikey", "create", "--tenant", "default", "--name", "all", *scopes)
-            running.key = made.stdout.strip()
-            Secret.create("openai-key", KEY, api_key=running.key, api_url=running.url)
-            changes = f"base_url='{model.base_url}', private=True"
-            running.manage(
-                "shell",
-                "-c",
-                "from tenants.tokenmodels import BrokerService as Service;"
-                f"print(Service.objects.filter(name='openai', tenant=None).update({changes}))",
-            )
-            yield running
+    with brokered_stack(model.base_url, model.authority.pem) as running:
+        yield running
 
 
 @pytest.fixture(params=["base", "base-process", "base-gvisor"])
@@ -90,12 +68,6 @@ def box(request: pytest.FixtureRequest, brokered: Stack, model: Vendor) -> Itera
     box = Sandbox.create(str(request.param), **options, **brokered.sdk)
     yield box
     box.kill()
-
-
-def token(stack: Stack, box: Sandbox, **wish: Any) -> str:
-    """Issue a token for the sandbox."""
-    asked = {"secret": "openai-key", "allowed_apis": ["openai/chat/completions"], "max_uses": 5} | wish
-    return str(stack.rest("POST", f"sandboxes/{box.sandbox_id}/tokens", asked)["token"])
 
 
 def run(box: Sandbox, command: str, **envs: str) -> str:
@@ -113,7 +85,7 @@ def curl(box: Sandbox, text: str, *options: str) -> str:
 
 
 def test_curl_asks_a_model_and_never_sees_the_key(brokered: Stack, model: Vendor, box: Sandbox) -> None:
-    text = token(brokered, box)
+    text = issue(brokered, box)
 
     answer = json.loads(curl(box, text))
 
@@ -130,7 +102,7 @@ def test_the_openai_package_needs_the_base_url_only(brokered: Stack, model: Vend
     box.files.write("ask.py", PROGRAM)
     run(box, "mkdir packages && tar -xzf packages.tar.gz -C packages")
 
-    said = run(box, "python3 ask.py", PYTHONPATH="packages", OPENAI_API_KEY=token(brokered, box), OPENAI_BASE_URL=URL)
+    said = run(box, "python3 ask.py", PYTHONPATH="packages", OPENAI_API_KEY=issue(brokered, box), OPENAI_BASE_URL=URL)
 
     assert said.splitlines() == [
         "Hello, Alice!",
@@ -142,7 +114,7 @@ def test_the_openai_package_needs_the_base_url_only(brokered: Stack, model: Vend
 
 def test_another_sandbox_has_nothing_of_the_token(brokered: Stack, model: Vendor, box: Sandbox) -> None:
     other = Sandbox.create("base-process", timeout=60, **brokered.sdk)
-    text = token(brokered, other, max_uses=1)
+    text = issue(brokered, other, max_uses=1)
 
     # What a sandbox says of who it is does not count.
     lies = [f"-H '{name}'" for name in (f"Gatehouse-Sandbox-Id: {other.sandbox_id}", "Gatehouse-Sandbox-Generation: 1")]
