@@ -254,6 +254,7 @@ def main() -> None:
         bench.add("exec round trip, every fsync takes 5 ms more", exec_samples(stack))
     measure_ledger(bench)
     measure_egress(bench)
+    measure_broker(bench)
     if has_daemon():
         bench.add("docker run --rm base true", docker_run_ms())
     else:
@@ -271,11 +272,19 @@ def measure_ledger(bench: Bench) -> None:
 
 
 def measure_egress(bench: Bench) -> None:
-    """The way out on one core; the floor is Debian's squid on the same one, and for header rules a tunnel without."""
-    for module in ("tests.bench.egress", "tests.bench.headers"):
-        done = subprocess.run([sys.executable, "-m", module], cwd=ROOT, stdout=subprocess.PIPE, check=True)
-        for name, row in json.loads(done.stdout).items():
-            bench.add(name, row["samples"], row["floor"], unit=row["unit"])
+    """The way out on one core; the floor is Debian's squid on the same one."""
+    _measure(bench, "tests.bench.egress")
+
+
+def measure_broker(bench: Bench) -> None:
+    """The secret broker; the floor is a call without it, made in turn."""
+    _measure(bench, "tests.bench.broker")
+
+
+def _measure(bench: Bench, module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module], cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    for name, row in json.loads(done.stdout).items():
+        bench.add(name, row["samples"], row.get("floor"), unit=row["unit"])
 
 
 def ledger_rows(variables: dict[str, str]) -> dict[str, Any]:

@@ -71,7 +71,7 @@ async def test_it_looks_again_when_it_could_not_look() -> None:
     with watch.over(task, "ended"), pytest.raises(asyncio.CancelledError):
         await task
 
-    assert looked == 2
+    assert looked > 1
 
 
 def test_a_sandbox_has_a_bound_of_its_own() -> None:
