@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import socket
 import sys
@@ -14,12 +15,18 @@ import pytest
 import uvicorn
 from django.conf import settings
 from django.core.management import CommandError, call_command
+from django.db import connections
 
+from corekit import ownmemory
 from gatehouse.celery import app
 from gatehouse.management.commands import serve, worker
+from tests import factories
+from tests.conftest import VAULT_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tenants.models import Tenant
 
 
 class ReplacedError(Exception):
@@ -133,6 +140,68 @@ def test_web_refuses_a_descriptor_that_is_no_socket(served: list[list[str]], run
     with (run_folder / "file").open("w") as plain, pytest.raises(CommandError, match="is no socket"):
         call_command("serve", f"--fd={plain.fileno()}")
 
+    assert served == []
+
+
+@pytest.fixture
+def as_web(settings: Any, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let this process be web, but for its memory, which other tests look into; return its key file."""
+    monkeypatch.setattr(ownmemory, "keep_private", lambda: None)
+    monkeypatch.setattr(connections, "close_all", lambda: None)
+    settings.GATEHOUSE = dataclasses.replace(settings.GATEHOUSE, service="web", vault_key_text=None)
+    settings.GATEHOUSE.keys.mkdir()
+    path: Path = settings.GATEHOUSE.vault_key_file
+    path.write_text(VAULT_KEY)
+    return path
+
+
+def test_web_tries_its_vault_before_it_serves(
+    db: None, as_web: Path, run_folder: Path, served: list[list[str]], log_lines: list[Any]
+) -> None:
+    call_command("serve", f"--uds={run_folder / 'web.sock'}")
+
+    assert len(served) == 1
+    assert [line for line in log_lines if line["log_level"] == "error"] == []
+
+
+def test_web_serves_what_needs_no_secret_and_says_what_is_wrong(
+    acme: Tenant, as_web: Path, run_folder: Path, served: list[list[str]], log_lines: list[Any]
+) -> None:
+    factories.secret(acme, "openai-key", "sk-acme")
+    as_web.write_text(hashlib.sha256(b"another").hexdigest())
+
+    call_command("serve", f"--uds={run_folder / 'web.sock'}")
+
+    assert len(served) == 1
+    (told,) = [line for line in log_lines if line["log_level"] == "error"]
+    assert (told["event"], told["fix"]) == ("vault_self_test_failed", "put it back beside the newest one")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("00" * 32, "that anybody would try first"),
+        ("ab", "that is no key"),
+        (hashlib.sha256(settings.SECRET_KEY.encode()).hexdigest(), "another one of this installation"),
+    ],
+)
+def test_web_does_not_serve_with_a_master_key_that_protects_nothing(
+    as_web: Path, run_folder: Path, served: list[list[str]], text: str, said: str
+) -> None:
+    as_web.write_text(text)
+    with pytest.raises(CommandError, match=said):
+        call_command("serve", f"--uds={run_folder / 'web.sock'}")
+    assert served == []
+
+
+def test_web_does_not_serve_with_vaults_that_can_not_be_meant_so(
+    as_web: Path, run_folder: Path, settings: Any, served: list[list[str]]
+) -> None:
+    file = run_folder / "vaults.toml"
+    file.write_text('[embedded]\nkind = "azure_key_vault"\n')
+    settings.GATEHOUSE = dataclasses.replace(settings.GATEHOUSE, vaults_file=file)
+    with pytest.raises(CommandError, match="'embedded' can't be the name of a vault"):
+        call_command("serve", f"--uds={run_folder / 'web.sock'}")
     assert served == []
 
 

@@ -71,15 +71,19 @@ def _guarded(fd: int | None, path: Path) -> socket.socket:
     return listener
 
 
-def _test_vault() -> None:
-    """Say at once when the embedded vault can't open what it keeps. Everything else works without it."""
+def _test_vaults() -> None:
+    """Refuse to serve with vaults or a master key that can't be meant so; say at once what the embedded one can't open.
+
+    The second is no reason to stop: everything but those secrets works without it. Raises CommandError.
+    """
     try:
-        health = choosing.embedded().health()
-        problem, fix = ("" if health.ok else health.message), health.fix
+        vault = choosing.embedded()
+        if not settings.GATEHOUSE.vault_key_secret:
+            vault.masters.all()
     except GatehouseError as error:
-        problem, fix = error.message, "see docs/howto/keep-secrets.md"
-    if problem:
-        logger.error("vault_self_test_failed", problem=problem, fix=fix)
+        raise CommandError(error.message) from error
+    if not (health := vault.health()).ok:
+        logger.error("vault_self_test_failed", problem=health.message, fix=health.fix)
     connections.close_all()
 
 
@@ -109,7 +113,7 @@ class Command(BaseCommand):
         """Serve until SIGTERM; what is being answered then is answered to the end."""
         if settings.GATEHOUSE.service == "web":
             ownmemory.keep_private()
-            _test_vault()
+            _test_vaults()
         with ExitStack() as open_ones:
             internal = open_ones.enter_context(_guarded(internal_fd, settings.GATEHOUSE.internal_socket))
             broker = open_ones.enter_context(_guarded(broker_fd, settings.GATEHOUSE.broker_socket))
