@@ -154,6 +154,7 @@ class SecureWire:
 
     @hangup.setter
     def hangup(self, told: Callable[[], object] | None) -> None:
+        """Have somebody told of it, or nobody any more."""
         self._wire.hangup = told
 
     def close(self) -> None:
