@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +24,7 @@ from tenants.vaults.contract import (
 from tenants.vaults.secretvalue import SecretValue
 from tests import factories
 from tests.factories import OPERATOR
+from tests.live import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,3 +193,14 @@ def test_a_row_that_does_not_open_is_a_critical_event(acme: Tenant) -> None:
 def test_a_tenant_that_does_not_exist_has_no_secrets(db: None, mallory: Person) -> None:
     with pytest.raises(NotFound):
         reveal("0" * 32, "openai-key")
+
+
+def test_nobody_but_the_brokers_side_opens_the_door() -> None:
+    callers = set()
+    for folder in ("audit", "platform", "sandboxes", "tenants"):
+        for path in (ROOT / folder).rglob("*.py"):
+            names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+            called = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
+            if "reveal" in names | called:
+                callers.add(path.relative_to(ROOT).parent.as_posix())
+    assert callers == {"tenants/broker", "tenants/vaults"}
