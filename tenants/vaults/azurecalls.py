@@ -133,27 +133,28 @@ class Calls:
             if found.renew and self._renew(found.sign_in):
                 continue
             if not found.again or self._monotonic() + wait > started + TOTAL_S:
-                self._left_alone_until = self._monotonic() + min(found.wait, MAX_PAUSE_S)
+                until = self._monotonic() + min(found.wait, MAX_PAUSE_S)
+                self._left_alone_until = max(self._left_alone_until, until)
                 raise found.error
             self._pause(wait)
             pause *= 2
 
-    def wait_for(self, call: Callable[[SecretClient, dict[str, Any]], object]) -> bool:
-        """Call until what the vault began is there, or the time is up; tell which."""
-        started, pause = self._monotonic(), _FIRST_PAUSE_S
+    def wait_for(self, call: Callable[[SecretClient, dict[str, Any]], object]) -> None:
+        """Call until what the vault began is there, or the time is up."""
+        deadline, pause = self._monotonic() + TOTAL_S, _FIRST_PAUSE_S
         while True:
             try:
                 self.run(call)
             except SecretMissing:
-                if self._monotonic() + pause > started + TOTAL_S:
-                    return False
+                if self._monotonic() + pause > deadline:
+                    return
                 self._pause(pause)
                 pause *= 2
             except (SecretDisabled, VaultDenied):
                 # It is there, and not for us to read.
-                return True
+                return
             else:
-                return True
+                return
 
     def now(self) -> datetime:
         """Return the time by the vault's clock, as far as it told it."""

@@ -15,6 +15,7 @@ import shutil
 import signal
 import ssl
 import subprocess
+import time
 import urllib.request
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -44,7 +45,8 @@ VAULT = "github.com/calvinchengx/azure-keyvault-emulator/cmd/azure-keyvault-emul
 TOKENS = "github.com/calvinchengx/entra-emulator/cmd/entra-emulator@v0.9.0"
 # What the giver of tokens is seeded with: nobody's secret.
 CLIENT_SECRET = "daemon-app-secret"
-_INSTALL_S = 120.0
+# For both together; a test may take 300.
+_INSTALL_S = 240.0
 _REASON = 120
 _numbers = itertools.count(1)
 
@@ -130,17 +132,18 @@ def programs() -> dict[str, Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if refused.exists() and refused.read_text().partition("\n")[0] == run:
             raise AbsentError(refused.read_text().partition("\n")[2])
+        deadline = time.monotonic() + _INSTALL_S
         try:
             for module, program in found.items():
                 if not program.exists():
-                    _install(module, program)
+                    _install(module, program, deadline - time.monotonic())
         except AbsentError as absent:
             refused.write_text(f"{run}\n{absent}")
             raise
     return found
 
 
-def _install(module: str, program: Path) -> None:
+def _install(module: str, program: Path, seconds: float) -> None:
     environment = {
         **os.environ,
         "CGO_ENABLED": "0",
@@ -154,7 +157,7 @@ def _install(module: str, program: Path) -> None:
     try:
         command = [str(prepare.go_program()), "install", module]
         done = subprocess.run(
-            command, env=environment, cwd=CACHE, capture_output=True, text=True, timeout=_INSTALL_S, check=False
+            command, env=environment, cwd=CACHE, capture_output=True, text=True, timeout=seconds, check=False
         )
     except (OSError, prepare.PrepareError, subprocess.TimeoutExpired) as error:
         raise AbsentError(f"No Key Vault emulator: {_shortened(str(error))}; {how}.") from None
