@@ -36,6 +36,9 @@ class Command:
     near: frozenset[str] = field(init=False)
     """The first words that are no options: where subcommands stand."""
 
+    matched: list[str] | None = field(init=False, default=None)
+    """The rules whose command patterns match, once somebody asked."""
+
     def __post_init__(self) -> None:
         self.name = canonical(self.path)
         self.is_local = "/" in self.path and not posixpath.normpath(self.path).startswith(_SYSTEM_FOLDERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -75,6 +76,7 @@ _PRINTED = frozenset({"output"})
 _FOUND_OUT = frozenset({"output", "place"})
 _TELLS_ACCOUNTS = frozenset({"/etc/passwd", "/etc/group"})
 _ENDLESS_SOURCES = frozenset({"/dev/zero", "/dev/urandom", "/dev/random", "/dev/full"})
+_NUMBERS = frozenset({"/proc/sys/kernel/random/uuid", "/proc/sys/kernel/random/boot_id"})
 _NO_END = frozenset({"endless"})
 # They stop after so much, or at once.
 _ENDS = frozenset({"head", "timeout", "cmp", "file", "stat", "ls", "od", "xxd", "hexdump", "test"})
@@ -184,12 +186,7 @@ class Judge:
         text = head.text
         if head.pattern and any(mark in text for mark in "*?[") and text not in {"[", "[["}:
             self.report.add("sh.evade.pattern", node, text)
-            name = text.rpartition("/")[2]
-            candidates = [known for known in sorted(table.KNOWN) if fnmatchcase(known, name)]
-            if not candidates:
-                return None
-            # The one that can do most harm stands for all of them.
-            return max(candidates, key=lambda known: (known in table.SHELLS, known in {"rm", "curl", "cat"}))
+            return _worst_of(text.rpartition("/")[2])
         if not head.known and "place" in head.taints and UNKNOWN not in (file := text.rpartition("/")[2]) and file:
             # Only where it lies is not known.
             return f"./{file}"
@@ -275,6 +272,8 @@ class Judge:
             return state.files[path]
         if word.text in _ENDLESS_SOURCES:
             return Value(UNKNOWN, _NO_END)
+        if word.text in _NUMBERS:
+            return Value(UNKNOWN)
         if word.text in _SILENT:
             return EMPTY
         classes = self.touch(word, node)
@@ -387,6 +386,13 @@ class Judge:
 
 
 _MADE = frozenset({"made"})
+
+
+@functools.lru_cache(maxsize=1024)
+def _worst_of(pattern: str) -> str | None:
+    """Return the command that can do most harm of those that a pattern may mean."""
+    candidates = [known for known in sorted(table.KNOWN) if fnmatchcase(known, pattern)]
+    return max(candidates, key=lambda known: (known in table.SHELLS, known in {"rm", "curl", "cat"}), default=None)
 
 
 def _copied(sources: list[Value]) -> Value | None:

@@ -113,6 +113,12 @@ KNOWN = (
 
 def rules_of(command: Command) -> list[str]:
     """Return the ids of the rules whose command patterns match."""
+    if command.matched is None:
+        command.matched = _matching(command)
+    return command.matched
+
+
+def _matching(command: Command) -> list[str]:
     patterns = _COMMANDS.get(command.name)
     if patterns is None or (command.name in _COPIES and _stays_here(command)):
         return []

@@ -68,7 +68,7 @@ class Walker:
             root = tree_sitter.Parser(_LANGUAGE).parse(plainer).root_node
         if root.has_error and _is_broken(root):
             self._context.report.add("sh.code.parse", None)
-        written = self._all(root.children, EMPTY)
+        written = self._all(root.named_children, EMPTY)
         for name, function in list(self.state.functions.items()):
             if not function.called:
                 self.call(name, None, EMPTY, None)
@@ -130,26 +130,25 @@ class Walker:
             return self.inner(source, own=False)
 
     def _all(self, nodes: list[Node], stdin: Value) -> Value:
-        outputs = [self._statement(node, stdin) for node in nodes if node.is_named]
+        outputs = [self._statement(node, stdin) for node in nodes]
         written = [output for output in outputs if output.text or output.taints]
         return written[0] if len(written) == 1 else joined(written)
 
     def _statement(self, node: Node, stdin: Value) -> Value:
         self._context.spend()
-        follow = _STATEMENTS.get(node.type)
+        kind = node.type
+        follow = _STATEMENTS.get(kind)
         if follow is not None:
             return follow(self, node, stdin)
-        if node.type in _BRANCHES:
-            return self._unsure(lambda: self._all(node.children, stdin))
-        if node.child_count:
-            return self._all(node.children, stdin)
-        return EMPTY
+        if kind in _BRANCHES:
+            return self._unsure(lambda: self._all(node.named_children, stdin))
+        return self._all(node.named_children, stdin) if node.child_count else EMPTY
 
     def _while(self, node: Node, stdin: Value) -> Value:
         watch_loop(self._judge, node)
         report = self._context.report
         before = report.count("sh.corr.download-run")
-        output = self._unsure(lambda: self._all(node.children, stdin))
+        output = self._unsure(lambda: self._all(node.named_children, stdin))
         if report.count("sh.corr.download-run") > before and is_endless(node):
             report.add("sh.corr.beacon", node)
         return output
@@ -167,7 +166,7 @@ class Walker:
         return joined([output, self._unsure(lambda: self._all(rest, stdin))])
 
     def _subshell(self, node: Node, stdin: Value) -> Value:
-        return Walker(self._context, self.state.copy(), calls=self._calls)._all(node.children, stdin)
+        return Walker(self._context, self.state.copy(), calls=self._calls)._all(node.named_children, stdin)
 
     def _pipeline(self, node: Node, stdin: Value) -> Value:
         return self._pipe([child for child in node.children if child.is_named], stdin)
@@ -193,7 +192,7 @@ class Walker:
         words: list[Value] = [word for item in items for word in self._expander.words(item)]
         outputs = []
         if name is None or body is None:
-            return self._all(node.children, stdin)
+            return self._all(node.named_children, stdin)
         if any(word.pattern or not word.known for word in words if isinstance(word, Word)) or not words:
             words = _found(words, joined(words).taints | (frozenset({"name"}) if items else frozenset()))
         if not self._context.repeat(len(words)):
@@ -270,36 +269,38 @@ class Walker:
         """Follow what the grammar doesn't know: a command whose name begins with a brace expansion."""
         names = [child for child in node.children if child.type == "command_name"]
         if not names:
-            return self._all(node.children, stdin)
+            return self._all(node.named_children, stdin)
         brace = "{" if node.children[0].type == "{" else ""
         argv = self._expander.words(names[0], brace)
         for child in node.children:
             if child.is_named and child.type in _WORDS:
                 argv += self._expander.words(child)
-        return joined([self._judge.run(argv, stdin, [], node), self._all(node.children, stdin)])
+        return joined([self._judge.run(argv, stdin, [], node), self._all(node.named_children, stdin)])
 
     def _simple(self, node: Node, redirects: list[Node], stdin: Value) -> Value:
         """Follow one command, for each value that the variables in it may have."""
         output = EMPTY
         pick, widest = 0, 1
         judged: list[list[str]] = []
+        children, expand = node.named_children, self._expander.words
         while pick < widest:
             self._expander.pick, self._expander.widest = pick, 1
             argv: list[Word] = []
             lost = False
             given = stdin
             targets = []
-            for child in node.children:
-                if child.type == "variable_assignment":
+            for child in children:
+                kind = child.type
+                if kind == "variable_assignment":
                     self._assignment(child, stdin)
-                elif child.type in _REDIRECTS:
+                elif kind in _REDIRECTS:
                     redirects = [*redirects, child]
-                elif child.is_named and child.type != "comment":
-                    words = self._expander.words(child)
+                elif kind != "comment":
+                    words = expand(child)
                     if not words:
                         value = self._expander.value(child)
                         lost = lost or "unset" in value.taints
-                        if child.type == "command_name":
+                        if kind == "command_name":
                             self._judge.missing(value, node)
                     argv += words
             for redirect in redirects:
@@ -308,8 +309,8 @@ class Walker:
             widest = self._expander.widest
             self._expander.pick = 0
             pick += 1
-            texts = [word.text for word in argv]
             if widest > 1:
+                texts = [word.text for word in argv]
                 if texts in judged:
                     continue
                 judged.append(texts)
@@ -431,7 +432,8 @@ def _is_broken(root: Node) -> bool:
         node = waiting.pop()
         if node.is_missing or (node.type == "ERROR" and (node.text or b"").strip() not in _REDIRECT_MARKS):
             return True
-        waiting += [child for child in node.children if child.has_error]
+        # Of arithmetic the grammar knows little, and it has its own reader.
+        waiting += [child for child in node.children if child.has_error and child.type != "arithmetic_expansion"]
     return False
 
 
