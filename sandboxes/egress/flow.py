@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import traceback
 from typing import TYPE_CHECKING
 
 from corekit.logs import logger
@@ -30,6 +31,7 @@ _REFUSED_FOR = {
     "policy_closed": Reason.POLICY_CLOSED,
     "cannot_rewrite": Reason.CANNOT_REWRITE,
 }
+_SHOWN_CALLS = 4
 
 
 Stream = Wire | SecureWire
@@ -133,8 +135,10 @@ class Flow:
             return
         except asyncio.CancelledError:
             self._stopped()
-        except Exception:  # noqa: BLE001 - what is wrong with one flow must not open or end another one
-            logger.exception("egress_flow_failed", sandbox=self.sandbox.id)
+        except Exception as error:  # noqa: BLE001 - what is wrong with one flow must not open or end another one
+            # Where it happened, and not what it says: that may be a header that a secret was put into.
+            where = traceback.format_tb(error.__traceback__)[-_SHOWN_CALLS:]
+            logger.error("egress_flow_failed", sandbox=self.sandbox.id, error=type(error).__name__, where=where)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         # A callback, not `finally`: a task that is cancelled before its first step runs nothing of its own.

@@ -44,8 +44,9 @@ async def run(settings: EgressSettings, stop: asyncio.Event) -> None:
     outbox = Outbox(limits)
     resolver = Resolver(settings.resolvers, seconds=limits.resolve_seconds, ipv6=settings.ipv6)
     poller = Poller()
-    credentials, host_trust = Credentials(settings.internal_socket, poller), HostTrust(settings.ca_file)
-    services = Services(settings, resolver, outbox, OwnAddresses(settings.own), poller, credentials, host_trust)
+    credentials = Credentials(settings.internal_socket, poller, limits.connect_seconds)
+    own, host_trust = OwnAddresses(settings.own), HostTrust(settings.ca_file)
+    services = Services(settings, resolver, outbox, own, poller, credentials, host_trust)
 
     def accepted(sandbox: Sandbox, sock: socket.socket) -> Flow:
         return Flow(services, sandbox, sock, serve)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from sandboxes.egress.target import Target
 
 _BASIC = b"basic "
+# What a header's value may be, for whoever reads it: no control characters, nothing blank at its ends.
+_FIELD = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +59,14 @@ async def rewrite(flow: Flow, request: Request, target: Target, path: bytes, sch
     swapped = _swapped(headers, used, dict(granted.swap))
     # What is coded could not be searched.
     final = _with(swapped, [*granted.set, (b"Accept-Encoding", b"identity")])
+    if not all(_FIELD.fullmatch(value) for _, value in final):
+        raise Refused(Reason.SECRETS_UNAVAILABLE, detail="Its value can be in no header.")
     return Rewritten(final, granted.needles, values)
 
 
 async def _fetch(
     flow: Flow, request: Request, target: Target, path: bytes, rule: HeaderRule | None, scheme: str
 ) -> Granted:
-    flow.allow(flow.services.settings.limits.connect_seconds, "connect")
     asked = Asked(
         host=target.name,
         method=request.method.decode("ascii"),
@@ -70,9 +74,7 @@ async def _fetch(
         rule_host=None if rule is None else str(rule.host),
         scheme=scheme,
     )
-    granted = await flow.services.credentials.fetch(flow.sandbox, asked)
-    flow.run_on()
-    return granted
+    return await flow.services.credentials.fetch(flow.sandbox, asked)
 
 
 def _with(headers: Headers, replaced: Headers) -> Headers:

@@ -162,7 +162,7 @@ def test_what_the_operator_denies_wins_over_everything() -> None:
 
 def test_allow_means_every_name_and_every_public_address() -> None:
     open_to_all = policy(layer(mode="allow"))
-    assert judge(open_to_all, Name("anything.test"), 443).protocols == {"tls"}
+    assert judge(open_to_all, Name("anything.test"), 443).protocols == {"tls", "ws"}
     assert judge(open_to_all, Name("anything.test"), 80).protocols == {"http", "ws"}
     assert judge(open_to_all, Name("anything.test"), 22).protocols == ALL
     assert judge(open_to_all, ip_address("1.1.1.1"), 443).protocols == ALL

@@ -68,6 +68,8 @@ async def test_the_control_plane_says_no(alice: Alice, hosts: Authority, status:
         {"set": [["Authorization", 5]], "swap": [], "needles": []},
         {"set": [["Authorization", "a\r\nX-Evil: 1"]], "swap": [], "needles": []},
         {"set": [["Authorization", "a\u0000"]], "swap": [], "needles": []},
+        {"set": [["Authorization", "a\u0001b"]], "swap": [], "needles": []},
+        {"set": [["Authorization", " a"]], "swap": [], "needles": []},
         {"set": [["Bad Name", "a"]], "swap": [], "needles": []},
         {"set": [], "swap": [], "needles": [5]},
     ],
@@ -82,7 +84,7 @@ async def test_the_control_plane_says_nonsense(alice: Alice, hosts: Authority, a
 async def test_the_control_plane_says_nothing(alice: Alice, hosts: Authority) -> None:
     server = await alice.place.server(nets.API, 443, ok, hosts.context(HOST))
     alice.plane.silent = True
-    assert await (await alice.ask()).refusal() == (502, "connect_failed")
+    assert await (await alice.ask()).refusal() == (503, "secrets_unavailable")
     assert server.connections == 0
 
 
@@ -258,9 +260,16 @@ async def test_a_websocket_where_the_policy_does_not_say_so(alice: Alice, hosts:
     assert server.connections == 0
 
 
-async def test_a_websocket_where_it_does_gets_the_header_too(alice: Alice, hosts: Authority) -> None:
+OPEN = {"name": "sandbox", "mode": "allow", "first": "allow", "egress": []}
+
+
+@pytest.mark.parametrize("allowed", ["by name", "with all else"])
+async def test_a_websocket_where_it_does_gets_the_header_too(alice: Alice, hosts: Authority, allowed: str) -> None:
     server = await alice.place.server(nets.API, 443, switch, hosts.context(HOST))
-    await alice.put(f"{HOST}:443", f"{HOST}:443/ws")
+    if allowed == "by name":
+        await alice.put(f"{HOST}:443", f"{HOST}:443/ws")
+    else:
+        await alice.put(layers=[OPEN])
     client = await alice.ask(*WEBSOCKET)
     assert (await client.head()).startswith(b"HTTP/1.1 101 ")
     assert await client.exactly(5) == b"hello"

@@ -21,7 +21,8 @@ _ALL = frozenset({"tls", "http", "ws", "tcp"})
 # What may be spoken where a protocol is allowed: `tcp` is anything, and a WebSocket begins as HTTP.
 _SPOKEN = {"tls": frozenset({"tls"}), "http": frozenset({"http"}), "ws": frozenset({"http", "ws"}), "tcp": _ALL}
 # A layer that allows everything asks of a name that what is said fits it, where that can be seen.
-_OPEN = {443: _SPOKEN["tls"], 80: _SPOKEN["ws"]}
+# A WebSocket below TLS is seen only where TLS is ended on the way.
+_OPEN = {443: _SPOKEN["tls"] | {"ws"}, 80: _SPOKEN["ws"]}
 _NONE: frozenset[str] = frozenset()
 
 
