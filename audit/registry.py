@@ -260,8 +260,10 @@ _CODES = {
             "The scoped token {object} was used.",
             fields=f"{_CALL} bytes_in bytes_out usage microusd duration_ms",
         ),
-        _code("token.refused", "A use of {object} was refused.", "warning", f"{_CALL} issued_for"),
-        _code("token.reused", "The one-time token {object} was used again.", "critical", f"{_CALL} issued_for"),
+        _code("token.refused", "A use of {object} was refused.", "warning", f"{_CALL} issued_for unwritten"),
+        _code(
+            "token.reused", "The one-time token {object} was used again.", "critical", f"{_CALL} issued_for unwritten"
+        ),
         _code("token.revoked", "{actor} revoked the scoped token {object}.", "notice", "service secret_name"),
         _code("token.voided", "Scoped tokens of {object} ended with it.", "notice", "count"),
         _code("secret.reflected", "A service sent back the secret that {object} is for.", "critical", _CALL),

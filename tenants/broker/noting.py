@@ -11,7 +11,8 @@ from audit.risk import tokens as risk
 from corekit import clock
 from corekit.actor import Actor
 from tenants import turns
-from tenants.broker.asking import Reason, refusal
+from tenants.broker.asking import Exhausted, Reason, refusal
+from tenants.broker.flooding import Refusals
 from tenants.models import Reservation
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 OBJECT = "scoped_token"
 REFUSED, REUSED = "token.refused", "token.reused"
+refusals = Refusals()
 
 
 def refuse(
@@ -33,13 +35,19 @@ def refuse(
     retry_after: int | None = None,
 ) -> Refused:
     """Record that a token was refused and why; return what the caller hears, which does not say it."""
+    who = caller.sandbox_id or caller.run
+    unwritten = refusals.one_more(who)
+    if unwritten is None:
+        return Exhausted(reason, retry_after=refusals.wait_s(who))
     with turns.write():
-        note_refusal(reason, caller, asked, token)
+        note_refusal(reason, caller, asked, token, unwritten=unwritten)
     return refusal(reason, retry_after=retry_after)
 
 
-def note_refusal(reason: Reason, caller: Caller, asked: Asked, token: ScopedToken | None) -> None:
-    """Record a refusal inside the caller's transaction.
+def note_refusal(
+    reason: Reason, caller: Caller, asked: Asked, token: ScopedToken | None, *, unwritten: int = 0
+) -> None:
+    """Record a refusal inside the caller's transaction; `unwritten` is how many before it were not.
 
     Where a token of one tenant is used by a sandbox of another, each hears of its own half.
     """
@@ -47,7 +55,8 @@ def note_refusal(reason: Reason, caller: Caller, asked: Asked, token: ScopedToke
     tenant_id = _tenant_of(caller) or owner
     own = token if token is not None and tenant_id == owner else None
     again = reason == Reason.USED_UP and own is not None and own.max_uses == 1
-    details = {"service": asked.service, "method": asked.method, "path": asked.path}
+    details: dict[str, object] = {"service": asked.service, "method": asked.method, "path": asked.path}
+    shown = details | ({"unwritten": unwritten} if unwritten else {})
     recent = 0 if str(reason) in risk.INNOCENT else _refusals_of(caller) + 1
     record(
         REUSED if again else REFUSED,
@@ -59,7 +68,7 @@ def note_refusal(reason: Reason, caller: Caller, asked: Asked, token: ScopedToke
         generation=caller.generation or None,
         outcome=Outcome.REFUSED,
         reason=reason,
-        details={**details, "issued_for": own.sandbox_id} if own is not None else details,
+        details=shown | ({"issued_for": own.sandbox_id} if own is not None else {}),
         assessment=risk.assess(risk.REUSED if again else reason, recent),
     )
     if token is not None and own is None:
@@ -71,7 +80,7 @@ def note_refusal(reason: Reason, caller: Caller, asked: Asked, token: ScopedToke
             tenant_id=owner,
             outcome=Outcome.REFUSED,
             reason=reason,
-            details={**details, "issued_for": token.sandbox_id},
+            details=details | {"issued_for": token.sandbox_id},
             assessment=risk.assess(reason),
         )
 

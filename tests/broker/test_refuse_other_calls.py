@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from tenants.broker import services
 from tenants.broker.redeeming import Reason
 from tests.broker.tokenplace import Place, events, place, under_way
 
-if TYPE_CHECKING:
-    from tenants.tokenmodels import BrokerService
-
 pytestmark = pytest.mark.django_db
 __all__ = ["place"]
-
-TWICE: dict[str, Any] = {"max_uses": 2}
-
-
-def own_service(place: Place, name: str) -> BrokerService:
-    """Return a new service of Acme."""
-    wanted = services.Description(base_url="https://llm.vendor.com", usd_per_mtok=10)
-    return services.create(actor=place.actor, name=name, wanted=wanted)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +104,7 @@ def test_a_call_may_bound_its_bodies(place: Place) -> None:
 
 
 def test_a_service_that_was_deleted_is_refused(place: Place) -> None:
-    row = own_service(place, "llm")
+    row = place.service("llm")
     text = place.issue(service="llm", allow=[{"methods": ["POST"], "paths": ["/**"]}], max_uses=None)
     place.redeem(text, service="llm")
 

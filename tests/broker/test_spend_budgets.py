@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from corekit import clock
-from tenants.broker import redeeming, services
+from tenants.broker import redeeming
 from tenants.broker.redeeming import Outcome, Reason, Refused
 from tests.broker.tokenplace import Budget, Place, events, place
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from tenants.tokenmodels import BrokerService
 
 pytestmark = pytest.mark.django_db
 __all__ = ["place"]
-
-TWICE: dict[str, Any] = {"max_uses": 2}
 
 
 def at(monkeypatch: pytest.MonkeyPatch, moment: datetime) -> None:
     """Let it be another time."""
     monkeypatch.setattr(clock, "now", lambda: moment)
-
-
-def own_service(place: Place, name: str) -> BrokerService:
-    """Return a new service of Acme."""
-    wanted = services.Description(base_url="https://llm.vendor.com", usd_per_mtok=10)
-    return services.create(actor=place.actor, name=name, wanted=wanted)
 
 
 def test_a_rate_lets_a_minutes_worth_through_at_once_and_then_one_by_one(
@@ -105,7 +96,7 @@ def test_an_answer_that_says_nothing_costs_what_was_expected(place: Place, outco
 
 
 def test_a_budget_in_dollars_goes_by_the_price_of_the_service(place: Place) -> None:
-    own_service(place, "llm")
+    place.service("llm")
     text = place.issue(
         service="llm",
         allow=[{"methods": ["POST"], "paths": ["/**"]}],

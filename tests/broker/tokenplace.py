@@ -9,7 +9,7 @@ import pytest
 
 from audit.models import Event
 from tenants import quota, turns
-from tenants.broker import actions, redeeming, wishes
+from tenants.broker import actions, redeeming, services, wishes
 from tenants.broker.actions import Bound
 from tenants.broker.redeeming import Asked, Caller, Refused
 from tenants.broker.wishes import Budget, Wish
@@ -19,6 +19,7 @@ from tests import factories
 if TYPE_CHECKING:
     from tenants.broker.redeeming import Grant, Reason
     from tenants.models import Tenant
+    from tenants.tokenmodels import BrokerService
     from tests.people import Person
 
 KEY = "sk-proj-T3st-Key-of-Acme-9fQ2xWv7"
@@ -58,6 +59,11 @@ class Place:
         assert str(refused.value.reason) not in str(said).replace("token_", "")
         assert refused.value.status in {401, 429, 503}
         return refused.value.reason
+
+    def service(self, name: str) -> BrokerService:
+        """Return a new service of Acme, a million tokens of which cost ten dollars."""
+        wanted = services.Description(base_url="https://llm.vendor.com", usd_per_mtok=10)
+        return services.create(actor=self.actor, name=name, wanted=wanted)
 
     def token(self) -> ScopedToken:
         """Return the only token."""
