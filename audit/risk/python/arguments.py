@@ -68,7 +68,10 @@ def _functions(value: Value) -> list[Scope]:
 def _learn_handed_on(ev: Evaluator, node: ast.Call, func: Value) -> None:
     """Learn from a function that is given to others to call: `submit(f, x)`, `Thread(target=f, args=(x,))`."""
     given = (*node.args, *(keyword.value for keyword in node.keywords))
-    if all(type(arg) in _NO_FUNCTIONS or not _functions(ev.value(arg)) for arg in given):
+    for arg in given:
+        if type(arg) not in _NO_FUNCTIONS and ev.value(arg).scopes:
+            break
+    else:
         return
     args, keywords = calls.positional(ev, node), calls.keywords(ev, node)
     for place, value in enumerate((*args, *keywords.values())):

@@ -109,12 +109,19 @@ class Call:
 
 
 def call_of(ev: Evaluator, node: ast.Call, func: Value) -> Call:
-    """Return a call with what it is given; once all calls are known and nothing is assumed, it is always the same."""
-    if not ev.settled:
-        return Call(ev, node, func.names)
-    known = ev.calls.get(id(node))
-    if known is None:
-        known = ev.calls[id(node)] = Call(ev, node, func.names)
+    """Return a call with what it is given: always the same one once that rests on no guess and nothing is assumed."""
+    known = ev.fixed_calls.get(id(node))
+    if known is not None:
+        return known
+    settled = ev.settled
+    if settled and (known := ev.calls.get(id(node))) is not None:
+        return known
+    mark = ev.memo.met
+    known = Call(ev, node, func.names)
+    if ev.memo.met == mark:
+        ev.fixed_calls[id(node)] = known
+    elif settled:
+        ev.calls[id(node)] = known
     return known
 
 

@@ -51,6 +51,8 @@ class Evaluator:
         self.too_deep: ast.AST | None = None
         # Calls with what they are given, as soon as that is known for good.
         self.calls: dict[int, calls.Call] = {}
+        # Those that are the same whatever is assumed.
+        self.fixed_calls: dict[int, calls.Call] = {}
         self._all_known = False
         self.arguments: dict[tuple[int, str], list[Value]] = {}
         # Functions that are called in a loop, or once for each of many.
@@ -252,7 +254,8 @@ class Evaluator:
             self.memo.guess()
             return merge([own, *given])
         self.memo.guess()
-        told = [calls.instance_of(self.value(scope.annotation(name)))]
+        kind = scope.annotation(name)
+        told = [] if kind is None else [calls.instance_of(self.value(kind))]
         if binding.node is not None:
             told.append(self.value(binding.node))
         if name in rules.FIXTURES:

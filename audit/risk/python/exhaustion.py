@@ -101,9 +101,10 @@ def _speaks(ev: Evaluator, call: ast.Call) -> bool:
 
 def recursions(outline: Outline) -> Iterator[ast.AST]:
     """Yield the functions that call themselves whatever happens."""
+    called = {call.func.id for call in outline.calls if isinstance(call.func, ast.Name)}
     for scope in outline.scopes:
         node = scope.node
-        if not isinstance(node, ast.FunctionDef):
+        if not isinstance(node, ast.FunctionDef) or node.name not in called:
             continue
         # A method may call a function of the same name.
         method = scope.parent is not None and scope.parent.is_class

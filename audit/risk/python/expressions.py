@@ -105,9 +105,9 @@ def _dict_comprehension(ev: Evaluator, node: ast.DictComp) -> Value:
 def literal(node: ast.Constant) -> Value:
     """Return the value of a constant; one that is written in pieces was put together."""
     value = node.value
-    if not isinstance(value, _CONSTANTS):
-        return UNKNOWN
-    return Value(consts=(value,), built=type(value) is str and value.isidentifier() and _is_in_pieces(node, value))
+    if type(value) is str:
+        return Value((), (value,), built=value.isidentifier() and _is_in_pieces(node, value))
+    return Value((), (value,)) if isinstance(value, _CONSTANTS) else UNKNOWN
 
 
 def _is_in_pieces(node: ast.Constant, text: str) -> bool:

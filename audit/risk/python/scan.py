@@ -125,7 +125,7 @@ class Scan:
         if func.dynamic and not any(map(rules.rule_of, names)):
             self.report.add("py.dyn.unresolved", node, chain=(node.func,))
             self.facts.sink("code", node, call.reaching)
-        elif self.ev.value(node).dynamic and (any(name in _BY_TEXT for name in names) or call.attr in LOOKED_UP):
+        elif (call.attr in LOOKED_UP or not _BY_TEXT.isdisjoint(names)) and self.ev.value(node).dynamic:
             self.report.add("py.dyn.unresolved", node)
         for name in names:
             self._called(call, name, func)
@@ -153,7 +153,11 @@ class Scan:
 
     def _callee(self, node: ast.Call, func: Value, base: Value) -> tuple[str, ...]:
         names = func.names
-        attr = node.func.attr if type(node.func) is ast.Attribute else names[0].rpartition(".")[2] if names else ""
+        if type(node.func) is ast.Attribute:
+            attr = node.func.attr
+        else:
+            # A method that was looked up; a function that is called by its name is no method.
+            attr = names[0].rpartition(".")[2] if names and type(node.func) is not ast.Name else ""
         if attr not in rules.DISTINCT or func.scopes or base.scopes or base.consts:
             return names
         told = any(map(rules.rule_of, names)) and f"?.{attr}" not in rules.ALWAYS_JUDGED

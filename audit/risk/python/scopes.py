@@ -135,6 +135,7 @@ class Outline:
     def _walk(self, tree: ast.Module) -> None:
         # A stack of our own: the text decides how deep it goes. What holds for a node's children is made once.
         stack: list[tuple[ast.AST, _Around]] = [(tree, (self.module, True, False))]
+        push = stack.append
         while stack:
             node, around = stack.pop()
             handler, fields, plain = _KINDS[type(node)]
@@ -142,18 +143,16 @@ class Outline:
             outside = around
             if inner is not None or not plain:
                 outside, around = _inside(node, inner, around)
-            size = len(stack)
+            # Backwards, because what is pushed last comes first.
             for name, is_outside in fields:
-                child = getattr(node, name, None)
-                if child is None:
-                    continue
-                where = outside if is_outside else around
+                child = getattr(node, name)
                 if type(child) is list:
-                    stack += [(part, where) for part in child if type(part) not in _LEAVES]
+                    where = outside if is_outside else around
+                    for part in reversed(child):
+                        if type(part) not in _LEAVES:
+                            push((part, where))
                 elif type(child) not in _LEAVES:
-                    stack.append((child, where))
-            if len(stack) - size > 1:
-                stack[size:] = stack[: size - 1 if size else None : -1]
+                    push((child, outside if is_outside else around))
 
     def bind(self, scope: Scope, name: str, binding: Binding) -> None:
         """Record that a scope gives a name a value."""
@@ -445,7 +444,7 @@ _HANDLERS: dict[type[ast.AST], Callable[..., Scope | None]] = {
 _KINDS: dict[type[ast.AST], tuple[Callable[..., Scope | None] | None, tuple[tuple[str, bool], ...], bool]] = {
     kind: (
         _HANDLERS.get(kind),
-        tuple((name, name in _OUTSIDE.get(kind, ())) for name in fields),
+        tuple((name, name in _OUTSIDE.get(kind, ())) for name in reversed(fields)),
         kind not in _CONDITIONS and kind not in _LOOPS,
     )
     for kind, fields in _FIELDS.items()

@@ -65,8 +65,10 @@ class Value:
 
     def texts(self) -> list[str]:
         """Return the texts that it may be."""
-        found = [const.decode("utf-8", "replace") if isinstance(const, bytes) else const for const in self.consts]
-        return [text for text in found if isinstance(text, str)]
+        if not self.consts:
+            return []
+        found = [const.decode("utf-8", "replace") if type(const) is bytes else const for const in self.consts]
+        return [text for text in found if type(text) is str]
 
     def signature(self) -> tuple[object, ...]:
         """Return what two values share that mean the same; parts are compared by which they are."""
@@ -137,7 +139,7 @@ def tainted(value: Value, taints: Mapping[str, ast.AST] | None) -> Value:
 def merge(values: Iterable[Value]) -> Value:
     """Return the value of what may be any of these."""
     present = [value for value in values if value is not NOTHING]
-    if len(present) > 1:
+    if len(present) > 2 or (len(present) == 2 and present[0] is present[1]):
         present = list({id(value): value for value in present}.values())
     if len(present) < 2:
         return present[0] if present else NOTHING
