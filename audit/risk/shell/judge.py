@@ -95,6 +95,7 @@ _PRINTS = frozenset(_PRINTS_WHAT)
 # They leave less of a file than there was.
 _WIPES = frozenset({"truncate", "shred", "sed", "rm", "unlink"})
 _POOL = re.compile(r"\bstratum\d?(?:\+\w+)?://")
+_DIGS = frozenset({"--donate-level", "--coin", "--nicehash", "--rig-id", "--randomx-mode", "--cpu-max-threads-hint"})
 _ASSIGNMENT = re.compile(r"^[A-Za-z_]\w*\+?=")
 
 
@@ -178,7 +179,9 @@ class Judge:
 
     def _watch_pool(self, command: Command, node: Node | None) -> None:
         """Report a program that talks to a mining pool, whatever it is called."""
-        if any("stratum" in word.text and _POOL.search(word.text) for word in command.arguments):
+        if not _DIGS.isdisjoint(command.flags) or any(
+            "stratum" in word.text and _POOL.search(word.text) for word in command.arguments
+        ):
             self.report.add("sh.net.mining", node)
 
     def _name(self, head: Word, node: Node | None) -> str | None:
@@ -334,7 +337,7 @@ class Judge:
             earlier = self.walker.state.files.get(path, EMPTY)
             content = joined([earlier, value]) if earlier.text else value
             self.walker.state.files[path] = Value(content.text, content.taints | {"written"})
-            if classes & _RUN_LATER:
+            if classes & _RUN_LATER and not path.endswith((".py", ".pth")):
                 self.later(value, node)
             else:
                 later.written(self, path, value, node)

@@ -33,7 +33,7 @@ _SHELL = re.compile(
     r"^\s*(?:script-shell|yarnPath|yarn-path|node-options|rustc-wrapper|runner)\s*[=: ]\s*[\"']?([^\s\"']+)",
     re.MULTILINE,
 )
-_PYTHON = re.compile(r"(?:.*/)?(?:setup|conftest|sitecustomize|usercustomize|manage|noxfile|tasks|fabfile)\.py")
+_PYTHON = re.compile(r"(?:.*/)?(?:setup|conftest|sitecustomize|usercustomize|manage|noxfile|tasks|fabfile)\.py|.*\.pth")
 _STEPS = re.compile(
     r".*\.github/workflows/[^/]+\.ya?ml|(?:.*/)?(?:\.gitlab-ci\.yml|\.travis\.yml|\.pre-commit-config\.yaml|action\.ya?ml"
     r"|docker-compose\.ya?ml|compose\.ya?ml|azure-pipelines\.yml|Procfile|\.drone\.yml|bitbucket-pipelines\.yml)"
@@ -43,6 +43,10 @@ _SETTINGS = re.compile(
 )
 _LAYERS = re.compile(r"(?:.*/)?(?:Docker|Container)file(?:\.\w+)?|.*\.[Dd]ockerfile")
 _MAKEFILE = re.compile(r"(?:.*/)?(?:GNUm|M|m)akefile|.*\.mk")
+_HOOKS = frozenset(
+    {"pre-commit", "post-commit", "pre-push", "post-checkout", "post-merge", "commit-msg", "prepare-commit-msg"}
+    | {"pre-rebase", "post-rewrite", "pre-receive", "post-receive", "update", "applypatch-msg"}
+)
 _MAX = 100
 
 
@@ -79,7 +83,7 @@ def _lines(path: str, text: str) -> list[str]:
         return [part for found in _STEP.finditer(text) for part in found.groups() if part and not part.endswith(":")]
     if path.endswith((".vscode/tasks.json", "devcontainer.json")):
         return [found[1] for found in _QUOTED.finditer(text)]
-    return [text] if path.endswith(".envrc") else []
+    return [text] if path.endswith(".envrc") or path.rpartition("/")[2] in _HOOKS else []
 
 
 def recipes(text: str) -> list[str]:

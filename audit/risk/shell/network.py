@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _RULES = frozenset({"sh.net.client", "sh.net.dns", "sh.net.listen", "sh.net.tunnel", "sh.net.scan"})
 _NAMES = frozenset({"dig", "nslookup", "host", "drill", "kdig", "delv", "resolvectl", "getent", "ping"})
 _KEYS = ("-i", "--cacert", "--cert", "-E", "--key", "-F")
+# One address after the other, one port after the other.
+_NEIGHBOURS = re.compile(rf"(?:https?://)?\d+\.\d+\.(?:\d+\.)?{UNKNOWN}(?:[:/.]|$)")
+_PORTS = re.compile(r"\d{1,5}-\d{1,5}")
 _MAILERS = frozenset({"mutt", "mail", "mailx", "s-nail", "swaks", "neomutt"})
 _FORMS = frozenset({"http", "https", "httpie", "xh", "curlie"})
 _BODIES = ("-d", "--data", "--data-binary", "--data-raw", "--data-urlencode", "--json", "-T", "--upload-file")
@@ -114,6 +117,8 @@ def _target(judge: Judge, command: Command, word: Word, node: Node | None) -> fr
     if "socket" in path_classes(text):
         judge.touch(word, node)
         return NOTHING
+    if _NEIGHBOURS.match(text) or (command.name in {"nc", "ncat"} and _PORTS.fullmatch(text)):
+        judge.report.add("sh.net.scan", node, text)
     if command.name in table.NO_ADDRESS and "://" not in text:
         return NOTHING
     if text.startswith("file:"):

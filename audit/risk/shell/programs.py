@@ -307,6 +307,8 @@ def _module(judge: Judge, command: Command, module: str, stdin: Value, node: Nod
         "shell": "sh.dyn.hidden-shell",
     }
     judge.report.add(rules.get(kind, "sh.code.workspace"), node, "" if kind in rules else module)
+    if "--cgi" in command.flags:
+        judge.report.add("sh.dyn.hidden-shell", node)
     if kind == "listen":
         served(judge, command.value("-d", "--directory"), node)
     for place, word in enumerate(command.arguments):

@@ -62,6 +62,8 @@ def git(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Valu
             judge.report.add("sh.dyn.hidden-shell", node)
             programs.run_shell(judge, Value(word.text[5:].replace("%S", "").rstrip("% "), word.taints), node, own=False)
     _carry(judge, command, verb, verbs)
+    if verb == "remote" or verb == "push":
+        _addressed(judge, verb, verbs, node)
     if verb == "clean" and any(is_root(word.text) for word in command.values("-C", "--work-tree")):
         judge.report.add("sh.destroy.root", node)
     if network.is_network(command):
@@ -111,6 +113,16 @@ def _carry(judge: Judge, command: Command, verb: str, verbs: list[Word]) -> None
             "secret",
             "environment",
         }
+
+
+def _addressed(judge: Judge, verb: str, verbs: list[Word], node: Node | None) -> None:
+    """Report a repository that is sent to a host without a name."""
+    state = judge.walker.state
+    hosts = frozenset(name for word in verbs[1:] for name in network.judge_host(judge, word.text, node))
+    if hosts & {"address", "drop"} and "private" not in hosts:
+        state.carried |= {"nobody"}
+    if verb == "push" and "nobody" in state.carried:
+        judge.report.add("sh.corr.file-drop", node)
 
 
 def _cloned(judge: Judge, verbs: list[Word]) -> None:

@@ -79,6 +79,7 @@ _SPECIALS: dict[str, Special] = {
     "getopt": builtins.parse_options,
     "git": repositories.git,
     "hg": repositories.mercurial,
+    **dict.fromkeys(("jq", "yq"), starters.query),
     "grep": tools.grep,
     "kubectl": tools.kubectl,
     **dict.fromkeys(("locate", "plocate", "mlocate"), tools.locate),

@@ -24,6 +24,8 @@ _CHOOSES = frozenset(
     {"-name", "-iname", "-path", "-ipath", "-regex", "-iregex", "-mtime", "-atime", "-ctime", "-mmin", "-newer"}
     | {"-size", "-empty", "-user", "-group", "-perm", "-nouser", "-xtype"}
 )
+# A line that is put into a file.
+_SED_ADDS = re.compile(r"^(?:\d+|\$|/(?:\\.|[^/])*/)?\s*[iac]\\?\s*(.+)", re.DOTALL)
 _SED_RUNS = re.compile(r"(?:^|[;{}\n]|\d|\$|/)\s*e(?:\s+(.+))?$|(?:^|[;\s])s(.).*\2.*\2\w*e\w*\s*$", re.MULTILINE)
 _AWK_RUNS = re.compile(r"\bsystem\s*\(|\|&?\s*getline|\bprintf?\b[^\n;}]*\|&?\s*[\"'(\w]|/inet/|\"\s*\|\s*getline")
 # A pipe to or from one of the plain filters, in an awk program.
@@ -308,7 +310,10 @@ def awk(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Valu
 def sed(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
     """Judge a sed script: it may start commands and write files."""
     scripts = command.values("-e", "--expression") or command.positionals[:1]
+    in_place = any(flag.startswith("-i") or flag == "--in-place" for flag in command.flags)
     for script in scripts:
+        if in_place and (line := _SED_ADDS.match(script.text)):
+            judge.walker.foresee(line[1], node)
         for found in _SED_RUNS.finditer(script.text):
             judge.report.add("sh.dyn.hidden-shell", node, script.text)
             if found[1]:
@@ -339,6 +344,15 @@ def crontab(judge: Judge, command: Command, stdin: Value, node: Node | None) -> 
     elif judge.piped:
         judge.later(stdin, node)
     return EMPTY
+
+
+def query(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:
+    """Judge the lines of shell that a program for JSON or YAML puts into what it writes."""
+    for word in command.positionals[:1]:
+        for found in list(_STRINGS.finditer(word.text))[:20]:
+            if "|" in found[1] or "$(" in found[1]:
+                judge.walker.foresee(found[1].replace('\\"', '"'), node)
+    return None
 
 
 def socat(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Value | None:

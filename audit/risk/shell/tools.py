@@ -86,6 +86,9 @@ def packages(judge: Judge, command: Command, stdin: Value, node: Node | None) ->
     """Judge what is installed: pinned, unpinned, or from somewhere else."""
     name = command.name
     words = [word.text for word in command.positionals]
+    if words[:2] == ["pkg", "set"]:
+        for word in command.positionals[2:]:
+            judge.walker.foresee(word.text.partition("=")[2], node)
     own_verb = name in {"npx", "uvx", "bunx"}
     if not own_verb and not _INSTALLS & set(words[:2]):
         return None

@@ -121,8 +121,8 @@ class Walker:
             Walker(apart, State(positional=[Word(MYSTERY.text)])).script(source)
         except Exhausted:
             apart.report.add("sh.dyn.depth", None)
-        for found in apart.report.findings:
-            if found.tier == "L3":
+        if any(found.tier == "L3" for found in apart.report.findings):
+            for found in apart.report.findings:
                 self._context.report.add(found.rule, node)
 
     def _late(self, source: str, node: Node) -> Value:
@@ -317,6 +317,11 @@ class Walker:
             piped = self._judge.piped
             self._judge.piped = piped or given is not stdin
             self._judge.lost = lost
+            if redirects and argv and argv[0].text == "exec" and all(word.text.isdigit() for word in argv[1:]):
+                # The grammar takes the number of a descriptor for a word.
+                argv = argv[:1]
+                # From here on this shell, and each that it starts, may read from there.
+                self._context.fed |= "descriptor" in given.taints
             output = self._judge.run(argv, given, targets, node)
             self._judge.piped = piped
         return output
