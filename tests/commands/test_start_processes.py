@@ -60,7 +60,7 @@ def test_node_becomes_the_keeper_without_any_credential(
     executed: list[tuple[str, list[str], dict[str, str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secrets = ("DATABASE_URL", "DATABASE_URL_FILE", "REDIS_URL", "GATEHOUSE_SEED", "GATEHOUSE_SECRET_KEY")
-    for name in (*secrets, "GATEHOUSE_LEDGER_KEY"):
+    for name in (*secrets, "GATEHOUSE_LEDGER_KEY", "GATEHOUSE_VAULT_KEY", "AZURE_CLIENT_SECRET", "IDENTITY_HEADER"):
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("GATEHOUSE_PORT", "9000")
     with pytest.raises(ReplacedError):

@@ -11,7 +11,8 @@ from django.core.management.base import BaseCommand
 # The node holds no credential of the control plane, wherever it was started from.
 _NOT_FOR_THE_NODE = (
     *("DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE"),
-    *("GATEHOUSE_SEED", "GATEHOUSE_SECRET_KEY", "GATEHOUSE_LEDGER_KEY"),
+    *("GATEHOUSE_SEED", "GATEHOUSE_SECRET_KEY", "GATEHOUSE_LEDGER_KEY", "GATEHOUSE_VAULT_KEY"),
+    *("AZURE_CLIENT_SECRET", "IDENTITY_HEADER"),
 )
 
 
