@@ -25,6 +25,7 @@ from sandboxes.errors import EgressUnavailable, NetworkFixed, NodeUnavailable
 from sandboxes.models import Sandbox
 from sandboxes.states import NetworkMode, SandboxState
 from tenants import injection
+from tenants.broker.hosts import hosts_of, is_first
 from tenants.injection import Asked
 from tenants.models import Tenant
 from tenants.networks import E2BNetwork, compile_network
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from sandboxes.node_client import Json, NodeClient
     from tenants.models import TenantNetwork
     from tenants.networks import Compiled
+    from tenants.tokenmodels import ScopedToken
 
 logger = structlog.get_logger("sandboxes.networks")
 
@@ -158,7 +160,28 @@ def _compiled(sandbox: Sandbox) -> tuple[Json, Sequence[int] | None]:
     compiled = _wish_of(sandbox).compiled(sandbox.tenant, version=sandbox.network_version, running=True)
     # In E2B's words nothing is said of ports after the start.
     ports = compiled.ingress_ports if sandbox.network_policy else sandbox.ingress_ports
-    return compiled.document | injection.document_fields(sandbox.header_rules, sandbox.placeholders), ports
+    document = compiled.document | injection.document_fields(sandbox.header_rules, sandbox.placeholders)
+    _close_past_broker(sandbox, document)
+    return document, ports
+
+
+def _close_past_broker(sandbox: Sandbox, document: Json) -> None:
+    """Let no connection pass unseen to a host whose secret a scoped token is for: what the token allows would be void.
+
+    Where its requests are changed on their way, they are seen.
+    """
+    hosts = hosts_of(sandbox.tenant_id, sandbox.pk, sandbox.generation)
+    closed = [f"!{host}:1-65535" for host in hosts if not injection.binds(document, host)]
+    # In the ceiling's layer, where no other entry of a sandbox's own wins over it.
+    document["layers"][-1]["egress"] += closed
+
+
+def follow_token(token: ScopedToken) -> bool:
+    """Count up what a token changes, in the transaction in which it was issued; False when that is nothing."""
+    if not is_first(token):
+        return False
+    rows = Sandbox.everywhere().filter(pk=token.sandbox_id, network_mode=NetworkMode.OPEN)
+    return bool(rows.update(network_version=F("network_version") + 1))
 
 
 def _nothing(version: int) -> Json:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from django.db import IntegrityError
 
 from corekit import ids
 from corekit.actor import SYSTEM
-from corekit.errors import Conflict, NotFound
-from sandboxes import selectors, turns
+from corekit.errors import Conflict, GatehouseError, NotFound
+from sandboxes import networks, node_client, selectors, turns
 from sandboxes.errors import IdempotencyMismatch
 from sandboxes.models import Sandbox
 from sandboxes.states import LIVE, SandboxState
@@ -63,7 +64,7 @@ def _issue(
         generation = rows.values_list("generation", flat=True).first()
         if generation is None:
             raise Conflict("The sandbox is ending.", field="sandbox_id")
-        return actions.issue(
+        issued = actions.issue(
             actor=actor,
             bound=Bound(sandbox.tenant_id, sandbox.pk, generation),
             wish=wish,
@@ -71,6 +72,12 @@ def _issue(
             idempotency_key=idempotency_key,
             request_digest=request_digest,
         )
+        narrows = networks.follow_token(issued.token)
+    if narrows:
+        # Where that fails, whoever looks next tells the node.
+        with contextlib.suppress(GatehouseError):
+            networks.tell(node_client.local_node(), sandbox)
+    return issued
 
 
 def _first_result(actor: Actor, sandbox: Sandbox, key: str, request_digest: str) -> Issued | None:

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from corekit.errors import InvalidInput
 from corekit.netrules.entries import RuleError
-from corekit.netrules.headerrules import HeaderRule, Placeholder, Template, parse_placeholder, parse_rule
+from corekit.netrules.headerrules import (
+    HeaderRule,
+    Placeholder,
+    Template,
+    narrowest,
+    parse_placeholder,
+    parse_rule,
+)
+from corekit.netrules.hosts import canonical_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -67,6 +75,14 @@ def document_fields(rules: Mapping[str, Any], placeholders: Iterable[Mapping[str
         "rules": [rule.dump() for rule in parsed_rules(rules)],
         "placeholders": [one.dump() for one in parsed_placeholders(placeholders)],
     }
+
+
+def binds(document: Mapping[str, Any], host: str) -> bool:
+    """Say whether requests to a host are changed on their way, by the fields of a document."""
+    name = canonical_text(host)
+    rule = narrowest((parse_rule(one, "rules") for one in document["rules"]), name)
+    placeholders = (parse_placeholder(one, "placeholders") for one in document["placeholders"])
+    return (rule is not None and bool(rule.headers)) or any(one.is_for(name) for one in placeholders)
 
 
 def parsed_rules(rules: Mapping[str, Any]) -> tuple[HeaderRule, ...]:
