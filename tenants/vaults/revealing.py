@@ -6,14 +6,15 @@ Who calls sends the value to where it belongs: the broker upstream, the route fo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from audit.models import Outcome
 from audit.recording import record
 from corekit.actor import SYSTEM
+from tenants.models import Tenant
 from tenants.secretmodels import NAME, Secret, SecretState, SecretVersion, normal_name
 from tenants.states import TenantState
 from tenants.vaults import choosing
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     from tenants.vaults.secretvalue import SecretValue
 
 _values = ValueCache()
+_SECRET, _TENANT = Secret._meta.db_table, Tenant._meta.db_table
+# As SQL: each request that a sandbox sends with a secret asks this, and the ORM alone would take thirty times as long.
+_CURRENT = (
+    "SELECT s.id, s.name, s.vault, s.entry, s.state, s.current_version, s.revision, t.state "  # noqa: S608
+    f"FROM {_SECRET} s JOIN {_TENANT} t ON t.id = s.tenant_id "
+    "WHERE s.tenant_id = %s AND s.name = %s AND s.deleted_at IS NULL"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,19 @@ class Revealed:
     version: int
 
 
+class _Current(NamedTuple):
+    """What a secret is at this moment."""
+
+    id: str
+    name: str
+    vault: str
+    entry: str
+    state: str
+    version: int
+    revision: int
+    tenant_state: str
+
+
 def reveal(tenant_id: str, name: str, *, version: int | None = None) -> Revealed:
     """Return the value that a tenant's secret has now, or had in a version.
 
@@ -43,18 +64,23 @@ def reveal(tenant_id: str, name: str, *, version: int | None = None) -> Revealed
     may come from the memory of this process. Raises SecretMissing, SecretDisabled, VaultUnavailable, VaultDenied,
     VaultMisconfigured, SecretUnreadable.
     """
-    wanted = normal_name(name)
-    secret = None
-    if NAME.fullmatch(wanted):
-        rows = Secret.everywhere().filter(tenant_id=UUID(tenant_id), name=wanted, deleted_at=None)
-        secret = rows.select_related("tenant").first()
-    if secret is None:
+    found = _current(UUID(tenant_id), normal_name(name))
+    if found is None:
         raise SecretMissing
-    if secret.state != SecretState.ACTIVE or secret.tenant.state != TenantState.ACTIVE:
-        raise SecretDisabled(f"The secret {secret.name} is disabled.")
-    number = secret.current_version if version is None else version
-    value = _values.get((secret.pk, number), secret.revision, lambda: _read(secret, number))
-    return Revealed(value, secret.pk, secret.name, number)
+    if found.state != SecretState.ACTIVE or found.tenant_state != TenantState.ACTIVE:
+        raise SecretDisabled(f"The secret {found.name} is disabled.")
+    number = found.version if version is None else version
+    value = _values.get((found.id, number), found.revision, lambda: _read(tenant_id, found, number))
+    return Revealed(value, found.id, found.name, number)
+
+
+def _current(tenant_id: UUID, name: str) -> _Current | None:
+    if not NAME.fullmatch(name):
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute(_CURRENT, [Tenant._meta.pk.get_db_prep_value(tenant_id, connection), name])
+        row = cursor.fetchone()
+    return None if row is None else _Current(*row)
 
 
 def forget_values() -> None:
@@ -64,30 +90,35 @@ def forget_values() -> None:
 
 def ref_of(secret: Secret) -> Ref:
     """Return how its vault knows a secret."""
-    return Ref(secret.tenant_id.hex, secret.name, secret.pk.removeprefix("sec_"), secret.entry)
+    return _ref(secret.tenant_id.hex, secret.name, secret.pk, secret.entry)
 
 
-def _read(secret: Secret, number: int) -> SecretValue:
-    kept = SecretVersion.objects.filter(secret=secret, number=number).first()
+def _ref(tenant_id: str, name: str, secret_id: str, entry: str) -> Ref:
+    return Ref(tenant_id, name, secret_id.removeprefix("sec_"), entry)
+
+
+def _read(tenant_id: str, found: _Current, number: int) -> SecretValue:
+    kept = SecretVersion.objects.filter(secret=found.id, number=number).first()
     if kept is None:
-        raise SecretMissing(f"The secret {secret.name} has no version {number}.")
+        raise SecretMissing(f"The secret {found.name} has no version {number}.")
     try:
-        return choosing.vault_named(secret.vault).get(ref_of(secret), kept.vault_version or None)
+        ref = _ref(UUID(tenant_id).hex, found.name, found.id, found.entry)
+        return choosing.vault_named(found.vault).get(ref, kept.vault_version or None)
     except SecretUnreadable:
-        _note_unreadable(secret, number)
+        _note_unreadable(tenant_id, found, number)
         raise
 
 
-def _note_unreadable(secret: Secret, number: int) -> None:
+def _note_unreadable(tenant_id: str, found: _Current, number: int) -> None:
     # In a transaction of its own: the caller's is about to fail.
     with transaction.atomic():
         record(
             "secret.unreadable",
             actor=SYSTEM,
             object_type="secret",
-            object_id=secret.pk,
-            object_name=secret.name,
-            tenant_id=secret.tenant_id,
+            object_id=found.id,
+            object_name=found.name,
+            tenant_id=tenant_id,
             outcome=Outcome.ERROR,
-            details={"name": secret.name, "vault": secret.vault, "version": number},
+            details={"name": found.name, "vault": found.vault, "version": number},
         )
