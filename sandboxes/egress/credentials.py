@@ -7,6 +7,7 @@ request goes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -89,9 +90,12 @@ class Credentials:
         data = json.dumps(body).encode()
         while self._idle:
             wire = self._idle.pop()
-            if wire.is_quiet():
+            if not wire.is_quiet():
+                wire.close()
+                continue
+            # It may be closed at this very moment, as idle ones are.
+            with contextlib.suppress(Gone):
                 return await self._exchange(wire, path, data)
-            wire.close()
         return await self._exchange(self._connected(), path, data)
 
     def _connected(self) -> Wire:
@@ -131,7 +135,10 @@ async def _answer(wire: Wire, parser: h11.Connection) -> tuple[int, bytes]:
     while True:
         event = parser.next_event()
         if event is h11.NEED_DATA:
-            parser.receive_data(await wire.receive())
+            data = await wire.receive()
+            if not data and not status:
+                raise Gone("there is no answer")
+            parser.receive_data(data)
         elif isinstance(event, h11.Response):
             status = event.status_code
         elif isinstance(event, h11.Data):

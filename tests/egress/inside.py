@@ -50,6 +50,7 @@ class ControlPlane:
             "needles": [SECRET],
         }
         self.silent = False
+        self.hangs_up = False
 
     async def start(self) -> None:
         """Listen."""
@@ -65,6 +66,9 @@ class ControlPlane:
                 size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
                 said = json.loads(await reader.readexactly(size))
                 self.asked.append((head.split(b" ")[1].decode(), said))
+                if self.hangs_up:
+                    self.hangs_up = False
+                    return
                 if not self.silent:
                     body = json.dumps(self.answer).encode()
                     writer.write(b"HTTP/1.1 %d x\r\nContent-Length: %d\r\n\r\n" % (self.status, len(body)) + body)

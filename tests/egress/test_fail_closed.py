@@ -88,6 +88,16 @@ async def test_the_control_plane_says_nothing(alice: Alice, hosts: Authority) ->
     assert server.connections == 0
 
 
+async def test_the_control_plane_lets_go_of_a_connection_that_was_idle(alice: Alice, hosts: Authority) -> None:
+    await alice.place.server(nets.API, 443, ok, hosts.context(HOST))
+    client = await alice.ask()
+    assert await client.answer() == (200, b"ok")
+    alice.plane.hangs_up = True
+    client.send(request())
+    assert await client.answer() == (200, b"ok")
+    assert (alice.plane.connections, len(alice.plane.asked)) == (2, 3)
+
+
 async def test_the_control_plane_is_away_and_comes_back(alice: Alice, hosts: Authority) -> None:
     server = await alice.place.server(nets.API, 443, ok, hosts.context(HOST))
     client = await alice.ask()

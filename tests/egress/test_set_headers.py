@@ -163,6 +163,21 @@ async def test_an_answer_comes_through_as_it_comes(alice: Alice, hosts: Authorit
     assert await client.exactly(19) == b"9\r\ndata: 2\n\n\r\n0\r\n\r\n"
 
 
+async def test_by_the_operators_proxy_which_sees_nothing_of_it(alice: Alice, hosts: Authority) -> None:
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(f"CONNECT {HOST}:443 ".encode())
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await writer.start_tls(hosts.context(HOST))
+        await ok(reader, writer)
+
+    server = await alice.place.server(nets.CORPORATE, 3128, tunnel)
+    await alice.put(via=f"{nets.CORPORATE}:3128")
+    client = await alice.ask()
+    assert await client.answer() == (200, b"ok")
+    assert SET in server.received
+    assert alice.place.names.asked == []
+
+
 async def test_a_rule_is_no_permission(alice: Alice, hosts: Authority) -> None:
     evil = await alice.place.server(nets.EVIL, 443, ok, hosts.context("evil.test"))
     await alice.put(rules=[{**RULE, "host": "evil.test"}])
