@@ -25,13 +25,18 @@ class Needles:
     also how Basic carries it), and hex. It can't find a value that somebody has cut, turned round or encrypted.
     """
 
-    __slots__ = ("_texts", "longest")
+    __slots__ = ("_groups", "_texts", "longest")
 
     def __init__(self, values: Iterable[bytes]) -> None:
         texts = {text for value in values if len(value) >= MIN_BYTES for text in _encodings(value)}
         # The longest first: of two that begin at one place, the whole is to go.
         self._texts = tuple(sorted(texts, key=lambda text: (-len(text), text)))
         self.longest = max(map(len, self._texts), default=0)
+        # Most of them begin alike, and where that beginning is not, none of them is.
+        groups: dict[bytes, list[bytes]] = {}
+        for text in self._texts:
+            groups.setdefault(text[:MIN_BYTES], []).append(text)
+        self._groups = tuple((_beginning(texts), texts) for texts in groups.values())
 
     def __repr__(self) -> str:
         return f"<Needles: {len(self._texts)}>"
@@ -41,7 +46,7 @@ class Needles:
 
     def found_in(self, data: bytes) -> bool:
         """Say whether one of them stands in the data."""
-        return any(text in data for text in self._texts)
+        return any(any(text in data for text in texts) for start, texts in self._groups if start in data)
 
     def removed_from(self, data: bytes) -> bytes:
         """Return the data with every hit replaced by the marker."""
@@ -60,7 +65,13 @@ class Needles:
 
     def _hits(self, data: bytes) -> list[tuple[int, int]]:
         found = sorted(
-            ((start, len(text)) for text in self._texts for start in _places(data, text)),
+            (
+                (start, len(text))
+                for beginning, texts in self._groups
+                if beginning in data
+                for text in texts
+                for start in _places(data, text)
+            ),
             key=lambda hit: (hit[0], -hit[1]),
         )
         hits: list[tuple[int, int]] = []
@@ -115,6 +126,15 @@ class Scanner:
         """Return what was held back, once nothing follows."""
         kept, self._kept = self._kept, b""
         return kept
+
+
+def _beginning(texts: list[bytes]) -> bytes:
+    """Return what all of the texts begin with."""
+    first, last = min(texts), max(texts)
+    length = next(
+        (place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first)
+    )
+    return first[:length]
 
 
 def _places(data: bytes, text: bytes) -> Iterator[int]:

@@ -31,6 +31,7 @@ SMALL = PIECE
 _REFUSED = frozenset({401, 403, 407})
 _NOT_MODIFIED = 304
 _EVENT_STREAM = "text/event-stream"
+_WITH_USAGE = frozenset({_EVENT_STREAM, "application/json"})
 _MARKS = [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"), (b"x-content-type-options", b"nosniff")]
 
 
@@ -90,7 +91,7 @@ class Exchange:
         self._request = request
         self._incoming = incoming
         self._send = send
-        self._usage = usage.reader_for(service.kind)
+        self._usage: usage.UsageReader | None = None
         self.course = Course()
 
     def tokens(self) -> int | None:
@@ -149,6 +150,8 @@ class Exchange:
     async def _pass_back(self, answer: aiohttp.ClientResponse) -> None:
         course = self.course
         course.status = answer.status
+        if answer.content_type in _WITH_USAGE:
+            self._usage = usage.reader_for(self._service.kind)
         fields, course.reflected = headers.come_back(answer.raw_headers, self._secret.needles)
         _require_readable(answer)
         length = answer.content_length

@@ -41,13 +41,14 @@ class Use:
             call.incoming.most = grant.max_body
             body = await self._whole_body() if grant.params else None
             secret = headers.credential(grant.service.slot, grant.secret.reveal())
-        except (TooLarge, ClientGone, problems.SecretUnusable, asyncio.CancelledError) as problem:
+            session = upstreams.session(grant.tenant_id, grant.service)
+        except BaseException as problem:
+            # Harmless for a use that is given back already.
             reason = _REASONS.get(type(problem), Reason.UPSTREAM_UNAVAILABLE)
             await self._threads.run_to_the_end(redeeming.refund, grant, reason)
             raise
         passed = headers.passed_on(call.fields, grant.service.headers)
         request = Request(call.method, place, passed, call.length if body is None else len(body), body)
-        session = upstreams.session(grant.tenant_id, grant.service)
         return Exchange(session, grant.service, secret, request, call.incoming, send)
 
     async def _whole_body(self) -> bytes:
