@@ -93,6 +93,7 @@ WRAPPERS = {
     for name, entry in _TABLE["wrappers"].items()
 }
 WATCHED = frozenset(_TABLE["watched"])
+ASKS: dict[str, list[str]] = _TABLE["asks"]
 NO_ADDRESS = frozenset(_TABLE["no_address"])
 FOLLOWED = FILTERS | FIRST_IS_TEXT
 KNOWN = (
@@ -128,9 +129,24 @@ def _matching(command: Command) -> list[str]:
         # The words behind its verb are names, which may be called like other verbs.
         verb = command.positionals[0].text if command.positionals else ""
         patterns = [(rule, tokens) for rule, tokens in patterns if tokens[0].startswith("-") or tokens[0] == verb]
-    return [rule for rule, tokens in patterns if not tokens or all(map(command.has, tokens))]
+    found = [rule for rule, tokens in patterns if not tokens or all(map(command.has, tokens))]
+    return [_LOOKS] if found and _only_asks(command) else found
 
 
+def _only_asks(command: Command) -> bool:
+    """Whether a command that could change the machine is only asked how things are."""
+    if command.name in _SHOWS_WHEN_BARE and not command.positionals and not command.flags - {"-l", "-t"}:
+        return True
+    if len(command.arguments) == 1 and command.arguments[0].text in _HELPS:
+        return True
+    asks = ASKS.get(command.name, ())
+    verb = command.positionals[0].text if command.positionals else ""
+    return any(word == verb or (word.startswith("-") and word in command.flags) for word in asks)
+
+
+_LOOKS = "sh.sys.info"
+_SHOWS_WHEN_BARE = frozenset({"mount", "localectl", "swapon"})
+_HELPS = frozenset({"--version", "--help", "-V"})
 _COPIES = frozenset({"rsync", "scp"})
 _MAKE_FILE_SYSTEMS = ("mkfs", "mke2fs", "mkswap")
 
