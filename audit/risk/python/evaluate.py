@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _MAX_DEPTH = 90
 _MAX_STEPS = 60_000
 # Steps spent on following single calls; after that, a function gives what it gives over all its calls.
-_MAX_ASSUMED = 1_500
+_MAX_ASSUMED = 600
 _NAMESPACES = ("__dict__", "globals()", "locals()", "vars()", "sys.modules", "__builtins__", "builtins")
 _SAME_OBJECT = frozenset({"__call__", "__func__", "__wrapped__", "__get__", "__await__", "__enter__", "__iter__"})
 _ENVIRONMENT = frozenset({"os.environ", "os.environb"})
@@ -303,7 +303,7 @@ class Evaluator:
             return constant("python3")
         if name.endswith(".__dict__"):
             return named(f"{name}.{attr}")
-        if attr == "__file__" and self._is_module(name):
+        if attr == "__file__" and "(" not in name and rules.import_rule(name) != "py.import.unknown":
             return constant(f"/usr/lib/python3/{name}.py")
         if attr == "__self__":
             return named(name.rpartition(".")[0] or "builtins")
