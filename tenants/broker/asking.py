@@ -54,16 +54,23 @@ class Refused(GatehouseError):
 
 
 class Exhausted(Refused):
-    """Its rate or its budget is used up."""
+    """Its rate is used up, or its sandbox was refused too often."""
 
     code = "token_exhausted"
     status = 429
     title = "This token allows no more requests for now."
-    default_should_retry = None
+    default_should_retry: ClassVar[bool | None] = None
+
+
+class Spent(Exhausted):
+    """Its budget is used up: to wait does not help."""
+
+    title = "The budget of this token is used up."
+    default_should_retry = False
 
 
 class Away(Refused):
-    """It would do, but the vault or the service does not answer; nothing was used of it."""
+    """It would do, but the service does not answer; nothing was used of it."""
 
     code = "upstream_unavailable"
     status = 503
@@ -72,10 +79,17 @@ class Away(Refused):
     default_retry_after: ClassVar[int | None] = 1
 
 
+class VaultAway(Away):
+    """It would do, but the vault with its secret does not answer; nothing was used of it."""
+
+    code = "vault_unavailable"
+    title = "The vault that keeps the secret is not available at the moment."
+
+
 _ANSWERS = {
     Reason.RATE: Exhausted,
-    Reason.BUDGET: Exhausted,
-    Reason.VAULT_UNAVAILABLE: Away,
+    Reason.BUDGET: Spent,
+    Reason.VAULT_UNAVAILABLE: VaultAway,
     Reason.UPSTREAM_UNAVAILABLE: Away,
 }
 
@@ -92,6 +106,11 @@ class Caller:
     sandbox_id: str = ""
     generation: int = 0
     run: str = ""
+
+    @property
+    def name(self) -> str:
+        """Return what the ledger calls it."""
+        return self.sandbox_id or self.run
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OBJECT = "scoped_token"
 REFUSED, REUSED = "token.refused", "token.reused"
-refusals = Refusals()
+_refusals = Refusals()
 
 
 def refuse(
@@ -35,19 +35,28 @@ def refuse(
     retry_after: int | None = None,
 ) -> Refused:
     """Record that a token was refused and why; return what the caller hears, which does not say it."""
-    who = caller.sandbox_id or caller.run
-    unwritten = refusals.one_more(who)
+    unwritten = _refusals.one_more(caller.name)
     if unwritten is None:
-        return Exhausted(reason, retry_after=refusals.wait_s(who))
+        return Exhausted(reason, retry_after=_refusals.wait_s(caller.name))
     with turns.write():
-        note_refusal(reason, caller, asked, token, unwritten=unwritten)
+        _note(reason, caller, asked, token, unwritten)
     return refusal(reason, retry_after=retry_after)
 
 
-def note_refusal(
-    reason: Reason, caller: Caller, asked: Asked, token: ScopedToken | None, *, unwritten: int = 0
-) -> None:
-    """Record a refusal inside the caller's transaction; `unwritten` is how many before it were not.
+def note_refusal(reason: Reason, caller: Caller, asked: Asked, token: ScopedToken) -> None:
+    """Record a refusal inside the caller's transaction, unless there were too many."""
+    unwritten = _refusals.one_more(caller.name)
+    if unwritten is not None:
+        _note(reason, caller, asked, token, unwritten)
+
+
+def forget_refusals() -> None:
+    """Write down the next refusals of each caller one by one, as a new process does."""
+    _refusals.clear()
+
+
+def _note(reason: Reason, caller: Caller, asked: Asked, token: ScopedToken | None, unwritten: int) -> None:
+    """Record a refusal; `unwritten` is how many before it were not.
 
     Where a token of one tenant is used by a sandbox of another, each hears of its own half.
     """
@@ -62,7 +71,7 @@ def note_refusal(
         REUSED if again else REFUSED,
         actor=broker(own, caller),
         object_type=OBJECT if own is not None else "sandbox",
-        object_id=own.pk if own is not None else caller.sandbox_id or caller.run,
+        object_id=own.pk if own is not None else caller.name,
         tenant_id=tenant_id,
         sandbox_id=caller.sandbox_id,
         generation=caller.generation or None,
@@ -95,7 +104,7 @@ def broker(token: ScopedToken | None, caller: Caller | None) -> Actor:
         scopes=frozenset(),
         auth=OBJECT,
         token_id=token.pk if token is not None else "",
-        on_behalf_of=(caller.sandbox_id or caller.run) if caller is not None else "",
+        on_behalf_of=caller.name if caller is not None else "",
     )
 
 

@@ -107,13 +107,18 @@ def redeem(text: str, caller: Caller, asked: Asked) -> Grant:
     if found.reason is None and service is None:
         found = calls.Match(Reason.SERVICE)
     if found.reason is not None or service is None:
-        raise noting.refuse(found.reason or Reason.SERVICE, caller, asked, token, retry_after=_wait_s(token, now))
+        raise _refuse(found.reason or Reason.SERVICE, caller, asked, token, now)
     use = _take(token, asked, found.max_body, now)
     if use is None:
         token, tenant_state = counters.find(parsed.id) or known
         reason = _look(token, tenant_state, caller, asked, now).reason or _why_it_was_too_late(token)
-        raise noting.refuse(reason, caller, asked, token, retry_after=_wait_s(token, now))
+        raise _refuse(reason, caller, asked, token, now)
     return _grant(token, service, use, caller, asked)
+
+
+def _refuse(reason: Reason, caller: Caller, asked: Asked, token: ScopedToken, now: datetime) -> Refused:
+    wait_s = _wait_s(token, now) if reason == Reason.RATE else None
+    return noting.refuse(reason, caller, asked, token, retry_after=wait_s)
 
 
 def _look(token: ScopedToken, tenant_state: str, caller: Caller, asked: Asked, now: datetime) -> calls.Match:

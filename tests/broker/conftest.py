@@ -10,4 +10,4 @@ from tenants.broker import noting
 @pytest.fixture(autouse=True)
 def _no_refusals_before() -> None:
     """Let no test count what an earlier one was refused: their sandboxes have the same names."""
-    noting.refusals.clear()
+    noting.forget_refusals()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tenants.broker import flooding, noting
+from tenants.broker import flooding, noting, redeeming
 from tenants.broker.flooding import MOST, WINDOW_S, Refusals
 from tenants.broker.redeeming import Reason, Refused
 from tests.broker.tokenplace import BOB, KEY, Place, events, place
@@ -16,7 +16,7 @@ __all__ = ["place"]
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return the time, in seconds, by which refusals are counted."""
     time = [1000.0]
-    monkeypatch.setattr(noting, "refusals", Refusals(lambda: time[0]))
+    monkeypatch.setattr(noting, "_refusals", Refusals(lambda: time[0]))
     return time
 
 
@@ -71,3 +71,15 @@ def test_a_flood_is_refused_without_a_word_in_the_ledger_until_it_is_over(
 
     *_, last = events("token.refused")
     assert (last.sandbox_id, last.details["unwritten"]) == ("ialice", 4)
+
+
+@pytest.mark.django_db
+def test_bodies_that_break_a_rule_are_counted_with_them(
+    place: Place, now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flooding, "MOST", 5)
+    text = place.issue(params={"stream": False})
+    for _ in range(9):
+        with pytest.raises(Refused):
+            redeeming.check_body(place.redeem(text), b"{}x")
+    assert ([event.reason for event in events("token.refused")], place.token().uses) == (["body_rule"] * 5, 0)

@@ -163,6 +163,20 @@ def test_a_use_of_which_nothing_went_out_is_undone(place: Place) -> None:
     place.redeem(text)
 
 
+def test_a_vault_that_is_away_is_named_and_nothing_is_used(place: Place) -> None:
+    text = place.issue()
+    secrets = Secret.everywhere()
+    secrets.update(vault="closed")
+    with pytest.raises(Refused) as heard:
+        place.redeem(text)
+
+    assert (heard.value.status, heard.value.code) == (503, "vault_unavailable")
+    assert (place.token().uses, under_way()) == (0, 0)
+    assert events("token.refused")[0].reason == "vault_unavailable"
+    secrets.update(vault="embedded")
+    place.redeem(text)
+
+
 def test_what_is_settled_is_not_undone_and_the_other_way_round(place: Place) -> None:
     text = place.issue(**TWICE)
     grant = place.redeem(text)
@@ -225,7 +239,8 @@ def test_the_tenth_refusal_within_ten_minutes_is_probing(place: Place) -> None:
 
 
 def test_refusals_hear_the_same_words_whatever_the_reason(place: Place) -> None:
-    text = place.issue()
+    text = place.issue(max_uses=None, requests_per_minute=1)
+    place.redeem(text)
     said = set()
     for shown, caller, asked in (
         ("nonsense", ALICE, {}),

@@ -69,7 +69,10 @@ def test_a_body_of_unknown_length_is_bounded_where_bytes_are_counted(place: Plac
 def test_a_budget_of_tokens_reserves_what_an_answer_may_cost_and_settles_what_it_did(place: Place) -> None:
     text = place.issue(max_uses=None, params={"max_tokens": 100}, budget=Budget(tokens=250))
     grants = [place.redeem(text) for _ in range(3)]
-    assert place.refused(text) == Reason.BUDGET
+    with pytest.raises(Refused) as refused:
+        place.redeem(text)
+    assert (refused.value.status, refused.value.reason) == (429, Reason.BUDGET)
+    assert refused.value.headers() == {"Should-Retry": "false"}
 
     for grant, usage in zip(grants, (10, 20, 30), strict=True):
         redeeming.settle(grant, Outcome(200, usage_tokens=usage))
