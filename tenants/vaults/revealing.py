@@ -64,9 +64,10 @@ def reveal(tenant_id: str, name: str, *, version: int | None = None) -> Revealed
     may come from the memory of this process. Raises SecretMissing, SecretDisabled, VaultUnavailable, VaultDenied,
     VaultMisconfigured, SecretUnreadable.
     """
-    found = _current(UUID(tenant_id), normal_name(name))
+    wanted = normal_name(name)
+    found = _current(UUID(tenant_id), wanted) if NAME.fullmatch(wanted) else None
     if found is None:
-        raise SecretMissing
+        raise SecretMissing(f"There is no secret {wanted[:128]!r}.")
     if found.state != SecretState.ACTIVE or found.tenant_state != TenantState.ACTIVE:
         raise SecretDisabled(f"The secret {found.name} is disabled.")
     number = found.version if version is None else version
@@ -75,8 +76,6 @@ def reveal(tenant_id: str, name: str, *, version: int | None = None) -> Revealed
 
 
 def _current(tenant_id: UUID, name: str) -> _Current | None:
-    if not NAME.fullmatch(name):
-        return None
     with connection.cursor() as cursor:
         cursor.execute(_CURRENT, [Tenant._meta.pk.get_db_prep_value(tenant_id, connection), name])
         row = cursor.fetchone()

@@ -107,7 +107,7 @@ def test_a_suspended_tenants_secrets_are_given_to_nobody(acme: Tenant) -> None:
 
 @pytest.mark.parametrize("name", ["unknown", "", "sec_x", "a" * 500, "ä", "a|b", "x\x00"])
 def test_a_name_that_nothing_has_is_missing(acme: Tenant, name: str) -> None:
-    with pytest.raises(SecretMissing):
+    with pytest.raises(SecretMissing, match="There is no secret "):
         text_of(acme, name)
 
 
