@@ -220,7 +220,7 @@ def test_a_vault_that_refuses_us_uses_nothing_up(acme: Stack, cloud: Cloud, mode
     acme.rest("POST", "secrets", {"name": "never-read", "vault": "azure", "value": KEY})
     token = issue(acme, box, secret="never-read")["token"]
     cloud.denied = {"get", "list"}
-    assert ask(box, token)["error"]["code"] == "upstream_unavailable"
+    assert ask(box, token)["error"]["code"] == "vault_unavailable"
     assert model.requests == []
     cloud.denied = set()
     assert ask(box, token)["choices"][0]["message"]["content"] == "Hello, Alice!"
