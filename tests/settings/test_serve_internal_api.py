@@ -14,10 +14,11 @@ from sandboxes.models import Sandbox
 from tenants import actions as tenant_actions
 from tests.factories import OPERATOR
 from tests.sandboxes.fixtures import alice, assert_counters_equal_reality, base, node, used
-from tests.webserver import Web
+from tests.webserver import Connection, Web
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from sandboxes.models import Template
     from tests.sandboxes.fixtures import Caller
@@ -186,19 +187,18 @@ def test_the_public_listener_does_not_serve_it(web: Web, node: NodeDouble, base:
     assert web.ask("/health", method="GET", at=web.public)[0] == 200
 
 
-def test_a_stranger_of_this_host_gets_no_answer(web: Web, node: NodeDouble, base: Template, alice: Caller) -> None:
-    sandbox_id = sleeping(alice)
-    for path in (web.internal.parent.parent, web.internal.parent):
-        path.chmod(0o755)
-    web.internal.chmod(0o666)
-    request = f"POST /internal/v1/sandboxes/{sandbox_id}/resume HTTP/1.1\\r\\nHost: x\\r\\n"
+@pytest.mark.parametrize("listener", ["internal", "broker"])
+def test_a_stranger_of_this_host_gets_no_answer(web: Web, db: None, listener: str) -> None:
+    path: Path = getattr(web, listener)
+    for opened, mode in ((path.parent.parent, 0o755), (path.parent, 0o755), (path, 0o666)):
+        opened.chmod(mode)
     code = (
         "import socket\n"
         "s = socket.socket(socket.AF_UNIX)\n"
         "s.settimeout(10)\n"
-        f"s.connect({str(web.internal)!r})\n"
+        f"s.connect({str(path)!r})\n"
         "try:\n"
-        f"    s.sendall(b'{request}Content-Length: 16\\r\\n\\r\\n{{\"generation\": 1}}')\n"
+        "    s.sendall(b'GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n')\n"
         "    print(len(s.recv(100)))\n"
         "except (ConnectionError, BrokenPipeError):\n"
         "    print(0)\n"
@@ -209,4 +209,14 @@ def test_a_stranger_of_this_host_gets_no_answer(web: Web, node: NodeDouble, base
     )
 
     assert (asked.stdout, asked.stderr) == (b"0\n", b"")
-    assert node.guests[sandbox_id].state == "paused"
+    assert web.ask("/", method="GET", at=path)[0] in (401, 404)
+
+
+@pytest.mark.parametrize("listener", ["internal", "broker"])
+def test_no_live_events_come_by_the_listeners_of_other_processes(web: Web, db: None, listener: str) -> None:
+    connection = Connection(getattr(web, listener))
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    connection.request("GET", "/ws/audit", headers=upgrade | {"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="})
+
+    assert connection.getresponse().status == 403
+    connection.close()
