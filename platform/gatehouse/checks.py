@@ -15,6 +15,7 @@ from django.db import DatabaseError, connections
 
 from corekit.errors import GatehouseError
 from gatehouse.env import EnvError
+from tenants.broker.upstream import tls_context
 from tenants.vaults import choosing
 
 if TYPE_CHECKING:
@@ -143,4 +144,18 @@ def vaults_are_usable(app_configs: Apps, **_: Any) -> list[CheckMessage]:
             vault.masters.all()
     except GatehouseError as error:
         return [Error(error.message, hint="`manage.py vault status` says more.", id="gatehouse.E007")]
+    return []
+
+
+@register(Tags.security)
+def authorities_are_readable(app_configs: Apps, **_: Any) -> list[CheckMessage]:
+    """E008: the certificates that the secret broker is to trust for services can be read."""
+    path = settings.GATEHOUSE.broker_ca_file
+    if path is None:
+        return []
+    try:
+        tls_context(path)
+    except OSError as error:
+        message = f"GATEHOUSE_BROKER_CA_FILE names {path}, which holds no certificates that can be read: {error}."
+        return [Error(message, hint="It must be PEM, readable by gatehouse-web.", id="gatehouse.E008")]
     return []

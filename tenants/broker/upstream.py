@@ -50,7 +50,7 @@ class Upstreams:
     def _made(self, service: Service) -> aiohttp.ClientSession:
         allowed = _may_be_private if service.private else _may_be_public
         return aiohttp.ClientSession(
-            connector=CheckedConnector(allowed, keep=True, context=_context(settings.GATEHOUSE.broker_ca_file)),
+            connector=CheckedConnector(allowed, keep=True, context=tls_context(settings.GATEHOUSE.broker_ca_file)),
             timeout=aiohttp.ClientTimeout(
                 total=None, connect=_CONNECT_S, sock_connect=_SOCKET_S, sock_read=self._read_s
             ),
@@ -74,7 +74,8 @@ class Upstreams:
 
 
 @functools.lru_cache(maxsize=4)
-def _context(ca_file: Path | None) -> ssl.SSLContext:
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Return how services prove who they are. Raises OSError when the operator's authorities can't be read."""
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])

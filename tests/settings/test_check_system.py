@@ -41,7 +41,7 @@ def test_a_good_installation_has_nothing_to_say(place: Any, settings: Any) -> No
     settings.DEBUG = False
     for check in (
         *(checks.debug_is_off, checks.key_files_are_closed, checks.seed_is_usable, checks.keys_exist),
-        checks.vaults_are_usable,
+        *(checks.vaults_are_usable, checks.authorities_are_readable),
     ):
         assert check(None) == []
 
@@ -84,6 +84,19 @@ def test_vaults_that_are_not_configured_right_are_an_error(place: Any, settings:
     (found,) = checks.vaults_are_usable(None)
     assert found.id == "gatehouse.E007"
     assert found.msg == "The vault company has the kind 'safe': there is azure_key_vault."
+
+
+@pytest.mark.parametrize("text", [None, "", "no certificate"], ids=["missing", "empty", "no PEM"])
+def test_authorities_that_cannot_be_read_are_an_error(
+    place: Any, settings: Any, tmp_path: Path, text: str | None
+) -> None:
+    file = tmp_path / "ca.pem"
+    if text is not None:
+        file.write_text(text)
+    settings.GATEHOUSE = dataclasses.replace(place, broker_ca_file=file)
+    (found,) = checks.authorities_are_readable(None)
+    assert found.id == "gatehouse.E008"
+    assert str(file) in found.msg
 
 
 def test_a_broken_seed_is_an_error(place: Any, tmp_path: Path, settings: Any) -> None:
