@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 _INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 # What two things do that are each allowed is little more than what one does: danger is in how they are joined.
-# So are two signs of the same thing: a name in pieces that is evaluated is one disguise, not two.
+# So are two signs of the same thing: a name in pieces that is evaluated is one disguise, not two, and what it is
+# that is disguised is often a look at credentials.
 _BESIDE = 0.3
 _SAME_SIGN = {
     "sh.dyn": "disguise",
     "sh.evade": "disguise",
-    "sh.fs.secret": "secret",
-    "sh.fs.hunt": "secret",
+    "sh.fs.secret": "disguise",
+    "sh.fs.hunt": "disguise",
     "sh.priv": "privilege",
     "sh.fs.write.system": "privilege",
     "sh.persist.service": "privilege",
     "sh.persist.hook": "disguise",
-    "sh.priv.debug": "disguise",
     "sh.evade.mask": "stand-in",
     "sh.persist.profile": "stand-in",
 }
@@ -114,6 +114,6 @@ def _weighed(findings: list[Finding]) -> list[Finding]:
 
 
 def _kind_of(found: Finding) -> str:
-    if found.kind == "capability" and found.tier < "L3":
+    if found.rule == "sh.code.parse" or (found.kind == "capability" and found.tier < "L3"):
         return "capability"
     return _SAME_SIGN.get(found.rule) or _SAME_SIGN.get(found.rule.rpartition(".")[0], "")

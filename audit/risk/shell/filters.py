@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import bz2
+import gzip
 import lzma
 import re
 import zlib
@@ -146,7 +147,9 @@ def _gunzip(arguments: list[str], text: str) -> Made:
 
 
 def _gzip(arguments: list[str], text: str) -> Made:
-    return _gunzip(arguments, text) if _has(arguments, "-d", "-dc", "-cd", "--decompress") else None
+    if _has(arguments, "-d", "-dc", "-cd", "--decompress"):
+        return _gunzip(arguments, text)
+    return _text(gzip.compress(_bytes(text), mtime=0)), False
 
 
 def _bunzip(arguments: list[str], text: str) -> Made:

@@ -21,7 +21,7 @@ _USUAL = frozenset(
 _REMOTE_RUNS = re.compile(r"^\s*(?:proxy|local|knownhosts|remote)command[\s=]+(.*)", re.IGNORECASE | re.MULTILINE)
 # Lines that start something, in the scripts of editors, debuggers, databases and the like.
 _RUNS = re.compile(
-    r"(?:^|[\s:|(+])(?:!|\.?shell\b|\.system\b|\\!|platform shell|shell-command|call-process|start-process|run-shell"
+    r"(?:^|[\s:|()+])(?:!|\.?shell\b|\.system\b|\\!|platform shell|shell-command|call-process|start-process|run-shell"
     r"|if-shell|execute_process\s*\(\s*COMMAND|python3?x?\b|py3x?\b|pyx?\b|lua\b|perl\b|ruby\b|term(?:inal)?\b|pipe\b"
     r"|call\s+system\s*\(|system\s*\(|system\s|script\b|exec\s)\s*(.*)"
 )

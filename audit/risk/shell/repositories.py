@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from audit.risk.places import is_root, normal_path
+from audit.risk.places import is_private, is_root, normal_path
 from audit.risk.shell import network, programs, table
 from audit.risk.shell.values import EMPTY, UNKNOWN, Value, Word, joined
 
@@ -108,6 +108,9 @@ def _carry(judge: Judge, command: Command, verb: str, verbs: list[Word]) -> None
     state = judge.walker.state
     if verb in {"add", "commit"}:
         known = [state.files.get(normal_path(state.located(word.text)), EMPTY) for word in verbs[1:]]
+        private = [word.text for word in verbs[1:] if verb == "add" and is_private(state.located(word.text))]
+        if private:
+            state.carried |= {"secret"}
         everything = {"-A", "--all", "-a"} & command.flags or any(word.text == "." for word in verbs[1:])
         state.carried |= joined([*known, *state.files.values()] if everything else known).taints & {
             "secret",

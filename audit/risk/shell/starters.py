@@ -171,10 +171,11 @@ def make(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Val
             judge.report.add("sh.dyn.hidden-shell", node, word.text)
             programs.run_shell(judge, Value(word.text.partition("=")[2], word.taints), node, own=False)
     given = joined(command.values("--eval"), "\n")
+    fed = False
     name = command.value("-f", "--file", "--makefile")
     # The grammar loses a dash that stands before a here-document.
     if name.text == "-" if name is not None else "-f" in command.flags:
-        rules = stdin
+        rules, fed = stdin, True
     elif name is not None and name.text.startswith(("/dev/stdin", "/dev/fd/", "/proc/self/fd/")):
         rules = judge.walker.state.files.get(name.text, stdin)
     else:
@@ -183,6 +184,9 @@ def make(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Val
     if given.text:
         judge.report.add("sh.dyn.hidden-shell", node, given.text)
     recipes = later.recipes(rules.text)
+    if recipes and fed:
+        # Who reads the makefile sees nothing of it.
+        judge.report.add("sh.dyn.inherit", node)
     if recipes:
         programs.run_shell(
             judge, Value("\n".join(recipes).replace("$$", "$"), rules.taints - {"written"}), node, own=False
@@ -240,8 +244,8 @@ def find(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Val
     judge.report.add("sh.fs.read", node)
     wide = bool(classes - {"workspace"}) or any(normal_path(start.text).startswith("~") for start in starts)
     taints = frozenset({"file"})
-    everywhere = any(is_root(judge.walker.state.located(start.text)) for start in starts)
-    everywhere = everywhere and not any(word.text in _CHOOSES for word in words)
+    of_all = any(is_root(judge.walker.state.located(start.text)) for start in starts)
+    everywhere = of_all and not any(word.text in _CHOOSES for word in words)
     wide_taint = frozenset({"everywhere"}) if everywhere else NOTHING
     for place, word in enumerate(words):
         value = words[place + 1] if place + 1 < len(words) else Word()
@@ -258,7 +262,8 @@ def find(judge: Judge, command: Command, stdin: Value, node: Node | None) -> Val
                 for start in starts:
                     judge.touch(start, node, writing=True)
         elif word.text in {"-exec", "-execdir", "-ok", "-okdir"}:
-            if everywhere and Command(value.text, []).name in _DELETES:
+            starts_with = Command(value.text, []).name
+            if (everywhere and starts_with in _DELETES) or (starts_with == "shred" and of_all):
                 judge.report.add("sh.destroy.root", node)
             _found(judge, starts, words[place + 1 :], taints | wide_taint, node)
         elif word.text in {"-fprint", "-fprintf", "-fls", "-fprint0"}:

@@ -15,11 +15,12 @@ from audit.risk.shell.context import Context, Exhausted
 from audit.risk.shell.judge import Judge
 from audit.risk.shell.loops import is_endless, watch_bomb, watch_burners, watch_loop
 from audit.risk.shell.state import Function, State
+from audit.risk.shell.trees import assigned_in, is_broken
 from audit.risk.shell.values import EMPTY, MYSTERY, UNKNOWN, Value, Word, joined
 from audit.risk.shell.words import Expander
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from tree_sitter import Node
 
@@ -44,7 +45,6 @@ _BRANCHES = frozenset({"if_statement", "elif_clause", "else_clause", "case_state
 _WORDS = frozenset(
     {"word", "string", "raw_string", "ansi_c_string", "concatenation", "number", "simple_expansion", "expansion"}
 )
-_REDIRECT_MARKS = frozenset({b"<", b">", b"<<", b"<<<", b"<>"})
 _REDIRECTS = frozenset({"file_redirect", "heredoc_redirect", "herestring_redirect"})
 
 
@@ -66,13 +66,18 @@ class Walker:
         if strange and (plainer := _BRACED_COMMAND.sub(rb"\g<0>''", data)) != data:
             # The grammar takes the brace for that of a block; behind an empty string it is part of a word.
             root = tree_sitter.Parser(_LANGUAGE).parse(plainer).root_node
-        if root.has_error and _is_broken(root):
+        if root.has_error and is_broken(root):
             self._context.report.add("sh.code.parse", None)
         written = self._all(root.named_children, EMPTY)
-        for name, function in list(self.state.functions.items()):
-            if not function.called:
-                self.call(name, None, EMPTY, None)
+        self._uncalled()
         return written
+
+    def _uncalled(self, known: Iterable[str] = ()) -> None:
+        """Follow the functions that nothing here calls; those are not of this shell that were known before it."""
+        functions = self.state.functions
+        while names := [name for name in functions if name not in known and not functions[name].called]:
+            for name in names:
+                self.call(name, None, EMPTY, None)
 
     def start(self, argv: list[Word]) -> Value:
         """Follow one command whose words are known."""
@@ -86,7 +91,7 @@ class Walker:
         if self._calls >= _MAX_CALLS or function.called > most or function.active > _MAX_NESTED:
             # It was followed often enough, at last with arguments that nobody knows: only what it sets is open.
             if function.assigned is None:
-                function.assigned = _assigned(function.body)
+                function.assigned = assigned_in(function.body)
             for variable in function.assigned:
                 self.state.set(variable, MYSTERY)
             return MYSTERY
@@ -166,7 +171,10 @@ class Walker:
         return joined([output, self._unsure(lambda: self._all(rest, stdin))])
 
     def _subshell(self, node: Node, stdin: Value) -> Value:
-        return Walker(self._context, self.state.copy(), calls=self._calls)._all(node.named_children, stdin)
+        walker = Walker(self._context, self.state.copy(), calls=self._calls)
+        output = walker._all(node.named_children, stdin)
+        walker._uncalled(self.state.functions)
+        return output
 
     def _pipeline(self, node: Node, stdin: Value) -> Value:
         return self._pipe([child for child in node.children if child.is_named], stdin)
@@ -414,6 +422,7 @@ class Walker:
             output = walker._all(children, MYSTERY)
         else:
             output = walker._all(children, EMPTY)
+            walker._uncalled(self.state.functions)
         if node.type == "process_substitution":
             path = f"/dev/fd/{63 + len(self.state.files)}"
             self.state.files[normal_path(path)] = output
@@ -428,30 +437,6 @@ class Walker:
                 for word in self._expander.words(child):
                     run_index(self._judge, word, node)
         return EMPTY
-
-
-def _is_broken(root: Node) -> bool:
-    """Whether a part can't be read; the grammar does not know every redirection to a descriptor of its own."""
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
-        if node.is_missing or (node.type == "ERROR" and (node.text or b"").strip() not in _REDIRECT_MARKS):
-            return True
-        # Of arithmetic the grammar knows little, and it has its own reader.
-        waiting += [child for child in node.children if child.has_error and child.type != "arithmetic_expansion"]
-    return False
-
-
-def _assigned(body: Node) -> frozenset[str]:
-    """Return the variables that a function's body sets."""
-    found = set()
-    waiting = [body]
-    while waiting:
-        node = waiting.pop()
-        if node.type == "variable_assignment" and (name := node.child_by_field_name("name")) is not None:
-            found.add((name.text or b"").decode("utf-8", "replace"))
-        waiting += node.children
-    return frozenset(found)
 
 
 def _found(words: list[Value], taints: frozenset[str]) -> list[Value]:
