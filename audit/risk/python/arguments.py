@@ -80,7 +80,10 @@ def _learn_handed_on(ev: Evaluator, node: ast.Call, func: Value) -> None:
             beside = [*args[place + 1 :], *keywords.get("args", NOTHING).items_values()]
             if last in _FOR_EACH or id(node) in ev.outline.looped:
                 ev.repeated.add(id(scope))
-            if last in _FOR_EACH:
+            if value is keywords.get("key") and args:
+                # What things are sorted or chosen by is asked of each of them.
+                beside = [elements(args[0])]
+            elif last in _FOR_EACH:
                 beside = [elements(one) for one in beside]
             elif len(beside) == 1 and beside[0].items is not None:
                 beside = beside[0].items_values()

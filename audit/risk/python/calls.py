@@ -172,6 +172,8 @@ def result(ev: Evaluator, node: ast.Call) -> Value:
         given = UNKNOWN
     if func.dynamic and not given.names:
         given = replace(given, dynamic=True)
+    if attr == "to_bytes" and not given.consts:
+        given = tainted(given, {"decoded": node})
     if attr == "hex" and not given.consts:
         given = tainted(given, {"encoded": node})
     if not rules.KEEP_NOTHING.isdisjoint(func.names):

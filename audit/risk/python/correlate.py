@@ -26,6 +26,27 @@ _HUNTED = re.compile(
 # Where a downloader puts what it gets.
 _SAVED = re.compile(r"\b(?:curl|wget)\b[^|;&]*?\s(?:-[a-zA-Z]*[oO]|--output|--output-document)[ =]?(\S+)")
 _MINING = re.compile(r"stratum\+(?:tcp|ssl|tls)://|\bmining\.(?:subscribe|authorize|submit)\b|\bxmrig\b|--donate-level")
+# What Python calls on its own, and nobody expects to start programs.
+_IMPLICIT = frozenset(
+    {
+        "__del__",
+        "__eq__",
+        "__ne__",
+        "__lt__",
+        "__le__",
+        "__gt__",
+        "__ge__",
+        "__hash__",
+        "__bool__",
+        "__len__",
+        "__str__",
+    }
+    | {"__repr__", "__format__", "__bytes__", "__index__", "__int__", "__float__", "__fspath__", "__contains__"}
+    | {"__getattr__", "__getattribute__", "__setattr__", "__get__", "__set__", "__set_name__", "__missing__"}
+    | {"__init_subclass__", "__class_getitem__", "__instancecheck__", "__subclasscheck__", "__subclasshook__"}
+    | {"__prepare__", "__mro_entries__", "__reduce__", "__setstate__", "__add__", "__radd__", "__or__", "__ror__"}
+    | {"__and__", "__sub__", "__mul__", "__matmul__", "__mod__", "__neg__", "__invert__", "__rshift__", "__lshift__"}
+)
 _CLONED = re.compile(r"\bgit clone\b[^;&|]*?[/:]([\w.-]+?)(?:\.git)?(?:\s+(?!-)(\S+))?\s*$")
 _SPEAKING = frozenset({"py.net.client", "py.net.socket", "py.proc.argv", "py.proc.shell", "py.proc.shell.plain"})
 _STARTS = frozenset({"py.proc.argv", "py.proc.shell", "py.proc.shell.plain", "py.dyn.run", "py.dyn.load"})
@@ -51,6 +72,9 @@ class Facts:
     opened: list[str] = field(default_factory=list)
     sweeps: set[int] = field(default_factory=set)
     forks: list[ast.AST] = field(default_factory=list)
+    # Calls that start programs, and functions that something else calls at a time of its own.
+    starts: list[ast.Call] = field(default_factory=list)
+    handlers: set[int] = field(default_factory=set)
     reads_itself: bool = False
     executable: ast.AST | None = None
     saved: ast.AST | None = None
@@ -69,6 +93,7 @@ def correlate(facts: Facts, report: Report, ev: Evaluator) -> None:
     _forks(facts, report)
     _hunts(facts, report, ev)
     _mines(facts, report, ev)
+    _unseen(facts, report)
     for row in rules.TOGETHER:
         if all(not report.rules.isdisjoint(group) for group in row["all"]):
             report.add(row["id"], _first_node(facts))
@@ -87,6 +112,19 @@ def _flows(facts: Facts, report: Report) -> None:
             if group == "dns" and label in {"file", "encoded"} and not _inside_a_name(first):
                 continue
             report.add(row["id"], node, chain=(taints[label], node))
+
+
+def _unseen(facts: Facts, report: Report) -> None:
+    """Find programs that are started where nothing in the text calls for it."""
+    for call in facts.starts:
+        scope = facts.outline.scope_of.get(id(call))
+        while scope is not None and not scope.is_function:
+            scope = scope.parent
+        if scope is None:
+            continue
+        method = scope.parent is not None and scope.parent.is_class
+        if id(scope) in facts.handlers or (method and getattr(scope.node, "name", "") in _IMPLICIT):
+            report.add("py.evade.hook", call)
 
 
 def _mines(facts: Facts, report: Report, ev: Evaluator) -> None:
@@ -144,8 +182,11 @@ def _start_of(facts: Facts, path: str, but: str = "") -> ast.AST | None:
     for text, node in facts.commands:
         if text != but and path in text.replace("'", " ").replace("./", "").split():
             return node
-    if path.endswith(".py") and path[:-3] in facts.imported:
-        return facts.outline.module.node
+    if path.endswith(".py"):
+        if path[:-3] in facts.imported:
+            return facts.outline.module.node
+        asked = f"-m {path[:-3]}"
+        return next((node for text, node in facts.commands if f"{text} ".find(f"{asked} ") >= 0), None)
     return None
 
 

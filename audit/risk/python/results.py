@@ -17,6 +17,7 @@ from audit.risk.python.lookups import (
 )
 from audit.risk.python.values import (
     HOLE,
+    QUOTED,
     UNKNOWN,
     Value,
     constant,
@@ -52,6 +53,7 @@ _FOLLOWED = (
     | {
         *(
             "inspect.getmembers",
+            "shlex.quote",
             "itertools.product",
             "inspect.getmembers_static",
             "globals",
@@ -181,6 +183,9 @@ def _built(ev: Evaluator, node: ast.Call, name: str, args: Sequence[Value], keyw
         return Value(items=((None, Value(taints={"guess": node}, open=True)),), taints={"guess": node}, open=True)
     if name.endswith("socket().accept"):
         return Value(items=((0, tainted(named("socket.socket()"), {"net": node})), (1, UNKNOWN)))
+    if name == "shlex.quote" and args and not args[0].consts:
+        # Whatever it is, it stays one word.
+        return Value((), (QUOTED,), args[0].taints, built=False)
     if name == "range" and args:
         return _range(args)
     if name == "dict":

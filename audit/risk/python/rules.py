@@ -72,6 +72,7 @@ DISTINCT = frozenset(_NAMES["distinct_methods"])
 LEAVES = frozenset(_NAMES["leaf_modules"])
 # Modules that are handed what matters.
 TRUSTED = frozenset(_NAMES["trusted_modules"])
+IMPORTED_BY_TEXT = frozenset(_NAMES["imported_by_text"])
 LOOPHOLES = frozenset(_NAMES["loopholes"])
 STATEMENT_METHODS = frozenset(_NAMES["statement_methods"])
 # What the text of a statement for a database matches, by rule.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from audit.risk.python.evaluate import Evaluator
     from audit.risk.python.report import Report
-    from audit.risk.python.scopes import Outline
+    from audit.risk.python.scopes import Outline, Scope
 
 _ALWAYS_FINE = frozenset(
     {"sys.stdout", "sys.stderr", "sys.stdin", "sys.argv", "sys.path", "sys.displayhook", "sys.excepthook", "sys.ps1"}
@@ -50,6 +50,7 @@ _KEEPS = frozenset(
 _FOREIGN = frozenset({"input", "net"})
 _LISTED = frozenset({"file", "guess"})
 _PASSWORD = re.compile(r"(?i)pass|pwd|\bpin\b|otp|\bcode\b")
+_DEFERRING = frozenset({"signal.signal", "weakref.finalize"})
 _CHOICES = (ast.IfExp, ast.BoolOp, ast.NamedExpr)
 _STARTING = ("py.proc.argv", "py.proc.shell", "py.proc.pty", "py.dyn.", "py.native")
 _PLAIN = frozenset({"L0", "L1", "L2"})
@@ -165,6 +166,8 @@ class Scan:
 
     def _called(self, call: Call, name: str, func: Value) -> None:
         node, args = call.node, call.args
+        if name in rules.IMPORTED_BY_TEXT and args:
+            self.facts.imported.update(re.split(r"[.:]", text)[0] for text in args[0].texts())
         rule = rule_for(name, args, call.keywords)
         does = self.sinks.roles(node, name, args, call.keywords, call.base)
         if rule == "py.proc.shell" and does in _PLAIN:
@@ -189,6 +192,10 @@ class Scan:
             self.facts.imported.update(wanted)
             if any(rules.import_rule(module) == "py.import.native" for module in wanted):
                 self.report.add("py.evade.name", node, name)
+        if rule.startswith(_STARTING[:3]):
+            self.facts.starts.append(node)
+        if name in _DEFERRING:
+            self.facts.handlers.update(id(scope) for arg in args for scope, _ in arg.scopes if _is_hidden(name, scope))
         if rule == "py.proc.fork":
             self.facts.forks.append(node)
         for group in rules.SINKS_OF.get(rule, ()):
@@ -319,6 +326,9 @@ class Scan:
                 self.report.add(rules.ATTRIBUTES[const], node)
             if const == "__builtins__":
                 self.report.add("py.reflect.builtins", node, const)
+        if not key.consts and any(map(_is_table, base.names)):
+            # Whatever is made of it: a function is taken out by a name that only running would tell.
+            self.report.add("py.dyn.unresolved", node)
         if "sys.modules" in base.names and "__main__" not in key.consts:
             self.report.add("py.reflect.builtins", node, "sys.modules")
         if "os.environ" in base.names or "os.environb" in base.names:
@@ -394,6 +404,10 @@ def _is_foreign_name(value: Value) -> bool:
     return not value.consts and bool(value.taints) and not _FOREIGN.isdisjoint(value.taints or ())
 
 
+def _is_hidden(deferring: str, scope: Scope) -> bool:
+    return deferring != "signal.signal" or isinstance(scope.node, ast.Lambda)
+
+
 def _is_guess(value: Value) -> bool:
     """Return whether a password is one of many that come from a list or are counted through."""
     for key, part in value.items or ():
@@ -401,6 +415,11 @@ def _is_guess(value: Value) -> bool:
         if guessed and part.open and not _LISTED.isdisjoint(part.taints or ()):
             return True
     return False
+
+
+def _is_table(name: str) -> bool:
+    """Return whether a name is that of a table of all that a powerful module holds."""
+    return name == "builtins" or (name.endswith(".__dict__") and name[:-9] in {*rules.POWERFUL, "builtins"})
 
 
 def _is_statement(name: str) -> bool:

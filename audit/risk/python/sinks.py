@@ -11,7 +11,7 @@ from audit.risk.places import is_root, normal_path, path_classes, url_host
 from audit.risk.python import hosts, rules, statements
 from audit.risk.python.commands import by_shell, is_interactive
 from audit.risk.python.pickles import calls_when_loaded
-from audit.risk.python.values import HOLE, OWN_FILE, UNKNOWN, Value, merged_taints
+from audit.risk.python.values import HOLE, OWN_FILE, QUOTED, UNKNOWN, Value, merged_taints
 
 if TYPE_CHECKING:
     import ast
@@ -269,10 +269,11 @@ class Sinks:
             self.facts.commands.append((text, node))
             self._interactive(node, text.split())
             tier = higher(tier, self.report.nested(text.replace(HOLE, "$UNKNOWN"), "bash", node))
-        if not 0 < len(texts) <= _MAX_COMMANDS or value.open or any(HOLE in text for text in texts):
+        if not 0 < len(texts) <= _MAX_COMMANDS or value.open or any(HOLE in text.replace(QUOTED, "") for text in texts):
             self.report.add("py.proc.unresolved", node)
             return "L3"
-        return "L3" if value.built else tier
+        # A line with words that are quoted is put together as it should be.
+        return "L3" if value.built and not any(QUOTED in text for text in texts) else tier
 
     def _argv(self, node: ast.AST, value: Value, keywords: Mapping[str, Value]) -> Tier | None:
         for name, _ in keywords.get("env", UNKNOWN).items or ():

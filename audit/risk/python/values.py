@@ -16,6 +16,8 @@ Constant = str | bytes | int | float | bool | None
 # Stands in a constant for the part that is not known.
 HOLE = "\ufffc"
 MAX_ALTERNATIVES = 48
+# Stands for one word of a shell line that is not known.
+QUOTED = f'"{HOLE}"'
 # Stands for the path of the program itself.
 OWN_FILE = "__main__.py"
 # A range too long to be written out.
