@@ -100,12 +100,12 @@ class Call:
         if not at_once:
             close()
             try:
-                await asyncio.wait_for(self.incoming.departure(), _FLUSH_S)
+                await asyncio.wait_for(self.incoming.end(), _FLUSH_S)
             except TimeoutError:
                 at_once = True
         if at_once:
             abort()
-            await self.incoming.departure()
+            await self.incoming.end()
 
     def _length(self) -> int | None:
         if any(name == b"transfer-encoding" for name, _ in self.fields):

@@ -56,5 +56,9 @@ class Incoming:
     async def departure(self) -> None:
         """Return once the client has gone, which shows only after its body was read."""
         await self._all_read.wait()
+        await self.end()
+
+    async def end(self) -> None:
+        """Return once the client has gone; what is left of its body is thrown away."""
         while (await self._receive())["type"] == "http.request":
             pass

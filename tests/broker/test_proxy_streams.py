@@ -6,11 +6,13 @@ import contextlib
 import http.client
 import json
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from gatehouse.management.commands.serve import GRACE_S
 from tenants import turns
 from tenants.broker import actions, watching
 from tenants.tokenmodels import TokenUse
@@ -134,28 +136,69 @@ def test_a_reader_that_stops_stops_the_service(place: Place) -> None:
 
 
 def test_a_client_that_leaves_ends_the_call_at_the_service(place: Place) -> None:
-    place.vendor.behave = stream_slowly
+    left = threading.Event()
+
+    async def stream_until_left(_request: Request, peer: Peer) -> None:
+        await peer.begin_chunks()
+        await peer.chunk(EVENT)
+        await peer.gone()
+        left.set()
+
+    place.vendor.behave = stream_until_left
 
     with place.stream() as answer:
         answer.readline()
 
-    place.vendor.say("more")
-    place.vendor.wait(lambda vendor: vendor.ended == 1)
+    assert left.wait(10)
     event = place.events("token.redeemed")[0]
     assert (event.status, event.reason, event.details["bytes_in"]) == (200, "client_gone", len(EVENT))
     assert not TokenUse.objects.exists()
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_ends_the_call(place: Place) -> None:
+    begun, left = threading.Event(), threading.Event()
+
+    async def listen(peer: Peer) -> None:
+        await peer.reader.readuntil(b"\r\n\r\n")
+        begun.set()
+        await peer.gone()
+        left.set()
+
+    place.vendor.raw = listen
     connection, _ = place.half_sent("POST", "/vendor/v1/things", b"x" * 1000, length=5000)
-    place.vendor.wait(lambda vendor: len(vendor.heads) == 1)
+    assert begun.wait(10)
 
     connection.close()
 
-    place.vendor.wait(lambda vendor: vendor.ended == 1)
+    assert left.wait(10)
     event = place.events("token.redeemed")[0]
     assert (event.status, event.reason, event.details["bytes_out"]) == (None, "client_gone", 1000)
     assert place.vendor.requests == []
+
+
+def test_a_service_that_dies_while_the_body_is_sent_ends_the_call(place: Place) -> None:
+    async def die(peer: Peer) -> None:
+        await peer.reader.readuntil(b"\r\n\r\n")
+        await peer.begin_chunks()
+        await peer.chunk(EVENT)
+        await peer.until("the end")
+        peer.writer.transport.abort()
+
+    place.vendor.raw = die
+    connection, _ = place.half_sent("POST", "/vendor/v1/things", b"x" * 1000, length=5000)
+    answer = connection.getresponse()
+    assert answer.readline() == EVENT[:-1]
+    place.vendor.say("the end")
+
+    with pytest.raises(http.client.IncompleteRead):
+        answer.read()
+
+    connection.close()
+    assert place.events("token.redeemed")[0].reason == "upstream_failed"
+    # Nothing of the call is left that the server would have to wait for.
+    began = time.monotonic()
+    place.web.stop()
+    assert time.monotonic() - began < GRACE_S
 
 
 def test_a_revoked_token_stops_its_call(place: Place) -> None:
