@@ -25,7 +25,7 @@ from tenants.states import TenantState
 from tenants.vaults import choosing
 from tenants.vaults.contract import VaultDenied
 from tenants.vaults.embedded import NAME as EMBEDDED
-from tenants.vaults.revealing import ref_of
+from tenants.vaults.revealing import forget_values, ref_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -121,6 +121,7 @@ def add_version(*, actor: Actor, secret: Secret, value: str, metadata: Mapping[s
         row.save(update_fields=("current_version", "revision", "metadata", "updated_at", "updated_by"))
         _keep_version(row, stored.version, actor)
         _record("secret.updated", actor, row, version=row.current_version)
+    forget_values(row.pk)
     return row
 
 
@@ -154,6 +155,7 @@ def delete_secret(*, actor: Actor, secret: Secret) -> None:
         ):
             raise NotFound(_GONE)
         _record("secret.deleted", actor, secret, vault=secret.vault)
+    forget_values(secret.pk)
     if not _erase(secret):
         logger.warning("vault_keeps_deleted", vault=secret.vault, secret_id=secret.pk)
 
@@ -224,6 +226,7 @@ def _set_state(actor: Actor, secret: Secret, state: SecretState, code: str) -> S
         row.updated_at, row.updated_by = clock.now(), actor.id[:64]
         row.save(update_fields=("state", "revision", "updated_at", "updated_by"))
         _record(code, actor, row)
+    forget_values(row.pk)
     return row
 
 

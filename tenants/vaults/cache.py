@@ -33,6 +33,7 @@ STALE_S = 3600.0
 # A vault that is away is not asked again for each call.
 PAUSE_S = 5.0
 MAX_ENTRIES = 256
+SWEEP_S = 60.0
 
 _Absent = SecretMissing | SecretDisabled
 
@@ -53,6 +54,7 @@ class ValueCache:
         self._lock = threading.Lock()
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._under_way: dict[tuple[Hashable, int], Future[SecretValue]] = {}
+        self._next_sweep = 0.0
 
     def get(self, key: Hashable, revision: int, load: Callable[[], SecretValue]) -> SecretValue:
         """Return the value of a key, loaded unless it is here. Of many that ask at once one loads, for all.
@@ -60,8 +62,10 @@ class ValueCache:
         Raises what `load` raises, unless an older value may stand in for a vault that is away.
         """
         with self._lock:
+            now = self._clock()
+            self._sweep(now)
             entry = self._entry(key, revision)
-            if entry is not None and self._clock() < entry.fresh_until:
+            if entry is not None and now < entry.fresh_until:
                 return _told(entry.found)
             loading = self._under_way.get((key, revision))
             if loading is None:
@@ -70,10 +74,18 @@ class ValueCache:
             return loading.result()
         return self._load(key, revision, load, mine)
 
-    def clear(self) -> None:
-        """Forget everything."""
+    def forget(self, wanted: Callable[[Hashable], bool]) -> None:
+        """Forget the values whose keys are wanted."""
         with self._lock:
-            self._entries.clear()
+            for key in [key for key in self._entries if wanted(key)]:
+                del self._entries[key]
+
+    def _sweep(self, now: float) -> None:
+        """Keep no value longer in memory than it may be used."""
+        if now >= self._next_sweep:
+            self._next_sweep = now + SWEEP_S
+            for key in [key for key, entry in self._entries.items() if now >= entry.read_at + STALE_S]:
+                del self._entries[key]
 
     def _load(
         self, key: Hashable, revision: int, load: Callable[[], SecretValue], mine: Future[SecretValue]

@@ -82,9 +82,9 @@ def _current(tenant_id: UUID, name: str) -> _Current | None:
     return None if row is None else _Current(*row)
 
 
-def forget_values() -> None:
-    """Forget the values in the memory of this process."""
-    _values.clear()
+def forget_values(secret_id: str | None = None) -> None:
+    """Forget the values of a secret, or of all, in the memory of this process."""
+    _values.forget(lambda key: secret_id is None or (isinstance(key, tuple) and key[0] == secret_id))
 
 
 def ref_of(secret: Secret) -> Ref:

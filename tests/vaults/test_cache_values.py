@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
+from corekit.redaction import HIDDEN, redact
 from tenants.vaults import cache
 from tenants.vaults.cache import ValueCache
 from tenants.vaults.contract import (
@@ -233,8 +235,24 @@ def test_only_so_many_values_are_kept_the_latest_used_ones(values: ValueCache) -
 
 
 def test_what_is_forgotten_is_loaded_again(values: ValueCache) -> None:
-    load = Loader(VALUE)
-    values.get("a", 1, load)
-    values.clear()
-    values.get("a", 1, load)
-    assert load.asked == 2
+    one, other = Loader(VALUE), Loader(OTHER)
+    values.get("a", 1, one)
+    values.get("b", 1, other)
+    values.forget(lambda key: key == "a")
+    values.get("a", 1, one)
+    values.get("b", 1, other)
+    assert (one.asked, other.asked) == (2, 1)
+
+
+def test_no_value_stays_in_memory_longer_than_it_may_be_used(values: ValueCache, clock: Clock) -> None:
+    text = "only this one"
+    values.get("a", 1, lambda: SecretValue(text.encode()))
+    clock.now += cache.STALE_S - 1
+    values.get("b", 1, Loader(VALUE))
+    assert redact(text) == HIDDEN
+
+    clock.now += cache.SWEEP_S
+    values.get("b", 1, Loader(VALUE))
+    gc.collect()
+    # Nobody holds it any more, so no log line hides it.
+    assert redact(text) == text

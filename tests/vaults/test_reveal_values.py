@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import gc
 from typing import TYPE_CHECKING
 
 import pytest
 
 from audit.models import Event
 from corekit.errors import NotFound
+from corekit.redaction import HIDDEN, redact
 from tenants import actions as tenant_actions
 from tenants.secretmodels import SealedValue
 from tenants.secrets import actions
@@ -87,6 +89,19 @@ def test_a_deleted_secret_is_missing_at_once_and_one_of_its_name_is_another(acme
 
     factories.secret(acme, "openai-key", "sk-other")
     assert text_of(acme) == "sk-other"
+
+
+@pytest.mark.parametrize("act", [actions.delete_secret, actions.disable_secret])
+def test_what_nobody_may_have_any_more_is_not_kept_in_memory(acme: Tenant, act: Callable[..., object]) -> None:
+    value = f"sk-{acme.pk.hex}"
+    secret = factories.secret(acme, "openai-key", value)
+    text_of(acme)
+    assert redact(value) == HIDDEN
+
+    act(actor=OPERATOR, secret=secret)
+    gc.collect()
+
+    assert redact(value) == value
 
 
 def test_another_tenants_secret_of_the_same_name_is_its_own(acme: Tenant, evil_corp: Tenant) -> None:
