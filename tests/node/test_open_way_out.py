@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import signal
 import subprocess
 from pathlib import Path
@@ -364,7 +365,8 @@ async def test_it_runs_as_its_own_user_without_a_right_in_the_network_that_it_wa
     uid = clean_node.node.config.egress_uid
     assert status["Uid"].split() == [str(uid)] * 4
     assert status["Gid"].split() == [str(clean_node.node.config.egress_gid)] * 4
-    assert status["Groups"].split() == []
+    # Its user's own, by which it reaches the sockets of web.
+    assert status["Groups"].split() == [str(pwd.getpwnam("gatehouse-egress").pw_gid)]
     assert {status[name] for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")} == {"0" * 16}
     assert status["NoNewPrivs"] == "1"
     assert uid < uid_base(0)

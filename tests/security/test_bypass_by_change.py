@@ -341,11 +341,12 @@ async def test_the_socket_is_her_own_and_stays_where_it_is(mallory: Outbound) ->
         "def make(): open(place + '/new', 'w')\n"
         "def remove(): os.unlink(place + '/egress.sock')\n"
         "mounts = [line.split()[3] for line in open('/proc/self/mountinfo') if line.split()[4] == place]\n"
-        "tried = [attempt(act) for act in (move, make, remove)]\n"
+        "def trust(): os.replace(place + '/egress.sock', place + '/ca-bundle.pem')\n"
+        "tried = [attempt(act) for act in (move, make, remove, trust)]\n"
         "answer([os.listdir(place), tried, mounts, os.path.exists(place + '/../0')])"
     )
     listed, attempts, mounts, other = await mallory.run(program)
-    assert listed == ["egress.sock"]
+    assert sorted(listed) == ["ca-bundle.pem", "egress.sock"]
     assert set(attempts) <= {"EROFS", "EACCES", "EPERM"}
     assert all(len(one.strip("/").split("/")) == 1 for one in mounts)
     assert other is False
