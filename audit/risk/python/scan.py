@@ -190,7 +190,8 @@ class Scan:
         if rule == "py.reflect.import":
             wanted = [str(const) for value in args[:1] for const in value.consts]
             self.facts.imported.update(wanted)
-            if any(rules.import_rule(module) == "py.import.native" for module in wanted):
+            odd = bool(node.args) and _is_odd(node.args[0]) and any(module in rules.POWERFUL for module in wanted)
+            if odd or any(rules.import_rule(module) == "py.import.native" for module in wanted):
                 self.report.add("py.evade.name", node, name)
         if rule.startswith(_STARTING[:3]):
             self.facts.starts.append(node)
@@ -415,6 +416,13 @@ def _is_guess(value: Value) -> bool:
         if guessed and part.open and not _LISTED.isdisjoint(part.taints or ()):
             return True
     return False
+
+
+def _is_odd(key: ast.expr) -> bool:
+    """Return whether a name that is known is nevertheless given by an expression that nobody needs."""
+    made = isinstance(key, ast.Subscript) and isinstance(key.value, ast.Dict | ast.List | ast.Tuple | ast.Constant)
+    called = isinstance(key, ast.Call) and isinstance(key.func, ast.Lambda)
+    return made or called or isinstance(key, ast.IfExp | ast.NamedExpr | ast.BoolOp)
 
 
 def _is_table(name: str) -> bool:

@@ -185,7 +185,8 @@ def _split(base: Value, args: Sequence[Value]) -> list[Value]:
         or len(text) > 4096
     ):
         return []
-    pieces = text.split(glue)[:512]
+    most = args[1].consts[0] if len(args) > 1 and args[1].consts else -1
+    pieces = text.split(glue, most if isinstance(most, int) else -1)[:512]
     return [Value(items=tuple((place, constant(piece, built=True)) for place, piece in enumerate(pieces)))]
 
 
