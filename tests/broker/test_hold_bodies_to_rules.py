@@ -6,6 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tenants.broker import bodyrules, redeeming
 from tenants.broker.bodyrules import BrokenRule
@@ -125,6 +127,40 @@ def test_only_what_a_rule_names_is_looked_at(rules: Mapping[str, Any], body: Map
     else:
         with pytest.raises(BrokenRule):
             bodyrules.check(rules, json.dumps(body).encode())
+
+
+NAMES = st.sampled_from(["model", "Model", "max_tokens", "Max_Tokens", "max_completion_tokens", "n", "stream"])
+VALUES = st.sampled_from(['"gpt-4o"', '"gpt-5-pro"', "1", "1001", "500", "2", "true", "false", '{"model": 1}'])
+
+
+def escaped(name: str, places: set[int]) -> str:
+    """Return a name as JSON with some of its letters escaped."""
+    return "".join(f"\\u{ord(one):04x}" if place in places else one for place, one in enumerate(name))
+
+
+PAIRS = st.tuples(NAMES, VALUES, st.sets(st.integers(0, 5), max_size=2))
+
+
+@settings(max_examples=500)
+@given(st.lists(PAIRS, min_size=1, max_size=3), st.integers(0, 3), st.integers(0, 4))
+def test_whatever_passes_keeps_the_rules_for_every_kind_of_reader(
+    pairs: list[tuple[str, str, set[int]]], model: int, length: int
+) -> None:
+    # What keeps the rules, somewhere among what may break them.
+    pairs.insert(model, ("model", '"gpt-4o"', set()))
+    pairs.insert(length, ("max_tokens", "500", set()))
+    body = "{" + ", ".join(f'"{escaped(name, places)}": {value}' for name, value, places in pairs) + "}"
+    try:
+        bodyrules.check(RULES, body.encode())
+    except BrokenRule:
+        return
+    found = [(name, json.loads(value)) for name, value, _ in pairs]
+    folded = [(name.lower(), value) for name, value in found]
+    for reading in (dict(found), dict(found[::-1]), dict(folded), dict(folded[::-1])):
+        assert reading["model"] in RULES["model"]
+        assert reading.get("stream", False) is False
+        lengths = [reading[name] for name in ("max_tokens", "max_completion_tokens") if name in reading]
+        assert 0 <= max(lengths) * reading.get("n", 1) <= RULES["max_tokens"]
 
 
 @pytest.mark.django_db

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tenants.broker.redeeming import Reason
+from tenants.broker import calls
+from tenants.broker.redeeming import Asked, Reason
 from tests.broker.tokenplace import Place, events, place, under_way
 
 pytestmark = pytest.mark.django_db
@@ -111,3 +115,32 @@ def test_a_service_that_was_deleted_is_refused(place: Place) -> None:
     row.delete()
 
     assert place.refused(text, service="llm") == Reason.SERVICE
+
+
+PIECES = st.sampled_from(
+    ["a", ".", "..", "", "%2e", "%2F", "%20", "%C3%A9", "\\", ";", "a b", "é", "a%", "%00", "repos"]
+)
+SEGMENTS = st.lists(PIECES, max_size=2).map("".join)
+PATTERNS = st.lists(st.sampled_from(["*", "*", "repos", "a"]), min_size=1, max_size=3)
+
+
+@given(PATTERNS, st.booleans(), st.lists(SEGMENTS, min_size=3, max_size=3), st.lists(SEGMENTS, max_size=2))
+def test_whatever_fits_is_read_alike_before_and_after_decoding(
+    pattern: list[str],
+    open_end: bool,  # noqa: FBT001
+    chosen: list[str],
+    more: list[str],
+) -> None:
+    # Where a pattern has a name the path has it too, so that stars are what decides.
+    segments = [new if one == "*" else one for one, new in zip(pattern, chosen, strict=False)] + more
+    path = "/" + "/".join([*pattern, "**"] if open_end else pattern)
+    allow = [call.as_json() for call in calls.checked([{"methods": ["GET"], "paths": [path]}])]
+
+    if calls.match(allow, Asked("github", "GET", tuple(segments))).reason is not None:
+        return
+
+    decoded = unquote("/".join(segments)).split("/")
+    assert decoded == list(map(unquote, segments))
+    assert not {".", "..", ""} & set(decoded)
+    assert open_end or not more
+    assert not {"\\", ";", "\x00"} & set("".join(decoded))

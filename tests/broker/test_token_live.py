@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -138,14 +139,23 @@ def test_a_second_use_of_a_one_time_token_calls_nobody(brokered: Stack, model: V
     assert (again["reason"], again["risk_score"]) == ("used_up", 65)
 
 
-def test_a_revoked_token_is_dead_inside_at_once(brokered: Stack, model: Vendor, box: Sandbox) -> None:
-    text = issue(brokered, box, max_uses=None)
-    ask(box, text)
-    (shown,) = brokered.rest("GET", f"sandboxes/{box.sandbox_id}/tokens")["items"]
+def test_a_token_that_its_provider_revokes_is_dead_inside_at_once(brokered: Stack, model: Vendor, box: Sandbox) -> None:
+    scoped_secrets = importlib.import_module("examples.secrets.scoped_secrets")
+    provider = scoped_secrets.ScopedSecretProvider(brokered.url, brokered.key)
+    with pytest.raises(scoped_secrets.TokenError) as wrong:
+        provider.get_token(box.sandbox_id, "nobodys-key", ["openai/chat/completions"])
+    assert (wrong.value.status, wrong.value.code, wrong.value.field) == (400, "invalid_input", "secret")
+    token = provider.get_token(box.sandbox_id, "openai-key", ["openai/chat/completions"], max_uses=None)
+    assert token["type"] == "scoped_token"
+    assert scoped_secrets.environment(token) == {
+        "OPENAI_API_KEY": token["token"],
+        "OPENAI_BASE_URL": "http://broker.gatehouse.internal/openai/v1",
+    }
+    ask(box, token["token"])
 
-    brokered.rest("DELETE", f"sandboxes/{box.sandbox_id}/tokens/{shown['id']}")
+    provider.revoke(box.sandbox_id, token)
 
-    assert refused(box, text) == "token_refused"
+    assert refused(box, token["token"]) == "token_refused"
     assert reasons(brokered, box) == ["revoked"]
     assert len(model.requests) == 1
 
