@@ -269,7 +269,7 @@ _CODES = {
         _code("secret.reflected", "A service sent back the secret that {object} is for.", "critical", _CALL),
         # what is put into requests on their way out
         _code("secret.injected", "A request of {object} got a secret on its way out.", fields=_INJECTED),
-        _code("secret.inject_refused", "A request of {object} did not get its secret.", "warning", _INJECTED),
+        _code("secret.inject_refused", "{object} asked for a secret in vain.", "warning", f"{_INJECTED} unwritten"),
         _code(
             "secret.exfil_attempt",
             "{object} sent a secret's placeholder where that secret is not for.",

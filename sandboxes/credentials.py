@@ -20,6 +20,7 @@ from sandboxes.launch import OBJECT
 from sandboxes.states import NetworkMode, SandboxState
 from tenants import injection, policy
 from tenants.broker import rendering
+from tenants.broker.flooding import Refusals
 from tenants.identity import Workload, mint
 from tenants.states import TenantState
 
@@ -36,6 +37,8 @@ LONGEST_PATH = 512
 """So much of a path is recorded."""
 # At the node it may run before its row says so, and for a moment after the row says that it is to be paused.
 _RUNS = frozenset({SandboxState.STARTING, SandboxState.RUNNING, SandboxState.PAUSING, SandboxState.RESUMING})
+
+_refusals = Refusals()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +76,11 @@ def credentials(*, actor: Actor, sandbox_id: str, generation: int, request: Requ
             sandbox.tenant_id.hex, rule, placeholders, lambda name: mint(_workload(sandbox), _audience(sandbox, name))
         )
     except GatehouseError as error:
-        with turns.write():
-            _record(actor, sandbox, "secret.inject_refused", told, outcome=Outcome.REFUSED, reason=error.code)
+        unwritten = _refusals.one_more(sandbox.pk)
+        if unwritten is not None:
+            shown = told | ({"unwritten": unwritten} if unwritten else {})
+            with turns.write():
+                _record(actor, sandbox, "secret.inject_refused", shown, outcome=Outcome.REFUSED, reason=error.code)
         raise
     with turns.write():
         if names:

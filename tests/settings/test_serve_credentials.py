@@ -12,8 +12,10 @@ import pytest
 
 from audit.models import Event
 from gatehouse import listeners
+from sandboxes import credentials
 from sandboxes.models import Sandbox
 from tenants import actions as tenant_actions
+from tenants.broker import flooding
 from tenants.secrets import actions as secret_actions
 from tests.factories import OPERATOR
 from tests.sandboxes.fixtures import alice, base, mallory, node
@@ -200,6 +202,26 @@ def test_an_unknown_secret_is_409_and_an_event(web: Web, alice: Caller) -> None:
     event = Event.objects.get(code="secret.inject_refused")
     assert (event.outcome, event.reason, event.host) == ("refused", "secret_missing", HOST)
     assert event.details["names"] == ["key"]
+
+
+def test_refusals_in_a_loop_are_counted_and_not_written_one_by_one(
+    web: Web, alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flooding, "MOST", 3)
+    now = [0.0]
+    monkeypatch.setattr(credentials, "_refusals", flooding.Refusals(lambda: now[0]))
+    sandbox_id, other = made(alice), made(alice)
+
+    assert {ask(web, sandbox_id)[0] for _ in range(8)} == {409}
+    assert ask(web, other)[0] == 409
+    assert Event.objects.filter(code="secret.inject_refused", sandbox_id=sandbox_id).count() == 3
+    assert Event.objects.filter(code="secret.inject_refused", sandbox_id=other).count() == 1
+
+    now[0] = flooding.WINDOW_S
+    assert ask(web, sandbox_id)[0] == 409
+    last = Event.objects.filter(code="secret.inject_refused", sandbox_id=sandbox_id).order_by("at").last()
+    assert last is not None
+    assert last.details["unwritten"] == 5
 
 
 def test_a_disabled_secret_is_409(web: Web, alice: Caller, key: Secret) -> None:
