@@ -114,7 +114,7 @@ async def test_no_socket_of_the_host_can_be_reached(mallory: Inside, node: Rig) 
     assert set(sockets.split()) <= {"/run/gatehouse/guest.sock"}
     # On file systems of their own: what its agent made, and what the node made for it.
     mounted = await mallory.text("ls /run/gatehouse/; ls /opt/gatehouse/egress/ 2>/dev/null; true")
-    own = {"guest.sock", "egress.sock"} if mallory.sandbox.spec.network.document else {"guest.sock"}
+    own = {"guest.sock", "egress.sock", "ca-bundle.pem"} if mallory.sandbox.spec.network.document else {"guest.sock"}
     assert set(mounted.split()) <= own
     hosts = [
         str(node.home / "run" / name) for name in ("node.sock", "edge.sock", "egress.sock", "egress/0/egress.sock")
