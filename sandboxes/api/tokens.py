@@ -184,9 +184,7 @@ def wish(body: Mapping[str, Any]) -> Wish:
 class Tokens(OfSandbox):
     """`/sandboxes/{sandbox}/tokens`."""
 
-    @documented_list(
-        "list_scoped_tokens", _TAG, "List a sandbox's scoped tokens", item=TokenSerializer, scope=READ
-    )
+    @documented_list("list_scoped_tokens", _TAG, "List a sandbox's scoped tokens", item=TokenSerializer, scope=READ)
     def get(self, request: Request, sandbox_id: str) -> Response:
         """List the sandbox's tokens, newest first, those that count no more too; never their text."""
         return self.page(tokens.tokens_of(self.actor, sandbox_id), NEWEST, TokenSerializer)
