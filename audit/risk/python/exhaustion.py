@@ -104,7 +104,7 @@ def recursions(outline: Outline) -> Iterator[ast.AST]:
     called = {call.func.id for call in outline.calls if isinstance(call.func, ast.Name)}
     for scope in outline.scopes:
         node = scope.node
-        if not isinstance(node, ast.FunctionDef) or node.name not in called:
+        if not isinstance(node, ast.FunctionDef) or node.name not in called or node.name in scope.names:
             continue
         # A method may call a function of the same name.
         method = scope.parent is not None and scope.parent.is_class

@@ -193,7 +193,7 @@ class Scan:
             odd = bool(node.args) and _is_odd(node.args[0]) and any(module in rules.POWERFUL for module in wanted)
             if odd or any(rules.import_rule(module) == "py.import.native" for module in wanted):
                 self.report.add("py.evade.name", node, name)
-        if rule.startswith(_STARTING[:3]):
+        if rule.startswith(_STARTING[:3]) and rules.roles_of(name):
             self.facts.starts.append(node)
         if name in _DEFERRING:
             self.facts.handlers.update(id(scope) for arg in args for scope, _ in arg.scopes if _is_hidden(name, scope))
