@@ -18,11 +18,34 @@ MARKER = b"[secret removed]"
 MIN_BYTES = 6
 
 
+def _references(quoted: str, apostrophe: str, others: str, form: str) -> dict[int, bytes]:
+    """Return what stands in a page for each character that would be markup there."""
+    said = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': quoted, "'": apostrophe}
+    said |= {mark: form.format(ord(mark)) for mark in others}
+    return {ord(mark): text.encode() for mark, text in said.items() if text}
+
+
+# Writers of pages differ in which characters they replace, and in how they write the two quotes.
+_REFERENCES = (
+    _references("", "", "", ""),
+    _references("&quot;", "", "", ""),
+    _references("&quot;", "&#x27;", "", ""),
+    _references("&quot;", "&#39;", "", ""),
+    _references("&quot;", "&#039;", "", ""),
+    _references("&quot;", "&apos;", "", ""),
+    _references("&#34;", "&#39;", "", ""),
+    _references("&#34;", "&#39;", "+", "&#{};"),
+    _references("&quot;", "&#39;", "/`=", "&#x{:X};"),
+    _references("&quot;", "&#x27;", "`=", "&#x{:x};"),
+)
+
+
 class Needles:
     """What to look for: some values in each of six encodings.
 
-    The encodings are the value itself, percent-encoded, escaped as in JSON, base64 in its three alignments (which is
-    also how Basic carries it), and hex. It can't find a value that somebody has cut, turned round or encrypted.
+    The encodings are the value itself (in capitals and in small letters too, as names are written), percent-encoded,
+    escaped as in JSON or in a page, base64 in its three alignments (which is also how Basic carries it), and hex. It
+    can't find a value that somebody has cut, turned round or encrypted.
     """
 
     __slots__ = ("_groups", "_texts", "longest")
@@ -145,8 +168,12 @@ def _places(data: bytes, text: bytes) -> Iterator[int]:
 
 def _encodings(value: bytes) -> Iterator[bytes]:
     yield value
+    # A server that repeats what it takes for a name writes it in one case.
+    yield value.lower()
+    yield value.upper()
     yield from _percent(value)
     yield from _json(value)
+    yield from _page(value)
     yield from _base64(value)
     yield value.hex().encode()
     yield value.hex().upper().encode()
@@ -175,6 +202,11 @@ def _json(value: bytes) -> Iterator[bytes]:
         yield inner.replace("/", "\\/").encode()
         # As in pages: what HTML would read as markup.
         yield inner.translate({ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&'="}).encode()
+
+
+def _page(value: bytes) -> Iterator[bytes]:
+    for references in _REFERENCES:
+        yield b"".join(references.get(byte, bytes((byte,))) for byte in value)
 
 
 def _base64(value: bytes) -> Iterator[bytes]:

@@ -32,12 +32,16 @@ class AnswerWatch:
         if coding not in (b"", b"identity"):
             raise Refused(Reason.ANSWER_CODED)
         self._has_length = any(name == b"content-length" for name, _ in event.headers)
-        headers, reason = self.headers(event.headers.raw_items()), self._clean(bytes(event.reason))
+        headers, reason = self.headers(event.headers.raw_items()), self.reason(event.reason)
         return h11.Response(status_code=event.status_code, headers=headers, reason=reason)
+
+    def reason(self, said: bytes) -> bytes:
+        """Return the words beside a status without what they may not hold."""
+        return self._clean(bytes(said))
 
     def headers(self, headers: Headers) -> Headers:
         """Return headers whose values hold nothing of it; one whose name does is dropped."""
-        return [(name, self._clean(value)) for name, value in headers if not self._needles.found_in(name)]
+        return [(name, self._clean(value)) for name, value in headers if not self._needles.found_in(name.lower())]
 
     def body(self, piece: bytes) -> bytes:
         """Return what of the body may go on now. Raises Refused where a length was said that would no longer hold."""

@@ -170,20 +170,24 @@ class Exchange:
     async def _inform(self, event: h11.InformationalResponse) -> None:
         if event.status_code == _SWITCHING:
             headers = [*self._told(event), (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-            switching = h11.InformationalResponse(status_code=_SWITCHING, headers=headers, reason=event.reason)
+            reason = self._reason(event)
+            switching = h11.InformationalResponse(status_code=_SWITCHING, headers=headers, reason=reason)
             await self._send_in(self._inner.send(switching))
             self._server.ahead[:0] = self._outer.trailing_data[0]
             self._client.ahead[:0] = self._inner.trailing_data[0]
             self.switched = True
         elif self._request.http11:
             plain = h11.InformationalResponse(
-                status_code=event.status_code, headers=self._told(event), reason=event.reason
+                status_code=event.status_code, headers=self._told(event), reason=self._reason(event)
             )
             await self._send_in(self._inner.send(plain))
 
     def _told(self, event: h11.InformationalResponse) -> Headers:
         headers = _kept(event.headers.raw_items())
         return headers if self._watch is None else self._watch.headers(headers)
+
+    def _reason(self, event: h11.InformationalResponse) -> bytes:
+        return bytes(event.reason) if self._watch is None else self._watch.reason(event.reason)
 
     def _conclude(self) -> None:
         """Find out which of the two connections may carry another request."""

@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from sandboxes.egress.target import Target
 
 _BASIC = b"basic "
+# What is asked for in parts can be cut in the middle of a secret, where no search finds it.
+_PARTS = frozenset((b"range", b"if-range"))
+# Some servers believe these about method and path, more than the request's first line.
+_OTHER_LINE = frozenset(
+    (
+        *(b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-method"),
+        *(b"x-original-url", b"x-rewrite-url", b"x-original-uri", b"x-rewrite-uri", b"x-override-url"),
+    )
+)
 # What a header's value may be, for whoever reads it: no control characters, nothing blank at its ends.
 _FIELD = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
 
@@ -41,7 +50,7 @@ async def rewrite(flow: Flow, request: Request, target: Target, path: bytes, sch
     if not policy.rules and not policy.placeholders:
         return Rewritten(headers)
     rule = policy.rule_for(target.host)
-    fits = rule is None or rule.fits(request.method.decode("ascii"), path)
+    fits = rule is None or _fits(rule, request, path)
     own = policy.placeholders_for(target.host) if fits else ()
     values = frozenset(one.value for one in own)
     placeholders.forbid(flow, request.head, values)
@@ -57,11 +66,20 @@ async def rewrite(flow: Flow, request: Request, target: Target, path: bytes, sch
     if flow.passage is not None:
         flow.passage.secrets_sent += 1
     swapped = _swapped(headers, used, dict(granted.swap))
+    whole = [(name, value) for name, value in swapped if name.lower() not in _PARTS]
     # What is coded could not be searched.
-    final = _with(swapped, [*granted.set, (b"Accept-Encoding", b"identity")])
+    final = _with(whole, [*granted.set, (b"Accept-Encoding", b"identity")])
     if not all(_FIELD.fullmatch(value) for _, value in final):
         raise Refused(Reason.SECRETS_UNAVAILABLE, detail="Its value can be in no header.")
     return Rewritten(final, granted.needles, values)
+
+
+def _fits(rule: HeaderRule, request: Request, path: bytes) -> bool:
+    """Tell whether a rule is for a request, whichever line of it the server goes by."""
+    limited = rule.methods is not None or rule.paths is not None
+    if limited and any(name.lower().replace(b"_", b"-") in _OTHER_LINE for name, _ in request.headers):
+        return False
+    return rule.fits(request.method.decode("ascii"), path)
 
 
 async def _fetch(

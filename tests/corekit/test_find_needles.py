@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import html
 import json
 import pickle
 from urllib.parse import quote, quote_plus
@@ -42,6 +43,14 @@ SPELLINGS = {
     "base64, third alignment": around(b"u:", b"x"),
     "basic": b"Basic " + around(b"api:"),
     "base64 for URLs": base64.urlsafe_b64encode(b"1" + KEY),
+    "in a page": html.escape(KEY.decode()).encode(),
+    "in a page, quotes kept": html.escape(KEY.decode(), quote=False).encode(),
+    "in a page by a template": KEY.replace(b"&", b"&amp;").replace(b"<", b"&lt;").replace(b">", b"&gt;")
+    .replace(b'"', b"&#34;").replace(b"+", b"&#43;"),
+    "in a page, slashes and equals signs too": KEY.replace(b"&", b"&amp;").replace(b"<", b"&lt;").replace(b">", b"&gt;")
+    .replace(b'"', b"&quot;").replace(b"/", b"&#x2F;").replace(b"=", b"&#x3D;"),
+    "as a name": KEY.lower(),
+    "as a name in capitals": KEY.upper(),
     "hex": KEY.hex().encode(),
     "hex, upper case": KEY.hex().upper().encode(),
 }  # fmt: skip

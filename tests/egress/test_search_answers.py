@@ -97,6 +97,51 @@ async def test_in_what_is_said_before_the_answer_it_is_cut_out(alice: Alice, hos
     assert (await client.head()).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.parametrize("status", [102, 103])
+async def test_in_the_line_before_the_answer_too(alice: Alice, hosts: Authority, status: int) -> None:
+    early = f"HTTP/1.1 {status} Got {SECRET}\r\n\r\n".encode()
+    await alice.place.server(nets.API, 443, says(early + chunked(b"ok")), hosts.context(HOST))
+    client = await alice.ask()
+    assert (await client.head()).startswith(f"HTTP/1.1 {status} Got [secret removed]\r\n".encode())
+    assert (await client.head()).startswith(b"HTTP/1.1 200 ")
+    await reflected(alice)
+
+
+async def test_in_the_line_that_switches_to_a_websocket(alice: Alice, hosts: Authority) -> None:
+    switching = f"HTTP/1.1 101 {SECRET}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".encode()
+    await alice.place.server(nets.API, 443, says(switching), hosts.context(HOST))
+    await alice.put(f"{HOST}:443", f"{HOST}:443/ws")
+    client = await alice.ask("GET /", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: x")
+    assert (await client.head()).startswith(b"HTTP/1.1 101 [secret removed]\r\n")
+    await reflected(alice)
+
+
+NAMES = {
+    "a list of names in small letters": f"Access-Control-Allow-Headers: {SECRET.lower()}",
+    "a name in capitals": f"X-Echo: {SECRET.upper()}",
+    "a name of its own": f"X-{SECRET.replace('+/', '').title()}: 1",
+}
+
+
+@pytest.mark.parametrize("line", NAMES.values(), ids=NAMES)
+async def test_in_another_case_as_names_are_written(alice: Alice, hosts: Authority, line: str) -> None:
+    plain = SECRET.replace("+/", "")
+    alice.plane.answer = {"set": [["X-Key", SECRET]], "swap": [], "needles": [SECRET, plain]}
+    answer = f"HTTP/1.1 200 OK\r\n{line}\r\nContent-Length: 0\r\n\r\n".encode()
+    await alice.place.server(nets.API, 443, says(answer), hosts.context(HOST))
+    assert plain.lower() not in (await (await alice.ask()).head()).decode().lower()
+
+
+async def test_in_a_page_it_is_cut_out(alice: Alice, hosts: Authority) -> None:
+    alice.plane.answer = {"set": [["X-Key", 'pa"ss&w<ord']], "swap": [], "needles": ['pa"ss&w<ord']}
+    page = chunked(b"<p>You said pa&quot;ss&amp;w&lt;ord</p>")
+    await alice.place.server(nets.API, 443, says(page), hosts.context(HOST))
+    client = await alice.ask()
+    await client.head()
+    assert await client.reader.readuntil(b"0\r\n\r\n") == b"20\r\n<p>You said [secret removed]</p>\r\n0\r\n\r\n"
+    await reflected(alice)
+
+
 async def test_what_a_placeholder_stands_for_too(alice: Alice, hosts: Authority) -> None:
     await alice.put(rules=[], placeholders=[BOUND])
     alice.plane.answer["set"] = []

@@ -128,6 +128,14 @@ async def test_in_the_clear_too_which_is_recorded(alice: Alice) -> None:
         ("POST /v1/%2e%2e/admin", False),
         ("POST /v1/a%2fb", False),
         ("POST /v1//chat", False),
+        ("POST /v1/%252e%252e%252fadmin", False),
+        ("POST /v1/%c0%ae%c0%ae%c0%afadmin", False),
+        ("POST /v1/%e0%80%afadmin", False),
+        ("POST /v1/chat%3fx", False),
+        ("POST /v1/chat%23x", False),
+        ("POST /v1/chat#x", False),
+        ("POST /v1/chat%0d%0ax", False),
+        ("POST /v1/%e0%a4%85", True),
     ],
 )
 async def test_only_where_method_and_path_fit(alice: Alice, hosts: Authority, line: str, fits: bool) -> None:  # noqa: FBT001
@@ -135,6 +143,44 @@ async def test_only_where_method_and_path_fit(alice: Alice, hosts: Authority, li
     await alice.put(rules=[{**RULE, "methods": ["POST"], "paths": ["/v1/*"]}])
     assert await (await alice.ask(line)).answer() == (200, b"ok")
     assert (SET in server.received, len(alice.plane.asked)) == (fits, int(fits))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "X-HTTP-Method-Override: DELETE",
+        "x-method-override: PUT",
+        "X_HTTP_Method: PATCH",
+        "X-Original-URL: /admin",
+        "X-Rewrite-Url: /admin",
+    ],
+)
+async def test_not_where_a_header_says_another_method_or_path(alice: Alice, hosts: Authority, header: str) -> None:
+    server = await alice.place.server(nets.API, 443, ok, hosts.context(HOST))
+    await alice.put(rules=[{**RULE, "methods": ["POST"], "paths": ["/v1/*"]}])
+    assert await (await alice.ask("POST /v1/chat", header)).answer() == (200, b"ok")
+    assert (SET in server.received, alice.plane.asked) == (False, [])
+
+
+async def test_a_rule_for_every_request_does_not_care_what_else_is_said(alice: Alice, hosts: Authority) -> None:
+    server = await alice.place.server(nets.API, 443, ok, hosts.context(HOST))
+    assert await (await alice.ask("POST /v1/chat", "X-HTTP-Method-Override: DELETE")).answer() == (200, b"ok")
+    assert SET in server.received
+
+
+async def test_nothing_is_asked_for_in_parts(alice: Alice, hosts: Authority) -> None:
+    server = await alice.place.server(nets.API, 443, ok, hosts.context(HOST))
+    slices = ("Range: bytes=10-14", "RANGE: bytes=0-1,5-6", 'If-Range: "x"', "X-Range: kept")
+    assert await (await alice.ask("GET /echo", *slices)).answer() == (200, b"ok")
+    assert SET in server.received
+    assert [line for line in server.received.lower().split(b"\r\n") if b"range" in line] == [b"x-range: kept"]
+
+
+async def test_parts_of_what_no_secret_goes_to_may_be_asked_for(alice: Alice, hosts: Authority) -> None:
+    server = await alice.place.server(nets.API, 443, ok, hosts.context(HOST))
+    await alice.put(rules=[{**RULE, "set": {"X-Plain": "1"}}])
+    assert await (await alice.ask("GET /", "Range: bytes=10-14")).answer() == (200, b"ok")
+    assert b"Range: bytes=10-14\r\n" in server.received
 
 
 async def test_the_narrowest_rule_counts_alone(alice: Alice, hosts: Authority) -> None:

@@ -43,8 +43,9 @@ _NOT_SET = frozenset(
     )
 )
 _NOT_SET_PREFIXES = ("gatehouse-", "sec-websocket-")
-# What another parser could take for a border between segments, or for a step in the tree.
-_AMBIGUOUS = re.compile(rb"%(?:2[fF]|5[cC]|00)|[\\;]|//")
+# What another parser could take for a border between segments, for a step in the tree or for the path's end; what is
+# decoded twice; and what is no UTF-8 in its shortest form, in which some find all of these.
+_AMBIGUOUS = re.compile(rb"(?i:%(?:2[f35]|3[bf]|5c|[01][0-9a-f]|7f|c[01]|f[5-9a-f]|e0%[89]|f0%8))|[\\;#]|//")
 _STEPS = re.compile(rb"(?:\.|%2[eE]){1,2}")
 
 
