@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 
+from tenants.identitymodels import IdentityKey
 from tenants.models import (
     ApiKey,
     Bundle,
@@ -22,6 +23,7 @@ from tenants.models import (
     TenantNetwork,
     User,
 )
+from tenants.secretmodels import MasterKey, SealedValue, Secret, SecretVersion, TenantKey
 from tenants.tokenmodels import BrokerService, ScopedToken, TokenUse
 
 if TYPE_CHECKING:
@@ -180,3 +182,50 @@ class TokenUseAdmin(ReadOnlyAdmin):
 
     list_display = ("token_id", "at", "method", "path")
     ordering = ("-at", "-pk")
+
+
+@admin.register(Secret)
+class SecretAdmin(OwnedAdmin):
+    """Secrets: which there are, and where their values lie."""
+
+    list_display = ("name", "tenant", "vault", "state", "current_version", "updated_at", "deleted_at")
+
+
+@admin.register(SecretVersion)
+class SecretVersionAdmin(ReadOnlyAdmin):
+    """The versions that secrets had."""
+
+    list_display = ("secret_id", "number", "created_at", "created_by")
+    ordering = ("-created_at", "-pk")
+
+
+@admin.register(SealedValue)
+class SealedValueAdmin(OwnedAdmin):
+    """What the embedded vault keeps, without what is sealed."""
+
+    list_display = ("secret_id", "tenant", "version", "enabled", "created_at", "deleted_at")
+    exclude = ("data_key", "sealed")
+
+
+@admin.register(TenantKey)
+class TenantKeyAdmin(OwnedAdmin):
+    """Which master key seals the key of which tenant."""
+
+    list_display = ("tenant", "master_id", "created_at", "rewrapped_at")
+    exclude = ("sealed",)
+
+
+@admin.register(MasterKey)
+class MasterKeyAdmin(ReadOnlyAdmin):
+    """Master keys that were in use, by their ids."""
+
+    list_display = ("id", "created_at")
+    exclude = ("sentinel",)
+
+
+@admin.register(IdentityKey)
+class IdentityKeyAdmin(ReadOnlyAdmin):
+    """Keys that sign workload identities, without their private halves."""
+
+    list_display = ("id", "signs_from", "published_until", "created_at")
+    exclude = ("private",)
