@@ -28,7 +28,8 @@ import os, ssl, urllib.request
 opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=ssl.create_default_context()))
 os.mkfifo("/tmp/go")
 while True:
-    open("/tmp/go").close()
+    with open("/tmp/go") as go:
+        go.read()
     try:
         said = opener.open("https://{HOST}/x", timeout=10).read().decode()
     except OSError as error:
