@@ -286,7 +286,7 @@ class Events(OfSandbox):
         """List the sandbox's events: what was done to it and in it, never with the arguments."""
         sandbox = catalog.sandbox_for(self.actor, sandbox_id)
         query = self.query(EventFilter)
-        asked = event_query(query, object_type="sandbox", object_id=sandbox.pk)
+        asked = event_query(query, sandbox_id=sandbox.pk)
         rows = audit_selectors.events_of_object(self.actor, asked)
         return self.page(rows, event_order(query), EventSerializer, query)
 

@@ -18,6 +18,7 @@ from sandboxes.models import Execution, Node, Sandbox, Template
 from tenants.models import ApiKey, Bundle, Membership, NetworkPolicy, NetworkPolicyVersion, Tenant, User
 from tenants.networks.presets import CLOSED
 from tenants.secretmodels import Secret, SecretVersion
+from tenants.tokenmodels import BrokerService, ScopedToken
 from tests.api.rest import Operator, Rest, Route, routes
 from tests.factories import OPERATOR
 
@@ -46,6 +47,8 @@ QUERIES = {
     "tenants/{tenant_id}/members": 2,
     "tenants/{tenant_id}/keys": 2,
     "sandboxes/{sandbox_id}/events": 2,
+    "sandboxes/{sandbox_id}/tokens": 2,
+    "services": 1,
     "network-policies": 1,
     "network-policies/{policy_id}/versions": 2,
     "network-bundles": 1,
@@ -119,9 +122,11 @@ def fill(alice: Caller, base: Template, count: int) -> dict[str, str]:
             actor_name="n",
             object_type="sandbox",
             object_id=rows[0].pk,
+            sandbox_id=rows[0].pk,
         ).save()
     webhook = fill_ledger(alice, count)
     policy = fill_networks(alice, count)
+    fill_tokens(alice, rows[0].pk, count)
     return {
         "tenant_id": tenant.pk.hex,
         "sandbox_id": rows[0].pk,
@@ -149,6 +154,24 @@ def fill_secrets(alice: Caller, count: int) -> Secret:
     for number in range(count):
         SecretVersion.objects.create(secret=secret, number=number + 1)
     return secret
+
+
+def fill_tokens(alice: Caller, sandbox_id: str, count: int) -> None:
+    """Add rows to the lists of a sandbox's tokens and of services."""
+    now = clock.now()
+    for number in range(count):
+        ScopedToken(
+            tenant=alice.tenant,
+            sandbox_id=sandbox_id,
+            generation=1,
+            secret_name="s0",
+            secret_id="sec_0",
+            service="openai",
+            not_before=now,
+            expires_at=now + timedelta(seconds=300),
+            created_by=alice.key.pk,
+        ).save(force_insert=True)
+        BrokerService.objects.create(tenant=alice.tenant, name=f"v{number}", base_url="https://api.example.com")
 
 
 def fill_ledger(alice: Caller, count: int) -> Webhook:
