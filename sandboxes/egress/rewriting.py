@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from corekit.headernames import PARTS, says_another_line
 from corekit.netrules.reasons import Reason
 from sandboxes.egress import placeholders
 from sandboxes.egress.credentials import Asked
@@ -22,15 +23,6 @@ if TYPE_CHECKING:
     from sandboxes.egress.target import Target
 
 _BASIC = b"basic "
-# What is asked for in parts can be cut in the middle of a secret, where no search finds it.
-_PARTS = frozenset((b"range", b"if-range"))
-# Some servers believe these about method and path, more than the request's first line.
-_OTHER_LINE = frozenset(
-    (
-        *(b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-method"),
-        *(b"x-original-url", b"x-rewrite-url", b"x-original-uri", b"x-rewrite-uri", b"x-override-url"),
-    )
-)
 # What a header's value may be, for whoever reads it: no control characters, nothing blank at its ends.
 _FIELD = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
 
@@ -66,7 +58,7 @@ async def rewrite(flow: Flow, request: Request, target: Target, path: bytes, sch
     if flow.passage is not None:
         flow.passage.secrets_sent += 1
     swapped = _swapped(headers, used, dict(granted.swap))
-    whole = [(name, value) for name, value in swapped if name.lower() not in _PARTS]
+    whole = [(name, value) for name, value in swapped if name.decode("ascii").lower() not in PARTS]
     # What is coded could not be searched.
     final = _with(whole, [*granted.set, (b"Accept-Encoding", b"identity")])
     if not all(_FIELD.fullmatch(value) for _, value in final):
@@ -77,7 +69,7 @@ async def rewrite(flow: Flow, request: Request, target: Target, path: bytes, sch
 def _fits(rule: HeaderRule, request: Request, path: bytes) -> bool:
     """Tell whether a rule is for a request, whichever line of it the server goes by."""
     limited = rule.methods is not None or rule.paths is not None
-    if limited and any(name.lower().replace(b"_", b"-") in _OTHER_LINE for name, _ in request.headers):
+    if limited and any(says_another_line(name.decode("ascii")) for name, _ in request.headers):
         return False
     return rule.fits(request.method.decode("ascii"), path)
 

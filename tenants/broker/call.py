@@ -69,7 +69,9 @@ class Call:
     def asked(self, place: paths.Place | None) -> Asked:
         """Return what is asked for, as far as it can be read."""
         service, segments = (place.service, place.segments) if place is not None else ("", ())
-        return Asked(service, self.method[:16], segments, self._text(b"content-type"), self.length)
+        # Of several, one reader takes the first and another one the last: together they are no type.
+        types = ", ".join(value.decode("latin-1") for key, value in self.fields if key == b"content-type")
+        return Asked(service, self.method[:16], segments, types, self.length)
 
     def token(self) -> str:
         """Return the token that the request shows; "" without one, and where it shows several."""

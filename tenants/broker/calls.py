@@ -108,6 +108,14 @@ def _is_plain(segment: str) -> bool:
     return segment not in {".", ".."} and _SEGMENT.fullmatch(segment) is not None
 
 
+def is_json(asked: Asked) -> bool:
+    """Say whether a body is read as JSON by its reader too: one that says to be a form may be a form as well."""
+    if not asked.content_type.strip():
+        return True
+    kind = _media_type(asked.content_type)
+    return kind == JSON or kind.endswith("+json")
+
+
 def _media_type(content_type: str) -> str:
     kind, _, parameters = content_type.partition(";")
     # A body in another character set would be read in one way here and in another way there.

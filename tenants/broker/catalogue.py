@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from django.db import connection
 
+from corekit.headernames import PARTS, says_another_line
 from tenants.models import Tenant
 from tenants.tokenmodels import BrokerService
 
@@ -32,7 +33,8 @@ NEVER_PASSED = frozenset(
         *("accept-encoding", "api-key", "authorization", "connection", "cookie", "cookie2", "expect", "forwarded"),
         *("host", "http2-settings", "keep-alive", "origin", "proxy-authenticate", "proxy-authorization"),
         *("proxy-connection", "referer", "te", "trailer", "transfer-encoding", "upgrade", "via", "x-api-key"),
-        *("x-goog-api-key", "x-real-ip"),
+        *("content-encoding", "x-goog-api-key", "x-real-ip"),
+        *PARTS,
     }
 )
 """Headers that say how a message travels, who is behind it or who may: no service gets them from a sandbox."""
@@ -95,7 +97,7 @@ def is_about_the_message(name: str) -> bool:
 
 def may_pass(name: str) -> bool:
     """Say whether a service may get a header of this name, in lower case, from a sandbox at all."""
-    return name not in NEVER_PASSED and not name.startswith(NEVER_PASSED_PREFIXES)
+    return not (name in NEVER_PASSED or name.startswith(NEVER_PASSED_PREFIXES) or says_another_line(name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SMALL = PIECE
 _REFUSED = frozenset({401, 403, 407})
 _NOT_MODIFIED = 304
+_FRAMINGS = frozenset({"", "chunked"})
 _EVENT_STREAM = "text/event-stream"
 _WITH_USAGE = frozenset({_EVENT_STREAM, "application/json"})
 _MARKS = [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"), (b"x-content-type-options", b"nosniff")]
@@ -208,9 +209,13 @@ def _require_readable(answer: aiohttp.ClientResponse) -> None:
         raise problems.RedirectBlocked
     if not 200 <= status < 600:
         raise problems.UnreadableAnswer
-    encodings = answer.headers.get("Content-Encoding", ""), answer.headers.get("Transfer-Encoding", "")
-    if encodings[0].strip().lower() not in ("", "identity") or encodings[1].strip().lower() not in ("", "chunked"):
+    if _all(answer, "Content-Encoding") not in ("", "identity") or _all(answer, "Transfer-Encoding") not in _FRAMINGS:
         raise problems.UnreadableAnswer("The service compressed its answer although it was asked not to.")
+
+
+def _all(answer: aiohttp.ClientResponse, name: str) -> str:
+    """Return what an answer's headers of a name say together, in lower case."""
+    return ",".join(answer.headers.getall(name, ())).strip().lower()
 
 
 def _caused_by_client(problem: BaseException) -> GatehouseError | ClientGone | None:

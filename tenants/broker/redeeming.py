@@ -133,6 +133,8 @@ def _look(token: ScopedToken, tenant_state: str, caller: Caller, asked: Asked, n
     found = calls.match(token.allow, asked)
     if found.reason is not None:
         return found
+    if token.params and not calls.is_json(asked):
+        return calls.Match(Reason.CONTENT_TYPE)
     return calls.Match(_why_not_enough(token, asked, now), found.max_body)
 
 
