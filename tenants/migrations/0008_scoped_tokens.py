@@ -11,7 +11,7 @@ import corekit.ids
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("tenants", "0006_secrets"),
+        ("tenants", "0007_secrets"),
     ]
 
     operations = [

@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     """Keys of the issuer."""
 
-    dependencies = (("tenants", "0007_scoped_tokens"),)
+    dependencies = (("tenants", "0008_scoped_tokens"),)
 
     operations = (
         migrations.CreateModel(
