@@ -170,6 +170,7 @@ def check_rules(said: object, label: str) -> dict[str, Any]:
     if len(domains) > MAX_DOMAINS:
         raise InvalidInput(f"{label} must not have more than {MAX_DOMAINS} domains.", field=label, maximum=MAX_DOMAINS)
     kept: dict[str, Any] = {}
+    hosts: set[object] = set()
     for domain, listed in domains.items():
         where = f"{label}.{domain[:MAX_DOMAIN]}"
         name = domain.strip().lower()
@@ -180,6 +181,12 @@ def check_rules(said: object, label: str) -> dict[str, Any]:
         if not isinstance(listed, list) or len(listed) > 1:
             raise InvalidInput(f"{where} must be a list of at most one rule.", field=where)
         kept[name] = [_checked_rule(name, one, where) for one in listed]
+        for one in kept[name]:
+            # A name has several spellings: with a dot at its end, or as name servers are asked for it.
+            host = _rule(name, one, where).host
+            if host in hosts:
+                raise InvalidInput(f"{label} names {host} twice.", field=where)
+            hosts.add(host)
     return kept
 
 

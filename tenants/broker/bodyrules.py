@@ -66,10 +66,14 @@ def _read(body: bytes) -> Mapping[str, Any]:
         raise BrokenRule("not JSON") from error
     if not isinstance(found, dict):
         raise BrokenRule("no object")
-    # Some vendors' readers match names in any case.
-    if any(name not in _GOVERNED and name.casefold() in _GOVERNED for name in found):
-        raise BrokenRule("a name in another case")
+    if any(name not in _GOVERNED and _carelessly(name) in _GOVERNED for name in found):
+        raise BrokenRule("a name in another spelling")
     return found
+
+
+def _carelessly(name: str) -> str:
+    """Return what some vendors' readers take for a name: in any case, up to a zero, without what nobody sees."""
+    return "".join(one for one in name.partition("\0")[0] if one.isprintable()).strip().casefold()
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

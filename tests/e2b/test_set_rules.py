@@ -176,6 +176,12 @@ BAD: list[tuple[Any, str]] = [
     ({"*.com": rule(A="b"), "*": rule(A="b")}, "network.rules.*.com"),
     ({f"{'a.' * 62}example.com": rule(A="b")}, "network.rules"),
     ({HOST: rule(A="b"), HOST.upper(): rule(A="c")}, f"network.rules.{HOST.upper()}"),
+    ({HOST: rule(A="b"), f"{HOST}.": rule(A="c")}, f"network.rules.{HOST}."),
+    ({f"*.{HOST}": rule(A="b"), f"*.{HOST}.": rule(A="c")}, f"network.rules.*.{HOST}."),
+    (
+        {"bücher.example.com": rule(A="b"), "xn--bcher-kva.example.com": rule()},
+        "network.rules.xn--bcher-kva.example.com",
+    ),
 ]
 
 
