@@ -100,15 +100,23 @@ def _running(sandbox_id: str, generation: int) -> Sandbox:
 
 def _rule(sandbox: Sandbox, request: Request) -> HeaderRule | None:
     """Return the rule for a request, if it is the one that egress found."""
-    rule = narrowest(injection.parsed_rules(sandbox.header_rules), _name(request.host))
-    if rule is None or str(rule.host) != request.rule_host:
-        return None
-    return rule if rule.fits(request.method, request.path.encode()) else None
+    rule = _nearest(sandbox, request)
+    return rule if rule is not None and str(rule.host) == request.rule_host and _fits(rule, request) else None
 
 
 def _placeholders(sandbox: Sandbox, request: Request) -> tuple[Placeholder, ...]:
-    host = _name(request.host)
+    rule, host = _nearest(sandbox, request), _name(request.host)
+    if rule is not None and not _fits(rule, request):
+        return ()
     return tuple(one for one in injection.parsed_placeholders(sandbox.placeholders) if one.is_for(host))
+
+
+def _nearest(sandbox: Sandbox, request: Request) -> HeaderRule | None:
+    return narrowest(injection.parsed_rules(sandbox.header_rules), _name(request.host))
+
+
+def _fits(rule: HeaderRule, request: Request) -> bool:
+    return rule.fits(request.method, request.path.encode())
 
 
 def _name(host: str) -> Name:

@@ -65,8 +65,8 @@ def placeholder(sandbox_id: str) -> str:
     return str(Sandbox.everywhere().get(pk=sandbox_id).placeholders[0]["value"])
 
 
-def with_placeholder(who: Caller) -> str:
-    body = {"secrets": {"API_KEY": {"secret": "key", "hosts": [HOST]}}}
+def with_placeholder(who: Caller, **more: object) -> str:
+    body = {"secrets": {"API_KEY": {"secret": "key", "hosts": [HOST]}}} | more
     answer = who.call("POST", "/api/v1/sandboxes", body)
     assert answer.status_code == 201, answer.content
     return str(answer.json()["id"])
@@ -192,6 +192,16 @@ def test_a_placeholder_is_for_its_hosts_only(web: Web, alice: Caller) -> None:
     sandbox_id = with_placeholder(alice)
 
     assert nothing_was_given(web, sandbox_id, 403, host="b.example.com", rule_host=None) == "forbidden"
+
+
+@pytest.mark.usefixtures("key")
+def test_a_placeholder_is_for_what_its_hosts_rule_is_for(web: Web, alice: Caller) -> None:
+    sandbox_id = with_placeholder(alice, rules={HOST: [{"match": {"methods": ["POST"], "paths": ["/v1/*"]}}]})
+
+    assert ask(web, sandbox_id, rule_host=None)[1]["swap"] == [[placeholder(sandbox_id), VALUE]]
+    for other in ({"method": "DELETE"}, {"path": "/v2/x"}, {"path": "/v1/%252e%252e"}):
+        status, said = ask(web, sandbox_id, rule_host=None, **other)
+        assert (status, VALUE in str(said)) == (403, False)
 
 
 def test_an_unknown_secret_is_409_and_an_event(web: Web, alice: Caller) -> None:
