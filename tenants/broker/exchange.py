@@ -93,6 +93,7 @@ class Exchange:
         self._incoming = incoming
         self._send = send
         self._usage: usage.UsageReader | None = None
+        self._made = False
         self.course = Course()
 
     def tokens(self) -> int | None:
@@ -116,8 +117,16 @@ class Exchange:
             headers=self._fields(),
             data=self._body(),
             allow_redirects=False,
+            middlewares=(self._once,),
         ) as answer:
             await self._pass_back(answer)
+
+    async def _once(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        """Make the call, and not again: aiohttp repeats some whose connection dies, but the service may have had it."""
+        if self._made:
+            raise aiohttp.ServerDisconnectedError
+        self._made = True
+        return await handler(request)
 
     def _fields(self) -> CIMultiDict[str]:
         fields = CIMultiDict(self._request.fields)

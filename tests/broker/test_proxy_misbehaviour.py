@@ -94,6 +94,18 @@ async def close_in_the_head(_request: Request, peer: Peer) -> None:
     peer.writer.close()
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "POST"])
+def test_a_call_whose_connection_dies_is_not_made_again(place: Place, method: str) -> None:
+    assert place.ask().status == 200
+    place.vendor.behave = close_at_once
+
+    answer = place.ask(method, body=None if method in {"GET", "HEAD"} else b"{}")
+
+    assert answer.status == 502
+    assert [request.method for request in place.vendor.requests] == ["GET", method]
+    assert place.vendor.connections == 1
+
+
 async def promise_more(_request: Request, peer: Peer) -> None:
     await peer.head(200, {"Content-Length": "100"})
     await peer.send(b"only this")

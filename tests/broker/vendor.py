@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
     from pathlib import Path
 
-_PATIENCE_S = 10.0
+_PATIENCE_S = 60.0
 _LARGEST_LINE = 1 << 20
 
 
