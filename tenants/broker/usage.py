@@ -30,6 +30,10 @@ def reader_for(kind: Kind) -> UsageReader | None:
     return UsageReader() if kind in _MODELS else None
 
 
+# No answer costs more, and what a service says beyond it would fit into no column.
+_MOST_TOKENS = 1_000_000_000
+
+
 class UsageReader:
     """Reads one answer, piece by piece, and keeps no more of it than the beginning of a usage object."""
 
@@ -83,4 +87,5 @@ class UsageReader:
 
 def _sum(usage: dict[str, Any], names: tuple[str, ...]) -> int:
     values = (usage.get(name) for name in names)
-    return sum(value for value in values if isinstance(value, int) and not isinstance(value, bool) and value > 0)
+    counts = (value for value in values if isinstance(value, int) and not isinstance(value, bool) and value > 0)
+    return sum(min(value, _MOST_TOKENS) for value in counts)

@@ -218,6 +218,19 @@ def test_a_field_is_not_named_by_it_in_whatever_case() -> None:
     assert come_back(named, Needles([b"sk-Live-aB12cD34"])) == ([(b"x-kept", b"2")], True)
 
 
+@pytest.mark.parametrize(("said", "counted"), [(10**30, 10**9), (-(10**30), 0), (7, 7)])
+def test_a_service_that_counts_beyond_all_numbers_keeps_no_use_open(place: Place, said: int, counted: int) -> None:
+    async def count(_request: Request, peer: Peer) -> None:
+        await peer.answer({"usage": {"prompt_tokens": said}})
+
+    place.vendor.behave = count
+    place.service(kind="openai")
+
+    assert place.ask().status == 200
+    assert place.events("token.redeemed")[0].details["usage"] == counted
+    assert place.row().spent_tokens == counted
+
+
 def test_a_page_that_shows_it_is_withheld(place: Place) -> None:
     shown = KEY.replace("+", "&#43;").encode()
 
