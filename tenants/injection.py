@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from corekit.errors import InvalidInput
-from corekit.netrules.entries import RuleError
+from corekit.netrules.entries import RuleError, Suffix, require_narrow
 from corekit.netrules.headerrules import (
     HeaderRule,
     Placeholder,
@@ -25,6 +25,8 @@ from corekit.netrules.hosts import canonical_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from corekit.netrules.hosts import Name
 
 MAX_DOMAINS = 10
 MAX_DOMAIN = 128
@@ -205,12 +207,21 @@ def _checked_rule(host: str, said: object, where: str) -> dict[str, Any]:
         shown["match"] = {name: value for name, value in match.items() if value is not None}
     try:
         parsed = _rule(host, shown, where)
+        _require_narrow(parsed.host, where)
     except RuleError as error:
         at = where + _IN_WORDS.sub(lambda part: _WORDS[part[0]], error.field.removeprefix(where), count=1)
         raise InvalidInput(f"{at}: {error}", field=at) from None
     if len({part.name for part in _named(parsed) if part.kind == "secret"}) > MAX_SECRETS:
         raise InvalidInput(f"{where} names more than {MAX_SECRETS} secrets.", field=where, maximum=MAX_SECRETS)
     return shown
+
+
+def _require_narrow(host: Name | Suffix, where: str) -> None:
+    if isinstance(host, Suffix):
+        try:
+            require_narrow(host)
+        except RuleError as error:
+            raise RuleError(str(error), where) from None
 
 
 def _rule(host: str, shown: Mapping[str, Any], where: str) -> HeaderRule:
@@ -293,6 +304,8 @@ def _binding(variable: str, said: object, label: str) -> dict[str, Any]:
     example = {"secret": binding.get("secret"), "hosts": binding.get("hosts"), "value": "x" * 16, "slots": list(_SLOTS)}
     try:
         parsed = parse_placeholder(example, where)
+        for number, host in enumerate(parsed.hosts):
+            _require_narrow(host, f"{where}.hosts[{number}]")
     except RuleError as error:
         raise InvalidInput(f"{error.field}: {error}", field=error.field) from None
     return {"secret": parsed.secret, "hosts": [str(host) for host in parsed.hosts]}

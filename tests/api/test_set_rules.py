@@ -89,6 +89,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"secrets": {"A": {"secret": "a", "hosts": []}}}, "secrets.A.hosts"),
     ({"secrets": {"A": {"secret": "a", "hosts": ["10.0.0.1"]}}}, "secrets.A.hosts[0]"),
     ({"secrets": {"A": {"secret": "a", "hosts": ["*"]}}}, "secrets.A.hosts[0]"),
+    ({"secrets": {"A": {"secret": "a", "hosts": [HOST, "*.github.io"]}}}, "secrets.A.hosts[1]"),
     ({"secrets": {"A": {"secret": "a", "hosts": [HOST], "slots": ["body"]}}}, "secrets.A.slots"),
     ({"secrets": {f"A{n}": SECRETS["OTHER"] for n in range(33)}}, "secrets"),
     ({"secrets": {"A": SECRETS["OTHER"]}, "env": {"A": "b"}}, "secrets.A"),

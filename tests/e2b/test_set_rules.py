@@ -174,6 +174,8 @@ BAD: list[tuple[Any, str]] = [
     ({"10.0.0.1": rule(A="b")}, "network.rules.10.0.0.1"),
     ({"a*.example.com": rule(A="b")}, "network.rules.a*.example.com"),
     ({"*.com": rule(A="b"), "*": rule(A="b")}, "network.rules.*.com"),
+    ({"*.co.uk": rule(A="b")}, "network.rules.*.co.uk"),
+    ({"*.github.io": rule(A="b")}, "network.rules.*.github.io"),
     ({f"{'a.' * 62}example.com": rule(A="b")}, "network.rules"),
     ({HOST: rule(A="b"), HOST.upper(): rule(A="c")}, f"network.rules.{HOST.upper()}"),
     ({HOST: rule(A="b"), f"{HOST}.": rule(A="c")}, f"network.rules.{HOST}."),

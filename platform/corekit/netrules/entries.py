@@ -180,15 +180,20 @@ def _check_allowed(host: Target, ports: tuple[int, int], *, any_port: bool) -> N
     if ports == ANY_PORT and not any_port:
         raise RuleError("Only an operator allows all ports: write the port that is meant, like 443.")
     if isinstance(host, Suffix):
-        if "." not in host.text:
-            raise RuleError(f"{host} is too much: a wildcard has two labels behind it at least, like *.example.com.")
-        if _suffixes().publicsuffix(host.text) == host.text:
-            raise RuleError(f"{host} is too much: everybody can have a name below {host.text}.")
+        require_narrow(host)
     elif isinstance(host, Name):
         if host.text in METADATA_NAMES:
             raise RuleError(f"{host} is a cloud provider's metadata service, which nobody reaches.")
     elif any(host.subnet_of(never) for never in NEVER if never.version == host.version):  # type: ignore[arg-type]
         raise RuleError(f"{written_target(host)} leads to the host itself or its cloud provider: nobody reaches it.")
+
+
+def require_narrow(host: Suffix) -> None:
+    """Raise RuleError for all names below one that belongs to nobody: anybody could have one of them."""
+    if "." not in host.text:
+        raise RuleError(f"{host} is too much: a wildcard has two labels behind it at least, like *.example.com.")
+    if _suffixes().publicsuffix(host.text) == host.text:
+        raise RuleError(f"{host} is too much: everybody can have a name below {host.text}.")
 
 
 @cache
