@@ -102,6 +102,7 @@ def test_a_table_for_logging_counts_by_what_it_makes(config: str, tier: str) -> 
         ("n = 0\nwhile True:\n    n += 1\n    if n > 5:\n        break", False),
         ("import queue\nq = queue.Queue()\ndone = []\nwhile True:\n    done.append(q.get())", False),
         ("x = [0] * 10**6", False),
+        ("while True:\n    pass", False),
     ],
 )
 def test_loops_that_only_grow_fill_the_memory(code: str, fills: bool) -> None:  # noqa: FBT001
