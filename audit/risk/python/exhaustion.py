@@ -100,7 +100,9 @@ def _speaks(ev: Evaluator, call: ast.Call) -> bool:
 
 
 def recursions(outline: Outline) -> Iterator[ast.AST]:
-    """Yield the functions that call themselves whatever happens."""
+    """Yield the functions that call themselves whatever happens, where Python's own limit of that is changed."""
+    if not any(_name(call) == "setrecursionlimit" for call in outline.calls):
+        return
     called = {call.func.id for call in outline.calls if isinstance(call.func, ast.Name)}
     for scope in outline.scopes:
         node = scope.node

@@ -103,6 +103,8 @@ def test_a_table_for_logging_counts_by_what_it_makes(config: str, tier: str) -> 
         ("import queue\nq = queue.Queue()\ndone = []\nwhile True:\n    done.append(q.get())", False),
         ("x = [0] * 10**6", False),
         ("while True:\n    pass", False),
+        ("def again():\n    return again()\nagain()", False),
+        ("import sys\nsys.setrecursionlimit(10**9)\ndef again():\n    return again()\nagain()", True),
     ],
 )
 def test_loops_that_only_grow_fill_the_memory(code: str, fills: bool) -> None:  # noqa: FBT001
