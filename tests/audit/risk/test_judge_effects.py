@@ -16,8 +16,8 @@ def rules(code: str) -> set[str]:
     [
         (
             "py.exhaust",
-            "def f():\n    f()\nf()",
-            "def show():\n    from helper import show\n    show()\nshow()",
+            "import sys\nsys.setrecursionlimit(10**9)\ndef f():\n    f()\nf()",
+            "import sys\nsys.setrecursionlimit(10**9)\ndef show():\n    from helper import show\n    show()\nshow()",
         ),
         (
             "py.exhaust",
