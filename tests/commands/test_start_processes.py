@@ -184,6 +184,7 @@ def test_web_serves_what_needs_no_secret_and_says_what_is_wrong(
         ("ab", "that is no key"),
         (hashlib.sha256(settings.SECRET_KEY.encode()).hexdigest(), "another one of this installation"),
     ],
+    ids=["guessed", "short", "derived"],
 )
 def test_web_does_not_serve_with_a_master_key_that_protects_nothing(
     as_web: Path, run_folder: Path, served: list[list[str]], text: str, said: str
