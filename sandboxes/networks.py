@@ -170,7 +170,8 @@ def _close_past_broker(sandbox: Sandbox, document: Json) -> None:
 
     Where its requests are changed on their way, they are seen.
     """
-    hosts = hosts_of(sandbox.tenant_id, sandbox.pk, sandbox.generation)
+    # Its first token counts the version up.
+    hosts = hosts_of(sandbox.tenant_id, sandbox.pk, sandbox.generation) if sandbox.network_version > 1 else []
     closed = [f"!{host}:1-65535" for host in hosts if not injection.binds(document, host)]
     # In the ceiling's layer, where no other entry of a sandbox's own wins over it.
     document["layers"][-1]["egress"] += closed
