@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connection
 
+from tenants import statements
 from tenants.models import Quota, Reservation, ReservationState, Tenant
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def take(tenant_id: UUID, amounts: Mapping[str, int]) -> bool:
     """Add the amounts to the counters if every limit has room; say whether it had."""
     values = [amounts[name] for name in RESOURCES]
     twice = [value for value in values for _ in range(2)]
-    return _run(_TAKE, [*values, _stored(tenant_id), *twice]) == 1
+    return statements.run(_TAKE, [*values, _stored(tenant_id), *twice]) == 1
 
 
 def give_back(sandbox_id: str) -> bool:
@@ -58,22 +59,22 @@ def give_back(sandbox_id: str) -> bool:
 
     Must run in a transaction.
     """
-    row = _returned(_DELETE, [sandbox_id])
+    row = statements.returned(_DELETE, [sandbox_id])
     if row is None:
         return False
     tenant_id, *amounts = row
-    _run(_GIVE_BACK, [*amounts, tenant_id])
+    statements.run(_GIVE_BACK, [*amounts, tenant_id])
     return True
 
 
 def park(sandbox_id: str) -> bool:
     """Give back for now what a paused sandbox does not use; say whether this call did. Must run in a transaction."""
     parked = ReservationState.PARKED.value
-    row = _returned(_PARK, [parked, sandbox_id, parked])
+    row = statements.returned(_PARK, [parked, sandbox_id, parked])
     if row is None:
         return False
     tenant_id, *amounts = row
-    _run(_GIVE_BACK, [*_all_of(amounts).values(), tenant_id])
+    statements.run(_GIVE_BACK, [*_all_of(amounts).values(), tenant_id])
     return True
 
 
@@ -82,7 +83,7 @@ def unpark(sandbox_id: str) -> tuple[UUID, dict[str, int], bool] | None:
 
     Returns None when nothing is parked. Must run in a transaction, which the caller undoes when there was no room.
     """
-    row = _returned(_UNPARK, [ReservationState.COMMITTED.value, sandbox_id, ReservationState.PARKED.value])
+    row = statements.returned(_UNPARK, [ReservationState.COMMITTED.value, sandbox_id, ReservationState.PARKED.value])
     if row is None:
         return None
     tenant_id, *amounts = row
@@ -97,23 +98,9 @@ def _all_of(parked: Sequence[int]) -> dict[str, int]:
 
 def take_turn(tenant_id: UUID, now_us: int) -> bool:
     """Move the time at which the tenant's creates are used up by one create, if it is less than a minute ahead."""
-    return _run(_TURN, [now_us, now_us, _stored(tenant_id), now_us + MINUTE_US]) == 1
+    return statements.run(_TURN, [now_us, now_us, _stored(tenant_id), now_us + MINUTE_US]) == 1
 
 
 def _stored(tenant_id: UUID) -> Any:
     """Return a tenant's id as this database stores it."""
     return Tenant._meta.pk.get_db_prep_value(tenant_id, connection)
-
-
-def _returned(sql: str, values: Sequence[Any]) -> Sequence[Any] | None:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, values)
-        row: Sequence[Any] | None = cursor.fetchone()
-    return row
-
-
-def _run(sql: str, values: Sequence[Any]) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, values)
-        changed: int = cursor.rowcount
-    return changed

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from django.db import connection
 
 from corekit import clock, ids
+from tenants import statements
 from tenants.models import ApiKey, Tenant
 from tenants.states import TenantState
 from tenants.tokenmodels import ScopedToken, TokenUse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from datetime import datetime
     from uuid import UUID
 
@@ -89,14 +90,14 @@ def take(token: ScopedToken, *, needed: Amounts, reserved: Amounts, now: datetim
     at, now_us = connection.ops.adapt_datetimefield_value(now), clock.to_ms(now) * 1000
     bound = [token.pk, token.hash, token.sandbox_id, token.generation, token.run]
     values = [at, *reserved.values(), now_us, now_us, *bound, at, at, now_us + MINUTE_US, *needed.values()]
-    return _returned(_TAKE, [*values, TenantState.ACTIVE.value]) is not None
+    return statements.returned(_TAKE, [*values, TenantState.ACTIVE.value]) is not None
 
 
 def begin_use(token: ScopedToken, *, method: str, path: str, reserved: Amounts, now: datetime) -> str:
     """Write down a use that was taken, in the same transaction; return its id."""
     use_id = ids.new_event_id()
     at = connection.ops.adapt_datetimefield_value(now)
-    _run(_BEGIN_USE, [use_id, token.pk, at, method, path, *reserved.values()])
+    statements.run(_BEGIN_USE, [use_id, token.pk, at, method, path, *reserved.values()])
     return use_id
 
 
@@ -110,7 +111,7 @@ def settle(use_id: str, spent: Amounts | None) -> tuple[str, Amounts] | None:
         return None
     token_id, reserved = ended
     spent = reserved if spent is None else spent
-    _run(_SETTLE, [*_paired(spent, reserved), token_id])
+    statements.run(_SETTLE, [*_paired(spent, reserved), token_id])
     return token_id, spent
 
 
@@ -120,7 +121,7 @@ def give_back(use_id: str) -> bool:
     if ended is None:
         return False
     token_id, reserved = ended
-    _run(_GIVE_BACK, [*_paired(Amounts(), reserved), token_id])
+    statements.run(_GIVE_BACK, [*_paired(Amounts(), reserved), token_id])
     return True
 
 
@@ -159,17 +160,5 @@ def _paired(spent: Amounts, reserved: Amounts) -> list[int]:
 
 
 def _end_use(use_id: str) -> tuple[str, Amounts] | None:
-    row = _returned(_SETTLE_USE, [use_id])
+    row = statements.returned(_SETTLE_USE, [use_id])
     return None if row is None else (str(row[0]), Amounts(*row[1:]))
-
-
-def _returned(sql: str, values: Sequence[Any]) -> Sequence[Any] | None:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, values)
-        row: Sequence[Any] | None = cursor.fetchone()
-    return row
-
-
-def _run(sql: str, values: Sequence[Any]) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, values)
